@@ -1,0 +1,1 @@
+//! Carries a plan out: order, guards, journal before and after, verification; owns the ports.

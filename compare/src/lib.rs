@@ -1,0 +1,1 @@
+//! The delta engine: has live fallen behind, how sure are we, and why.

@@ -1,0 +1,1 @@
+//! The configuration file: parsed, checked across fields, turned into domain types.

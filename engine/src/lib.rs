@@ -1,0 +1,1 @@
+//! Wires the loop and starts every long-lived task.

@@ -1,0 +1,257 @@
+//! What the delta engine says of one pair at one tick.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{InstanceId, Ratio, Tick};
+
+/// Why nothing can be said. No data is not good news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Inconclusive {
+    /// The pair has no shadow that is ready.
+    NoShadow,
+    /// The mirror did not report in this tick.
+    NotReported,
+    /// Fewer than five paired samples in most of the recent ticks.
+    TooFewSamples,
+    /// More than a fifth of the copies were dropped; what was shed biases the rest.
+    CopiesDropped,
+    /// The load is outside what the baseline has seen.
+    LoadOutOfRange,
+    /// More than a fifth of the answers differ in kind: the shadow does not do the same work.
+    Diverging,
+}
+
+impl fmt::Display for Inconclusive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoShadow => "no shadow is ready",
+            Self::NotReported => "the mirror did not report",
+            Self::TooFewSamples => "too few paired samples",
+            Self::CopiesDropped => "too many copies dropped",
+            Self::LoadOutOfRange => "load outside the calibrated range",
+            Self::Diverging => "answers diverge",
+        })
+    }
+}
+
+/// The states of `DELTA.md` §5.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Learning what "no difference" looks like; may do nothing.
+    Calibrating,
+    /// No evidence against live.
+    Healthy,
+    /// Evidence passed the threshold, the shift is not yet lasting or large: alert.
+    Warn,
+    /// Evidence passed the threshold and the shift lasts: act.
+    Degraded,
+    /// Nothing can be said.
+    Inconclusive(Inconclusive),
+    /// Live and shadow are each worse than their own past together: not the host.
+    BothDegraded,
+    /// The shadow is worse than live: recreate it, leave live alone.
+    ShadowSuspect,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Calibrating => "Calibrating",
+            Self::Healthy => "Healthy",
+            Self::Warn => "Warn",
+            Self::Degraded => "Degraded",
+            Self::Inconclusive(reason) => return write!(f, "Inconclusive ({reason})"),
+            Self::BothDegraded => "BothDegraded",
+            Self::ShadowSuspect => "ShadowSuspect",
+        })
+    }
+}
+
+/// Which signal a stream of evidence is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stream {
+    /// The mean log ratio of paired latencies.
+    Centre,
+    /// The error rate.
+    Errors,
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Centre => "centre",
+            Self::Errors => "errors",
+        })
+    }
+}
+
+/// A delta with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Estimate {
+    /// Relative worsening of live against its baseline.
+    pub delta: Ratio,
+    /// Lower end.
+    pub low: Ratio,
+    /// Upper end.
+    pub high: Ratio,
+}
+
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}, {}]", self.delta, self.low, self.high)
+    }
+}
+
+/// The evidence of one stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StreamState {
+    /// Which signal.
+    pub stream: Stream,
+    /// `R` of the e-Shiryaev–Roberts detector. Its mean number of ticks to a false alarm is at least the threshold.
+    pub evidence: f64,
+    /// `C` of the e-CUSUM detector; from 100 on the baseline is frozen.
+    pub cusum: f64,
+    /// Residual `r` of this tick, a log ratio; `None` when the tick said nothing.
+    pub residual: Option<f64>,
+    /// Whitened residual `z`; `None` when the tick said nothing.
+    pub whitened: Option<f64>,
+}
+
+/// What an instance can be short of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Resource {
+    /// Processor time.
+    Cpu,
+    /// Memory, its amount or its bandwidth.
+    Memory,
+    /// Block devices.
+    Storage,
+    /// No resource of the host moved with it. A real answer, not a remainder to hide.
+    SoftwareOrDependency,
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Storage => "storage",
+            Self::SoftwareOrDependency => "software or dependency",
+        })
+    }
+}
+
+/// One resource's part of the shift.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Share {
+    /// Which resource.
+    pub resource: Resource,
+    /// Its part of live's shift, `0..=1`.
+    pub share: f64,
+    /// Its own shift in log units over its own past.
+    pub shift_log: f64,
+    /// What was seen, in words and numbers: "throttled in 96 % of periods (3 % before)".
+    pub evidence: String,
+}
+
+/// Where the shift comes from; the shares add up to one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Attribution {
+    /// Largest share first, [`Resource::SoftwareOrDependency`] included.
+    pub shares: Vec<Share>,
+}
+
+impl Attribution {
+    /// The resource with the largest share.
+    #[must_use]
+    pub fn first(&self) -> Resource {
+        self.shares.first().map_or(Resource::SoftwareOrDependency, |share| share.resource)
+    }
+}
+
+impl fmt::Display for Attribution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.shares.first() else { return f.write_str("unknown") };
+        write!(f, "{}, {:.2} of the shift ({})", first.resource, first.share, first.evidence)
+    }
+}
+
+/// Where it is tight: the decision table asks for these two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pressure {
+    /// Live's own cgroup is at its limit: throttled or waiting far more than in its own past.
+    pub own_cgroup: bool,
+    /// The node is short although live's own cgroup is not at a limit: its probes or its waiting worsened.
+    pub node: bool,
+}
+
+/// What the adaptive sample rate needs to know (`DELTA.md` §7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SamplingNeed {
+    /// `c`: variance of the log ratio of one pair.
+    pub pair_variance: f64,
+    /// `V_u`: long-run variance of the tick noise that no number of pairs reduces.
+    pub tick_variance: f64,
+    /// `ln A`.
+    pub threshold_log: f64,
+    /// `ln(A/R)`, at least 0; equal to `threshold_log` when calm.
+    pub remaining_log: f64,
+    /// `(δ1 − δ0)²` of the policy.
+    pub effect_sq: f64,
+    /// Evidence grows or metrics move: decide within 12 ticks instead of 60.
+    pub suspicious: bool,
+}
+
+/// What the delta engine says of one pair at one tick.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Assessment {
+    /// Which tick.
+    pub tick: Tick,
+    /// The live of the pair.
+    pub live: InstanceId,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The noise model is still a guess: only shifts of 30 % and more are found quickly.
+    pub provisional: bool,
+    /// Shift of live over the last 12 ticks with its interval; `None` while it cannot be said.
+    pub delta: Option<Estimate>,
+    /// Shift of live's error rate, in points: `0.2` is 20 % more requests failing than the shadow's or live's past.
+    pub error_excess: Option<Ratio>,
+    /// Evidence of the instance: mean of the streams' `R`.
+    pub evidence: f64,
+    /// `A`, the threshold in ticks between false alarms.
+    pub threshold: f64,
+    /// The streams it is combined from.
+    pub streams: Vec<StreamState>,
+    /// False alarms of this instance to be expected per day at threshold `A`.
+    pub false_alarms_per_day: f64,
+    /// Where the shift comes from; `None` without evidence of a shift.
+    pub attribution: Option<Attribution>,
+    /// Where it is tight.
+    pub pressure: Pressure,
+    /// What the adaptive sample rate needs to know.
+    pub sampling: SamplingNeed,
+    /// Load on live relative to its learned 95th percentile, dimensionless.
+    pub load: Option<f64>,
+}
+
+impl Assessment {
+    /// The shift over the last ticks in log units.
+    #[must_use]
+    pub fn shift_log(&self) -> Option<f64> {
+        self.delta.map(|estimate| estimate.delta.get().ln_1p())
+    }
+}

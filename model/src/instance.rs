@@ -1,0 +1,212 @@
+//! Lives and shadows: what runs where, with which resources.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, MilliCpu};
+
+/// A name that may not be used: names become file names, cgroup names and labels.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected 1 to 40 of `a-z`, `0-9` and `-`, starting with a letter, got `{0}`")]
+pub struct InvalidName(pub String);
+
+fn checked(name: String) -> Result<String, InvalidName> {
+    let fits = (1..=40).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if fits { Ok(name) } else { Err(InvalidName(name)) }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Accepts 1 to 40 of `a-z`, `0-9` and `-`, starting with a letter.
+            ///
+            /// # Errors
+            /// [`InvalidName`] for anything else: these become file names, cgroup names and labels.
+            pub fn new(name: impl Into<String>) -> Result<Self, InvalidName> {
+                checked(name.into()).map(Self)
+            }
+
+            /// The name itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+            fn try_from(name: String) -> Result<Self, InvalidName> {
+                Self::new(name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name! {
+    /// The name of the service that foreshadow looks after.
+    ServiceName
+}
+name! {
+    /// The name of a node: a host, or on platform `local` a named set of processors.
+    NodeName
+}
+name! {
+    /// The name of one running instance, `live-1` or `shadow-1`; unique within its service.
+    InstanceId
+}
+
+impl InstanceId {
+    /// The name of the `number`th live.
+    #[must_use]
+    pub fn live(number: u32) -> Self {
+        Self(format!("live-{number}"))
+    }
+
+    /// The name of the shadow of the live of this name.
+    #[must_use]
+    pub fn shadow_of(&self) -> Self {
+        Self(format!("shadow-{}", self.0.strip_prefix("live-").unwrap_or(&self.0)))
+    }
+}
+
+/// Whom an instance serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Serves users.
+    Live,
+    /// A copy of a live, fed by the mirror, answering nobody.
+    Shadow,
+}
+
+/// Limits of one instance. `None` is "no limit of its own".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// Processor time it may use.
+    pub cpu: Option<MilliCpu>,
+    /// Memory it may use, in bytes.
+    pub memory: Option<Bytes>,
+}
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Started, not yet answering.
+    Starting,
+    /// Answers its readiness check.
+    Ready,
+    /// Died; the platform starts it again after a pause that grows.
+    Restarting,
+    /// Told to finish; takes no new requests.
+    Stopping,
+}
+
+/// The cgroup directories of one instance, one per controller. Version 2 has all of them at one path; version 1
+/// has one hierarchy per controller, and beside them the unified tree, which carries pressure information only.
+/// A field is `None` where that controller is not available.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CgroupPaths {
+    /// Quota and throttling.
+    pub cpu: Option<PathBuf>,
+    /// Processor time used.
+    pub cpuacct: Option<PathBuf>,
+    /// Memory use and limit.
+    pub memory: Option<PathBuf>,
+    /// Block-device I/O.
+    pub io: Option<PathBuf>,
+    /// Allowed processors.
+    pub cpuset: Option<PathBuf>,
+    /// The version 2 tree: `*.pressure`. On version 2 the same path as the others.
+    pub unified: Option<PathBuf>,
+}
+
+impl CgroupPaths {
+    /// Every distinct directory, to join by writing a process id to its `cgroup.procs`.
+    #[must_use]
+    pub fn directories(&self) -> Vec<&PathBuf> {
+        let mut all: Vec<&PathBuf> =
+            [&self.cpu, &self.cpuacct, &self.memory, &self.io, &self.cpuset, &self.unified]
+                .into_iter()
+                .flatten()
+                .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// One running copy of the service, as the platform reports it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Instance {
+    /// Its name.
+    pub id: InstanceId,
+    /// Whom it serves.
+    pub role: Role,
+    /// Where it stands.
+    pub node: NodeName,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// The limits in force now, read back from the platform where it can be read.
+    pub resources: Resources,
+    /// The processes of it, the first one the one that was started; empty when none runs.
+    pub pids: Vec<u32>,
+    /// The TCP port it listens on, on the loopback of its network namespace.
+    pub port: u16,
+    /// The network namespace to connect from; `None` is the host's own.
+    pub netns: Option<PathBuf>,
+    /// Its cgroup; `None` where none can be had.
+    pub cgroup: Option<CgroupPaths>,
+    /// How often it died and was started again.
+    pub restarts: u32,
+    /// Seconds from the request for it to its first good readiness check; `None` until it was ready once.
+    pub ready_after_seconds: Option<f64>,
+    /// Counts starts and resizes: a change of it asks for a new baseline.
+    pub revision: u64,
+}
+
+impl Instance {
+    /// Whether it can be sent requests.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_safe_as_file_names() {
+        for bad in ["", "Live", "1live", "a/b", "a.b", "ä", "-a", &"a".repeat(41)] {
+            assert!(InstanceId::new(bad).is_err(), "{bad}");
+        }
+        assert_eq!(InstanceId::live(3).shadow_of().as_str(), "shadow-3");
+        assert!(serde_json::from_str::<NodeName>("\"../x\"").is_err());
+    }
+}

@@ -1,0 +1,38 @@
+//! Nouns and units of foreshadow, and the messages between its processes.
+//!
+//! Everything here is data: no clock, no I/O, no task. Every crate may use this one, and it uses nothing of
+//! ours. The words are those of the glossary in `ARCHITECTURE.md`; one word per thing.
+//!
+//! Signs have one meaning everywhere: **positive delta = live is worse than its baseline**.
+
+mod assessment;
+mod histogram;
+mod instance;
+mod moments;
+mod plan;
+mod policy;
+mod report;
+mod signal;
+mod units;
+mod window;
+pub mod wire;
+
+pub use assessment::{
+    Assessment, Attribution, Estimate, Inconclusive, Pressure, Resource, SamplingNeed, Share, Stream,
+    StreamState, Verdict,
+};
+pub use histogram::LogHistogram;
+pub use instance::{
+    CgroupPaths, Instance, InstanceId, InvalidName, NodeName, Phase, Resources, Role, ServiceName,
+};
+pub use moments::LogMoments;
+pub use plan::{Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, Step};
+pub use policy::{
+    ActionPolicy, ActionType, ComparePolicy, EgressTarget, GuardPolicy, HorizontalPolicy, LocalNode,
+    MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactPolicy, RouteRule, SessionKey,
+    Template, VerticalPolicy,
+};
+pub use report::{ActionRow, CycleReport, JournalEntry, JournalEvent, PairRow, StatusReport};
+pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};
+pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
+pub use window::{Agreement, DropReason, Drops, SideWindow, Window};

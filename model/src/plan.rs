@@ -1,0 +1,300 @@
+//! What is proposed, what is held back and why, and what came of it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Generation, InstanceId, MilliCpu, Ratio, Tick, Weight};
+
+/// The number of an action; unique in a journal, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ActionId(pub u64);
+
+impl fmt::Display for ActionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a{}", self.0)
+    }
+}
+
+/// A change of the world. Absolute: it names what shall be, and beside it what was, so that it can be taken back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Action {
+    /// Vertical: another cpu limit, for live and its shadow alike.
+    Resize {
+        /// The live.
+        instance: InstanceId,
+        /// The limit before; `None` is no limit.
+        from: Option<MilliCpu>,
+        /// The limit after; `None` is no limit.
+        to: Option<MilliCpu>,
+    },
+    /// Horizontal: another number of lives.
+    Scale {
+        /// How many there were.
+        from: u32,
+        /// How many there shall be.
+        to: u32,
+    },
+    /// Shift: another share of traffic for one live.
+    Shift {
+        /// The live.
+        instance: InstanceId,
+        /// Its weight before.
+        from: Weight,
+        /// Its weight after; [`Weight::NONE`] ejects it.
+        to: Weight,
+    },
+    /// Distrust: make the shadow of this live anew. Touches no live.
+    RecreateShadow {
+        /// The live whose shadow it is.
+        instance: InstanceId,
+    },
+}
+
+/// The kinds of [`Action`], for policies and counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ActionKind {
+    /// Another size.
+    Vertical,
+    /// Another number.
+    Horizontal,
+    /// Another share of traffic.
+    Shift,
+    /// A shadow made anew.
+    Shadow,
+}
+
+impl fmt::Display for ActionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vertical => "vertical",
+            Self::Horizontal => "horizontal",
+            Self::Shift => "shift",
+            Self::Shadow => "shadow",
+        })
+    }
+}
+
+impl Action {
+    /// Which kind it is.
+    #[must_use]
+    pub const fn kind(&self) -> ActionKind {
+        match self {
+            Self::Resize { .. } => ActionKind::Vertical,
+            Self::Scale { .. } => ActionKind::Horizontal,
+            Self::Shift { .. } => ActionKind::Shift,
+            Self::RecreateShadow { .. } => ActionKind::Shadow,
+        }
+    }
+
+    /// The live it is about; `None` for the service as a whole.
+    #[must_use]
+    pub const fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Resize { instance, .. }
+            | Self::Shift { instance, .. }
+            | Self::RecreateShadow { instance } => Some(instance),
+            Self::Scale { .. } => None,
+        }
+    }
+
+    /// The action that takes this one back; `None` where there is nothing to take back.
+    #[must_use]
+    pub fn reverted(&self) -> Option<Self> {
+        Some(match self.clone() {
+            Self::Resize { instance, from, to } => Self::Resize { instance, from: to, to: from },
+            Self::Scale { from, to } => Self::Scale { from: to, to: from },
+            Self::Shift { instance, from, to } => Self::Shift { instance, from: to, to: from },
+            Self::RecreateShadow { .. } => return None,
+        })
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit =
+            |cpu: &Option<MilliCpu>| cpu.map_or_else(|| "unlimited".to_owned(), |cpu| cpu.to_string());
+        match self {
+            Self::Resize { instance, from, to } => {
+                write!(f, "vertical: cpu of {instance} from {} to {}", limit(from), limit(to))
+            }
+            Self::Scale { from, to } => write!(f, "horizontal: lives from {from} to {to}"),
+            Self::Shift { instance, from, to } if *to == Weight::NONE => {
+                write!(f, "shift: eject {instance} (weight from {from} to 0)")
+            }
+            Self::Shift { instance, from, to } => {
+                write!(f, "shift: weight of {instance} from {from} to {to}")
+            }
+            Self::RecreateShadow { instance } => write!(f, "shadow: make the shadow of {instance} anew"),
+        }
+    }
+}
+
+/// Why nothing is done although something could be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum HoldReason {
+    /// The policy says `mode: observe`.
+    ObserveOnly,
+    /// `foreshadow pause` is in force.
+    Paused,
+    /// An action on this instance is under way or being judged.
+    ActionUnderWay {
+        /// Which.
+        id: ActionId,
+    },
+    /// The last action on this instance is too recent.
+    CoolingDown {
+        /// Ticks until the next may come.
+        ticks_left: u64,
+    },
+    /// As many actions as the budget allows were taken within the hour.
+    BudgetSpent,
+    /// The next size or number would pass the ceiling (or floor) of the policy.
+    AtLimit,
+    /// The node has no room for the next size.
+    NoRoom,
+    /// Traffic cannot be moved: no other live is healthy enough to take it.
+    NoPeer,
+    /// Nothing that can be done to the host would help.
+    NotTheHost,
+    /// The kinds that the policy allows were tried for this degradation and did not help.
+    Exhausted,
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ObserveOnly => "mode is observe",
+            Self::Paused => "paused by the operator",
+            Self::ActionUnderWay { id } => return write!(f, "action {id} is being carried out or judged"),
+            Self::CoolingDown { ticks_left } => return write!(f, "cooling down for {ticks_left} more ticks"),
+            Self::BudgetSpent => "the hourly budget of actions is spent",
+            Self::AtLimit => "the policy's ceiling or floor is reached",
+            Self::NoRoom => "the node has no room",
+            Self::NoPeer => "no other live is healthy enough to take the traffic",
+            Self::NotTheHost => "not the host: look at the code or a dependency",
+            Self::Exhausted => "every allowed kind of action was tried and did not help",
+        })
+    }
+}
+
+/// An action with its number and its reason.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Step {
+    /// Its number.
+    pub id: ActionId,
+    /// What shall be done.
+    pub action: Action,
+    /// Why, in words and numbers, for `explain`.
+    pub reason: String,
+    /// Shift of live in log units when this was decided, to judge the outcome by.
+    pub shift_log: f64,
+    /// Excess error rate when this was decided, in points.
+    pub error_excess: f64,
+}
+
+/// What is decided about one instance, or about the service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Decision {
+    /// Do it.
+    Act(Step),
+    /// Do nothing, and why.
+    Hold {
+        /// The live; `None` for the service as a whole.
+        instance: Option<InstanceId>,
+        /// Why not.
+        reason: HoldReason,
+        /// What would have been done otherwise.
+        instead_of: Option<Action>,
+        /// Why it would have been done.
+        because: String,
+    },
+}
+
+/// Everything decided at one tick.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// Which tick.
+    pub tick: Tick,
+    /// Counts plans; receivers refuse older ones.
+    pub generation: Generation,
+    /// One per instance that gives cause for one, in the order of the instances; none in calm times.
+    pub decisions: Vec<Decision>,
+}
+
+impl Plan {
+    /// The steps to carry out.
+    pub fn steps(&self) -> impl Iterator<Item = &Step> {
+        self.decisions.iter().filter_map(|decision| match decision {
+            Decision::Act(step) => Some(step),
+            Decision::Hold { .. } => None,
+        })
+    }
+}
+
+/// What an action did to the shift it was meant to heal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Effect {
+    /// Later windows show that it helped: kept.
+    Helped {
+        /// Live's delta when it was decided.
+        before: Ratio,
+        /// Live's delta in the windows after it.
+        after: Ratio,
+    },
+    /// Nothing changed for the better, or it became worse: taken back.
+    DidNotHelp {
+        /// Live's delta when it was decided.
+        before: Ratio,
+        /// Live's delta in the windows after it; `None` if the windows said nothing.
+        after: Option<Ratio>,
+    },
+    /// There is nothing to judge it by: calm scale-in, a new shadow.
+    Done,
+    /// It could not be carried out.
+    Failed {
+        /// The error, chain included.
+        error: String,
+    },
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Helped { before, after } => write!(f, "helped: delta from {before} to {after}, kept"),
+            Self::DidNotHelp { before, after: Some(after) } => {
+                write!(f, "did not help: delta from {before} to {after}, taken back")
+            }
+            Self::DidNotHelp { before, after: None } => {
+                write!(
+                    f,
+                    "could not be judged: delta was {before}, the windows after it said nothing, taken back"
+                )
+            }
+            Self::Done => f.write_str("done"),
+            Self::Failed { error } => write!(f, "failed: {error}"),
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outcome {
+    /// Which action.
+    pub id: ActionId,
+    /// What was done.
+    pub action: Action,
+    /// When it was judged.
+    pub tick: Tick,
+    /// What it did.
+    pub effect: Effect,
+}

@@ -1,0 +1,282 @@
+//! The operator's rules, checked: what the configuration file means.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, MilliCpu, Ratio, SampleRate};
+
+/// Whether foreshadow may act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// Watch, decide, say what would be done. The default: trust comes first.
+    #[default]
+    Observe,
+    /// Carry decisions out.
+    Act,
+}
+
+/// Which kind of action is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ActionType {
+    /// The evidence picks.
+    #[default]
+    Auto,
+    /// Only other sizes.
+    Vertical,
+    /// Only other numbers.
+    Horizontal,
+    /// Only other shares of traffic.
+    Shift,
+}
+
+/// What happens to the lives when foreshadow is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnExit {
+    /// Lives and mirror go on; the next `run` adopts them. Shadows are stopped.
+    Leave,
+    /// Everything is stopped.
+    #[default]
+    Stop,
+}
+
+/// Where the key of a session is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SessionKey {
+    /// A cookie of this name; a request without it falls back to its connection.
+    Cookie(String),
+    /// A header of this name, in lower case.
+    Header(String),
+    /// The address of the client.
+    ClientAddress,
+    /// The connection. The default: it needs no knowledge of the service.
+    #[default]
+    Connection,
+}
+
+/// A rule for the requests whose path starts with a prefix; the longest prefix wins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteRule {
+    /// The prefix, starting with `/`.
+    pub path: String,
+    /// Whether copies of such requests may go to the shadow. They never do for methods with side effects.
+    pub mirror: bool,
+}
+
+/// What is tokenised in a copy beyond the built-in list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedactPolicy {
+    /// Headers, in lower case.
+    pub headers: Vec<String>,
+    /// Query parameters, compared without case.
+    pub query: Vec<String>,
+}
+
+/// Rules of the mirror.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorPolicy {
+    /// The least that is mirrored while calm.
+    pub rate_min: SampleRate,
+    /// The most that is ever mirrored.
+    pub rate_max: SampleRate,
+    /// Copies per second and pair, at most.
+    pub copies_per_second: u32,
+    /// Copies waiting for one shadow, at most.
+    pub queue: u32,
+    /// Bytes of copies waiting for all shadows, at most.
+    pub queue_bytes: Bytes,
+    /// Bytes of one copy, at most.
+    pub copy_bytes: Bytes,
+    /// How long a shadow may take to answer.
+    pub shadow_timeout: Duration,
+    /// Where the key of a session is found.
+    pub session: SessionKey,
+    /// What is redacted beyond the built-in list.
+    pub redact: RedactPolicy,
+    /// Rules by path.
+    pub routes: Vec<RouteRule>,
+}
+
+impl Default for MirrorPolicy {
+    fn default() -> Self {
+        Self {
+            rate_min: SampleRate::clamped(0.01),
+            rate_max: SampleRate::clamped(0.5),
+            copies_per_second: 200,
+            queue: 1024,
+            queue_bytes: Bytes::mebi(16),
+            copy_bytes: Bytes::new(64 << 10),
+            shadow_timeout: Duration::from_secs(10),
+            session: SessionKey::default(),
+            redact: RedactPolicy::default(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// Which probe bursts run, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProbePolicy {
+    /// Off switch of all bursts; passive signals go on.
+    pub enabled: bool,
+    /// A processor burst at every so many ticks.
+    pub processor_every: u32,
+    /// A memory bandwidth burst at every so many ticks; 0 is never.
+    pub memory_every: u32,
+}
+
+impl Default for ProbePolicy {
+    fn default() -> Self {
+        Self { enabled: true, processor_every: 1, memory_every: 6 }
+    }
+}
+
+/// Settings of the delta engine.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ComparePolicy {
+    /// `δ1`: the effect that matters, as a relative worsening.
+    pub effect: Ratio,
+    /// `A`: mean number of ticks between false alarms of one instance, at least.
+    pub threshold: f64,
+}
+
+impl Default for ComparePolicy {
+    fn default() -> Self {
+        Self { effect: Ratio::new(0.15).unwrap_or(Ratio::ZERO), threshold: 1e4 }
+    }
+}
+
+/// Sizes of the vertical action.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VerticalPolicy {
+    /// Sizes to go through, ascending; the last is the ceiling.
+    pub cpu_sizes: Vec<MilliCpu>,
+}
+
+/// Numbers of the horizontal action.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HorizontalPolicy {
+    /// The floor.
+    pub lives_min: u32,
+    /// The ceiling.
+    pub lives_max: u32,
+    /// Cpu use relative to the limit above which both sides being slow means "too busy".
+    pub busy: Ratio,
+    /// Cpu use relative to the limit below which, with one live fewer, a live may be retired.
+    pub calm: Ratio,
+    /// How long it must have been calm.
+    pub calm_for: Duration,
+}
+
+/// Hard limits that no policy overrides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GuardPolicy {
+    /// Time between two actions on one instance.
+    pub cooldown: Duration,
+    /// Actions of the whole service within an hour, at most.
+    pub actions_per_hour: u32,
+    /// Time after an action until it is judged.
+    pub verify_after: Duration,
+}
+
+/// What may be done, and how far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActionPolicy {
+    /// Which kind.
+    pub kind: ActionType,
+    /// Sizes.
+    pub vertical: VerticalPolicy,
+    /// Numbers.
+    pub horizontal: HorizontalPolicy,
+    /// Limits.
+    pub guards: GuardPolicy,
+}
+
+/// Everything the core must know of the operator's wishes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Policy {
+    /// Whether foreshadow may act.
+    pub mode: Mode,
+    /// Length of one tick.
+    pub tick: Duration,
+    /// Rules of the mirror.
+    pub mirror: MirrorPolicy,
+    /// Rules of the probes.
+    pub probe: ProbePolicy,
+    /// Settings of the delta engine.
+    pub compare: ComparePolicy,
+    /// What may be done.
+    pub action: ActionPolicy,
+    /// What happens to the lives at the end.
+    pub on_exit: OnExit,
+}
+
+/// How an instance of a service is made, on platform `local`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Template {
+    /// Program and arguments. `$PORT` in an argument is replaced, and it is in the environment as well.
+    pub command: Vec<String>,
+    /// Where it runs.
+    pub workdir: PathBuf,
+    /// Environment added to what foreshadow itself has.
+    pub env: BTreeMap<String, String>,
+    /// Environment of a shadow on top of that.
+    pub shadow_env: BTreeMap<String, String>,
+    /// When it may be sent requests.
+    pub ready: Readiness,
+    /// How long it may take until then.
+    pub ready_timeout: Duration,
+    /// Limits of a new instance.
+    pub resources: crate::Resources,
+    /// Files and folders it writes to; a shadow gets a copy of its own, at the same path.
+    pub storage: Vec<PathBuf>,
+    /// Targets a shadow may connect to.
+    pub egress_allow: Vec<EgressTarget>,
+}
+
+/// How readiness is found out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Readiness {
+    /// `GET` of this path answers with a status below 400.
+    Http(String),
+    /// The port accepts a connection.
+    Tcp,
+}
+
+/// A host and port that a shadow may reach.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EgressTarget {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A set of processors that stands for a host on platform `local`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LocalNode {
+    /// Its name.
+    pub name: crate::NodeName,
+    /// Its processors, ascending, without repetition.
+    pub cpus: Vec<u32>,
+}

@@ -1,0 +1,230 @@
+//! What foreshadow tells of itself: one tick's report, the status, the journal.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Action, ActionId, Assessment, Decision, Effect, Instance, InstanceId, Mode, Outcome, Plan, SampleRate,
+    Step, Tick, Weight,
+};
+
+/// One pass of the loop: stored, served and printed; one type for all three.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CycleReport {
+    /// Which tick.
+    pub tick: Tick,
+    /// Wall clock at the end of the tick, Unix milliseconds.
+    pub unix_ms: i64,
+    /// What is thought of each pair.
+    pub assessments: Vec<Assessment>,
+    /// What was decided.
+    pub plan: Plan,
+    /// What came of earlier actions.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// A line of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JournalEntry {
+    /// Its number; ascending, without gaps.
+    pub seq: u64,
+    /// Which tick.
+    pub tick: Tick,
+    /// Wall clock, Unix milliseconds.
+    pub unix_ms: i64,
+    /// What happened.
+    pub event: JournalEvent,
+}
+
+/// What can happen. Intent is written before the call, outcome after it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum JournalEvent {
+    /// The controller started.
+    Started {
+        /// Its version.
+        version: String,
+        /// Whether it may act.
+        mode: Mode,
+    },
+    /// The controller stopped in good order.
+    Stopped,
+    /// The verdict on a pair changed; the assessment holds the evidence.
+    VerdictChanged {
+        /// The evidence.
+        assessment: Box<Assessment>,
+    },
+    /// A decision that is not the same as at the tick before; holds included.
+    Decided {
+        /// Which.
+        decision: Box<Decision>,
+    },
+    /// An action is about to be carried out.
+    Intent {
+        /// Which.
+        step: Box<Step>,
+    },
+    /// The platform did what was asked; whether it helped is not known yet.
+    Applied {
+        /// Which.
+        id: ActionId,
+    },
+    /// What came of it.
+    Outcome {
+        /// Which.
+        outcome: Box<Outcome>,
+    },
+    /// An instance started, became ready, died or was retired.
+    Instance {
+        /// Which.
+        id: InstanceId,
+        /// What happened to it, in words.
+        change: String,
+    },
+    /// The operator said something: pause, resume, stop.
+    Operator {
+        /// What.
+        command: String,
+    },
+}
+
+impl JournalEvent {
+    /// The word that stands for it in the journal's `kind` column.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Stopped => "stopped",
+            Self::VerdictChanged { .. } => "verdict",
+            Self::Decided { .. } => "decided",
+            Self::Intent { .. } => "intent",
+            Self::Applied { .. } => "applied",
+            Self::Outcome { .. } => "outcome",
+            Self::Instance { .. } => "instance",
+            Self::Operator { .. } => "operator",
+        }
+    }
+
+    /// The action it belongs to.
+    #[must_use]
+    pub fn action_id(&self) -> Option<ActionId> {
+        match self {
+            Self::Intent { step } => Some(step.id),
+            Self::Applied { id } => Some(*id),
+            Self::Outcome { outcome } => Some(outcome.id),
+            Self::Decided { decision } => match &**decision {
+                Decision::Act(step) => Some(step.id),
+                Decision::Hold { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The instance it is about.
+    #[must_use]
+    pub fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::VerdictChanged { assessment } => Some(&assessment.live),
+            Self::Decided { decision } => match &**decision {
+                Decision::Act(step) => step.action.instance(),
+                Decision::Hold { instance, .. } => instance.as_ref(),
+            },
+            Self::Intent { step } => step.action.instance(),
+            Self::Outcome { outcome } => outcome.action.instance(),
+            Self::Instance { id, .. } => Some(id),
+            Self::Started { .. } | Self::Stopped | Self::Applied { .. } | Self::Operator { .. } => None,
+        }
+    }
+}
+
+/// A pair as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PairRow {
+    /// The live.
+    pub live: Instance,
+    /// Its shadow, if it has one.
+    pub shadow: Option<Instance>,
+    /// Its share of traffic.
+    pub weight: Weight,
+    /// The sample rate in force.
+    pub sample_rate: SampleRate,
+    /// Requests per second to live, last tick.
+    pub requests_per_second: f64,
+    /// Live's p95 of the last tick in milliseconds.
+    pub latency_p95_ms: Option<f64>,
+    /// Share of live's answers that failed, last tick.
+    pub error_share: Option<f64>,
+    /// Paired samples of the last tick.
+    pub pairs: u32,
+    /// What is thought of it; `None` before the first tick.
+    pub assessment: Option<Assessment>,
+    /// What is decided about it, in words; `None` in calm times.
+    pub decision: Option<String>,
+    /// Dropped copies since the start, by reason.
+    pub drops: crate::Drops,
+    /// Diverging answers by route since the start.
+    pub diverging_routes: std::collections::BTreeMap<String, u64>,
+}
+
+/// An action as `status` shows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActionRow {
+    /// Its number.
+    pub id: ActionId,
+    /// When it was decided, Unix milliseconds.
+    pub unix_ms: i64,
+    /// What.
+    pub action: Action,
+    /// What came of it; `None` while it is carried out or judged.
+    pub effect: Option<Effect>,
+}
+
+/// What `foreshadow status` shows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StatusReport {
+    /// Format of this report; changes when a key changes its meaning.
+    pub format: u32,
+    /// The service.
+    pub service: String,
+    /// Version of the controller.
+    pub version: String,
+    /// Process id of the controller.
+    pub pid: u32,
+    /// Process id of the mirror; `None` while it is not connected.
+    pub mirror_pid: Option<u32>,
+    /// Where users connect.
+    pub listen: String,
+    /// Whether it may act.
+    pub mode: Mode,
+    /// Whether `pause` is in force.
+    pub paused: bool,
+    /// The last tick.
+    pub tick: Tick,
+    /// Length of a tick in seconds.
+    pub tick_seconds: f64,
+    /// Seconds since the controller started.
+    pub uptime_seconds: f64,
+    /// The pairs.
+    pub pairs: Vec<PairRow>,
+    /// The latest actions, newest first.
+    pub actions: Vec<ActionRow>,
+    /// What cannot be enforced on this machine, each with its remedy.
+    pub unenforced: Vec<String>,
+    /// Requests to all lives since the start.
+    pub requests: u64,
+    /// Copies sent to shadows since the start.
+    pub mirrored: u64,
+    /// False alarms to be expected per day, of the whole service.
+    pub false_alarms_per_day: f64,
+    /// Cpu time of the controller, in seconds, since its start.
+    pub controller_cpu_seconds: f64,
+}
+
+impl StatusReport {
+    /// The current [`StatusReport::format`].
+    pub const FORMAT: u32 = 1;
+}

@@ -1,0 +1,201 @@
+//! One tick of one pair: what live and shadow did in the same span.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Burst, CgroupSignals, InstanceId, LogHistogram, LogMoments, SampleRate, Tick};
+
+/// Why a copy that was sampled did not become a paired sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// The queue to the shadow was full, by count or by bytes.
+    QueueFull,
+    /// The request was larger than the policy lets a copy be.
+    TooBig,
+    /// The shadow did not answer in time.
+    Timeout,
+    /// The shadow could not be reached or broke off.
+    ShadowError,
+    /// Live's answer was not finished: the client or live went away.
+    LiveAborted,
+    /// The request holds something no rule knows how to redact, such as a body.
+    RedactionFailed,
+}
+
+impl DropReason {
+    /// Every reason, in the order they are shown.
+    pub const ALL: [Self; 6] = [
+        Self::QueueFull,
+        Self::TooBig,
+        Self::Timeout,
+        Self::ShadowError,
+        Self::LiveAborted,
+        Self::RedactionFailed,
+    ];
+
+    /// The label it carries in metrics and prints.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::TooBig => "too_big",
+            Self::Timeout => "timeout",
+            Self::ShadowError => "shadow_error",
+            Self::LiveAborted => "live_aborted",
+            Self::RedactionFailed => "redaction_failed",
+        }
+    }
+}
+
+/// Dropped copies by reason. A reason that never happened is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Drops(pub BTreeMap<DropReason, u64>);
+
+impl Drops {
+    /// Counts one.
+    pub fn count(&mut self, reason: DropReason) {
+        *self.0.entry(reason).or_default() += 1;
+    }
+
+    /// All reasons together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Adds what `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (&reason, n) in &other.0 {
+            *self.0.entry(reason).or_default() += n;
+        }
+    }
+}
+
+/// What one instance answered within a tick.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SideWindow {
+    /// Answers, errors included.
+    pub requests: u64,
+    /// Answers with a 5xx status, and requests that got no answer.
+    pub errors: u64,
+    /// Latencies in microseconds, from sending the request to the last byte of the answer; the time an answer
+    /// waited for its client is taken out.
+    pub latency: LogHistogram,
+    /// Logarithms of the latencies, in seconds, of answers that were part of an agreeing pair.
+    pub paired_log: LogMoments,
+    /// Σ of all latencies in seconds; divided by the span it is the mean number in flight (Little).
+    pub busy_seconds: f64,
+}
+
+impl SideWindow {
+    /// Adds what `other` saw.
+    pub fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.latency.merge(&other.latency);
+        self.paired_log.merge(&other.paired_log);
+        self.busy_seconds += other.busy_seconds;
+    }
+}
+
+/// How far the two answers to one request agreed, over the paired samples of a tick.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Agreement {
+    /// Both answered with the same status class; only these count for the paired centre.
+    pub same: u64,
+    /// Live failed (5xx or no answer), the shadow did not.
+    pub live_error_only: u64,
+    /// The shadow failed, live did not.
+    pub shadow_error_only: u64,
+    /// Different classes and neither failed: live 200, shadow 302. Comparing these would flatter one side.
+    pub diverging: u64,
+    /// Diverging answers by route; bounded, the rest under `other`.
+    pub diverging_routes: BTreeMap<String, u64>,
+}
+
+impl Agreement {
+    /// All paired samples.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.same + self.live_error_only + self.shadow_error_only + self.diverging
+    }
+
+    /// Adds what `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.same += other.same;
+        self.live_error_only += other.live_error_only;
+        self.shadow_error_only += other.shadow_error_only;
+        self.diverging += other.diverging;
+        for (route, n) in &other.diverging_routes {
+            *self.diverging_routes.entry(route.clone()).or_default() += n;
+        }
+    }
+}
+
+/// All that was observed of one pair within one tick; both sides close it together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Window {
+    /// Which tick this is.
+    pub tick: Tick,
+    /// Seconds that the window really spans.
+    pub span_seconds: f64,
+    /// The live of the pair.
+    pub live: InstanceId,
+    /// Its shadow; `None` while it has none that is ready.
+    pub shadow: Option<InstanceId>,
+    /// Whether the mirror reported within this tick. Without it the counts below are unknown, not zero.
+    pub reported: bool,
+    /// What live answered, to all requests.
+    pub live_side: SideWindow,
+    /// What the shadow answered, to the copies.
+    pub shadow_side: SideWindow,
+    /// `ln(live / shadow)` of agreeing paired samples.
+    pub paired: LogMoments,
+    /// How far the answers agreed.
+    pub agreement: Agreement,
+    /// Requests that were chosen for mirroring.
+    pub sampled: u64,
+    /// Sampled copies that came to nothing.
+    pub drops: Drops,
+    /// The sample rate that was in force at the end of the tick.
+    pub sample_rate: SampleRate,
+    /// Passive signals of live's cgroup; `None` when they cannot be read.
+    pub live_signals: Option<CgroupSignals>,
+    /// Passive signals of the shadow's cgroup.
+    pub shadow_signals: Option<CgroupSignals>,
+    /// Probe bursts inside live's cgroup, this tick.
+    pub live_bursts: Vec<Burst>,
+    /// Probe bursts inside the shadow's cgroup, in the same slot.
+    pub shadow_bursts: Vec<Burst>,
+}
+
+impl Window {
+    /// An empty window of a pair about which nothing was reported.
+    #[must_use]
+    pub fn unreported(tick: Tick, live: InstanceId, span_seconds: f64) -> Self {
+        Self {
+            tick,
+            span_seconds,
+            live,
+            shadow: None,
+            reported: false,
+            live_side: SideWindow::default(),
+            shadow_side: SideWindow::default(),
+            paired: LogMoments::default(),
+            agreement: Agreement::default(),
+            sampled: 0,
+            drops: Drops::default(),
+            sample_rate: SampleRate::NONE,
+            live_signals: None,
+            shadow_signals: None,
+            live_bursts: Vec::new(),
+            shadow_bursts: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Messages between controller and mirror: JSON, one message a line, over a Unix socket of mode 0600.
+//!
+//! The controller pushes routings with a generation; the mirror streams one summary per tick, never payload. Either
+//! side may restart at any time: a [`FromMirror::Hello`] opens every connection, and the controller answers with
+//! the whole routing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Agreement, Bytes, Drops, Generation, InstanceId, LogMoments, RedactPolicy, RouteRule, SampleRate,
+    SessionKey, SideWindow, Weight,
+};
+
+/// Version of this protocol. A peer of another version is refused with both numbers.
+pub const PROTOCOL: u32 = 1;
+
+/// The longest line either side accepts, in bytes.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// Where copies for one live go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShadowTarget {
+    /// The shadow.
+    pub id: InstanceId,
+    /// Its address, in its own network namespace if it has one.
+    pub address: SocketAddr,
+    /// That namespace.
+    pub netns: Option<PathBuf>,
+}
+
+/// One live behind the balancer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Upstream {
+    /// The live.
+    pub id: InstanceId,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its share of new requests relative to its peers.
+    pub weight: Weight,
+    /// Where its copies go; `None` mirrors nothing.
+    pub shadow: Option<ShadowTarget>,
+    /// The share of its requests that is mirrored.
+    pub sample_rate: SampleRate,
+}
+
+/// How copies are taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CopyRules {
+    /// Copies waiting for one shadow, at most.
+    pub queue: u32,
+    /// Bytes of copies waiting for all shadows, at most.
+    pub queue_bytes: Bytes,
+    /// Bytes of one copy, at most.
+    pub copy_bytes: Bytes,
+    /// How long a shadow may take.
+    pub shadow_timeout: Duration,
+    /// Where the key of a session is found.
+    pub session: SessionKey,
+    /// What is redacted beyond the built-in list.
+    pub redact: RedactPolicy,
+    /// Rules by path.
+    pub routes: Vec<RouteRule>,
+}
+
+/// Everything the mirror must know; always whole, never a difference.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Routing {
+    /// A mirror ignores a routing that is not newer than its own.
+    pub generation: Generation,
+    /// The lives.
+    pub upstreams: Vec<Upstream>,
+    /// How copies are taken.
+    pub copies: CopyRules,
+    /// How often a summary is wanted.
+    pub summary_every: Duration,
+}
+
+/// What the controller says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum ToMirror {
+    /// Take over this routing.
+    Route {
+        /// The routing.
+        routing: Box<Routing>,
+    },
+    /// Accept nothing new, finish what runs, then exit.
+    Drain {
+        /// Give up waiting after this time.
+        within: Duration,
+    },
+}
+
+/// One live's part of a summary.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpstreamSummary {
+    /// The live.
+    pub live: InstanceId,
+    /// The shadow its copies went to.
+    pub shadow: Option<InstanceId>,
+    /// What live answered.
+    pub live_side: SideWindow,
+    /// What the shadow answered.
+    pub shadow_side: SideWindow,
+    /// Agreeing pairs.
+    pub paired: LogMoments,
+    /// How far answers agreed.
+    pub agreement: Agreement,
+    /// Requests chosen for mirroring.
+    pub sampled: u64,
+    /// Copies that came to nothing.
+    pub drops: Drops,
+    /// The rate in force.
+    pub sample_rate: SampleRate,
+    /// Whether the mirror itself holds live back because it does not answer.
+    pub ejected: bool,
+}
+
+/// What one tick looked like from the data plane.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Summary {
+    /// The routing in force.
+    pub generation: Generation,
+    /// Seconds since the summary before.
+    pub span_seconds: f64,
+    /// Per live.
+    pub upstreams: Vec<UpstreamSummary>,
+    /// Requests that no live could take (answered 502 or 503 by the mirror).
+    pub refused: u64,
+    /// Cpu time of the mirror within the span, in seconds.
+    pub cpu_seconds: f64,
+}
+
+/// What the mirror says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
+pub enum FromMirror {
+    /// First message of every connection.
+    Hello {
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// Process id.
+        pid: u32,
+        /// Where users connect.
+        listen: SocketAddr,
+        /// The routing in force.
+        generation: Generation,
+    },
+    /// One tick.
+    Summary {
+        /// The tick.
+        summary: Box<Summary>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let hello = FromMirror::Hello {
+            protocol: PROTOCOL,
+            pid: 7,
+            listen: "127.0.0.1:8080".parse().unwrap(),
+            generation: Generation(3),
+        };
+        let line = serde_json::to_string(&hello).unwrap();
+        assert_eq!(
+            line, r#"{"type":"hello","protocol":1,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
+            "the shape is a promise: change PROTOCOL with it"
+        );
+        assert_eq!(serde_json::from_str::<FromMirror>(&line).unwrap(), hello);
+    }
+
+    #[test]
+    fn an_unknown_message_is_refused() {
+        assert!(serde_json::from_str::<ToMirror>(r#"{"type":"shell","command":"rm"}"#).is_err());
+    }
+}

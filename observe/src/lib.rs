@@ -1,0 +1,1 @@
+//! Samples to windows: what the mirror and the probes saw, closed per tick for live and shadow together.

@@ -1,0 +1,1 @@
+//! Adapters behind the ports of act: local processes in cgroups and namespaces.

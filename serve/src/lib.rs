@@ -1,0 +1,1 @@
+//! The control API of a running controller, over a Unix socket.

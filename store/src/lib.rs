@@ -1,0 +1,1 @@
+//! History (time series) and journal (intents, outcomes, evidence) on disk.
