@@ -1,1 +1,32 @@
-//! The data plane: balancer in front of the lives, sampler, redactor and shadow sender.
+//! The data plane: a balancer in front of the lives, and a redacted sample of its requests to their shadows.
+//!
+//! Runs as a process of its own and goes on with its last routing when the controller dies. The flow of one request:
+//!
+//! ```text
+//! server ──► proxy ──► balance ──► pool ──► live           answer, byte by byte, to the client
+//!              │
+//!              └─ sample ─► redact ─► bounded queue ─► shadow (own thread)    answer measured, thrown away
+//!                                                        │
+//!                           pair: both latencies, one clock ──► stats ──► one summary per tick to the controller
+//! ```
+//!
+//! What is absent on purpose: nothing on the way to live awaits anything of a shadow, and payload reaches no log.
+
+mod balance;
+mod body;
+mod control;
+mod headers;
+mod netns;
+mod pair;
+mod pool;
+mod proxy;
+mod redact;
+mod sample;
+mod server;
+mod shadow;
+mod stats;
+mod table;
+
+pub use redact::{Redactor, redact_request};
+pub use sample::{Sampler, SessionSource};
+pub use server::{MirrorError, Options, run};

@@ -1,0 +1,167 @@
+//! Bodies on their way through, and the moment an answer is complete.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use foreshadow_model::DropReason;
+use http::StatusCode;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+
+use crate::pair::Pair;
+use crate::pool::{Endpoint, Sender};
+use crate::stats::{Answer, Stats};
+
+/// The body of a request to an instance.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// Streamed from the client.
+    Client(Incoming),
+    /// None; such a request can be sent a second time.
+    Empty,
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Empty => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Empty => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Empty => SizeHint::with_exact(0),
+        }
+    }
+}
+
+/// The body of an answer to a client.
+pub(crate) enum AnswerBody {
+    /// Streamed from live.
+    Live(LiveBody),
+    /// The mirror's own words.
+    Own(Full<Bytes>),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Live(body) => body.poll_frame(cx),
+            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Live(body) => body.inner.is_end_stream(),
+            Self::Own(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Live(body) => body.inner.size_hint(),
+            Self::Own(body) => body.size_hint(),
+        }
+    }
+}
+
+/// What is to be done when live's answer is complete, or is known to stay incomplete.
+pub(crate) struct Ending {
+    pub(crate) started: Instant,
+    pub(crate) status: StatusCode,
+    pub(crate) stats: Arc<Stats>,
+    pub(crate) pair: Option<Arc<Pair>>,
+    pub(crate) endpoint: Rc<Endpoint>,
+    pub(crate) sender: Sender,
+}
+
+/// Live's answer. Counts the latency once, at the last byte, without the time it waited for a slow client: a client
+/// on a train must not look like a sick live.
+pub(crate) struct LiveBody {
+    inner: Incoming,
+    ending: Option<Ending>,
+    handed_over: Option<Instant>,
+    client_time: Duration,
+}
+
+impl LiveBody {
+    pub(crate) fn new(inner: Incoming, ending: Ending) -> Self {
+        let mut body = Self { inner, ending: Some(ending), handed_over: None, client_time: Duration::ZERO };
+        if body.inner.is_end_stream() {
+            body.complete();
+        }
+        body
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(handed_over) = self.handed_over.take() {
+            self.client_time += handed_over.elapsed();
+        }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) if !self.inner.is_end_stream() => self.handed_over = Some(Instant::now()),
+            Some(Ok(_)) | None => self.complete(),
+            Some(Err(_)) => self.broken(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn complete(&mut self) {
+        let Some(ending) = self.ending.take() else { return };
+        let latency = ending.started.elapsed().saturating_sub(self.client_time);
+        let answer = Answer { status: Some(ending.status), latency };
+        ending.stats.live(answer);
+        if let Some(pair) = &ending.pair {
+            pair.live(answer);
+        }
+        ending.endpoint.give_back(ending.sender);
+    }
+
+    /// Live broke off in the middle of its answer: that is a failed request.
+    fn broken(&mut self) {
+        let Some(ending) = self.ending.take() else { return };
+        let answer =
+            Answer { status: None, latency: ending.started.elapsed().saturating_sub(self.client_time) };
+        ending.stats.live(answer);
+        if let Some(pair) = &ending.pair {
+            pair.live(answer);
+        }
+    }
+}
+
+impl Drop for LiveBody {
+    /// The client went away before the end: says nothing about live.
+    fn drop(&mut self) {
+        if let Some(Ending { pair: Some(pair), .. }) = self.ending.take() {
+            pair.dropped(DropReason::LiveAborted);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Hop-by-hop rules of RFC 9110 §7.6.1.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Header that marks a copy. A request that carries it is never mirrored again.
+pub(crate) const MARK: HeaderName = HeaderName::from_static("x-foreshadow");
+/// Its value.
+pub(crate) const MARK_VALUE: HeaderValue = HeaderValue::from_static("shadow");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Removes what belongs to one connection only: the named hop-by-hop fields and whatever `Connection` lists.
+pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::TE,
+        header::TRAILER,
+        header::EXPECT,
+        header::PROXY_AUTHENTICATE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Appends the client's address to `X-Forwarded-For`.
+pub(crate) fn forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
+    let joined = match headers.get(&X_FORWARDED_FOR) {
+        None => client.clone(),
+        Some(before) => HeaderValue::from_bytes(&[before.as_bytes(), b", ", client.as_bytes()].concat())
+            .unwrap_or_else(|_| client.clone()),
+    };
+    headers.insert(X_FORWARDED_FOR, joined);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connection_lists_goes_no_further() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close, X-Hop"));
+        headers.insert("x-hop", HeaderValue::from_static("1"));
+        headers.insert("keep-alive", HeaderValue::from_static("timeout=5"));
+        headers.insert("x-end", HeaderValue::from_static("2"));
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert!(headers.contains_key("x-end"));
+    }
+
+    #[test]
+    fn the_client_is_appended_to_the_proxies_before_us() {
+        let mut headers = HeaderMap::new();
+        let client = HeaderValue::from_static("192.0.2.7");
+        forwarded_for(&mut headers, &client);
+        forwarded_for(&mut headers, &client);
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7, 192.0.2.7");
+    }
+}

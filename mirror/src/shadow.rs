@@ -1,0 +1,115 @@
+//! Sends copies to shadows, on a thread and a runtime of their own, at a lower priority than the live path.
+//!
+//! Whatever a shadow does (freeze, crawl, die, flood) happens here and is bounded here: one queue per shadow, one
+//! number of copies under way, one time limit. The live path only ever meets the queue, with `try_send`.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreshadow_model::DropReason;
+use foreshadow_model::wire::ShadowTarget;
+use http::Request;
+use http_body_util::BodyExt;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::body::RequestBody;
+use crate::pool::{Endpoint, SendError};
+use crate::stats::Answer;
+use crate::table::{Job, ShadowHandle};
+
+/// Copies under way to one shadow at the same time. More would only queue inside the shadow and be measured as its
+/// latency.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// Nice value of the shadow thread.
+const NICE: i32 = 5;
+
+/// Asks the shadow thread to serve one more shadow.
+struct Order {
+    target: ShadowTarget,
+    timeout: Duration,
+    jobs: mpsc::Receiver<Job>,
+}
+
+/// The shadow thread. Ends when this and all handles are gone.
+#[derive(Debug)]
+pub(crate) struct ShadowThread {
+    orders: mpsc::Sender<Order>,
+}
+
+impl ShadowThread {
+    /// Starts the thread.
+    pub(crate) fn start() -> io::Result<Self> {
+        let (orders, mut incoming) = mpsc::channel::<Order>(64);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("shadow".into()).spawn(move || {
+            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                tracing::warn!(%error, "Shadow thread keeps its priority");
+            }
+            let tasks = TaskTracker::new();
+            tokio::task::LocalSet::new().block_on(&runtime, async move {
+                while let Some(order) = incoming.recv().await {
+                    tasks.spawn_local(serve(order, tasks.clone()));
+                }
+            });
+        })?;
+        Ok(Self { orders })
+    }
+
+    /// Opens a queue of this many copies to a shadow.
+    pub(crate) fn open(&self, target: &ShadowTarget, queue: u32, timeout: Duration) -> ShadowHandle {
+        let (sender, jobs) = mpsc::channel(usize::try_from(queue.max(1)).unwrap_or(usize::MAX >> 4));
+        let order = Order { target: target.clone(), timeout, jobs };
+        if self.orders.try_send(order).is_err() {
+            // The handle stays without a reader: its copies are counted as dropped, live notices nothing.
+            tracing::warn!(shadow = %target.id, "Shadow thread does not keep up");
+        }
+        ShadowHandle { target: target.clone(), queue: sender }
+    }
+}
+
+async fn serve(mut order: Order, tasks: TaskTracker) {
+    let endpoint = Endpoint::new(order.target.address, order.target.netns.clone(), tasks.clone());
+    let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    while let Some(job) = order.jobs.recv().await {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let endpoint = endpoint.clone();
+        tasks.spawn_local(async move {
+            copy(&endpoint, job, order.timeout).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
+    let Job { request, pair, bytes } = job;
+    let (parts, ()) = request.into_parts();
+    let request = Request::from_parts(parts, RequestBody::Empty);
+    match timeout(limit, exchange(endpoint, request)).await {
+        Ok(Ok(answer)) => pair.shadow(answer),
+        Ok(Err(error)) => {
+            tracing::trace!(%error, "Copy failed");
+            pair.dropped(DropReason::ShadowError);
+        }
+        Err(_elapsed) => pair.dropped(DropReason::Timeout),
+    }
+    drop(bytes);
+}
+
+/// Sends and reads to the last byte; the answer is measured and thrown away as it comes.
+async fn exchange(endpoint: &Rc<Endpoint>, request: Request<RequestBody>) -> Result<Answer, SendError> {
+    let started = Instant::now();
+    let (response, sender) = endpoint.send(request).await?;
+    let status = response.status();
+    let mut body = response.into_body();
+    while let Some(frame) = body.frame().await {
+        frame.map_err(SendError::Broken)?;
+    }
+    let latency = started.elapsed();
+    endpoint.give_back(sender);
+    Ok(Answer { status: Some(status), latency })
+}

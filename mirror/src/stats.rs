@@ -1,0 +1,182 @@
+//! What the mirror counts for one live and its shadow within a tick.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use foreshadow_model::wire::UpstreamSummary;
+use foreshadow_model::{Agreement, DropReason, Drops, InstanceId, LogMoments, SampleRate, SideWindow};
+
+/// Routes that diverging answers are counted under by name; the rest is `other`.
+const ROUTES_MAX: usize = 50;
+
+/// One answer, or the lack of one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// The status; `None` when there was no answer.
+    pub(crate) status: Option<http::StatusCode>,
+    /// From sending the request to the last byte, less the time spent waiting for the client.
+    pub(crate) latency: Duration,
+}
+
+impl Answer {
+    pub(crate) fn is_error(&self) -> bool {
+        self.status.is_none_or(|status| status.is_server_error())
+    }
+
+    fn class(&self) -> u16 {
+        self.status.map_or(0, |status| status.as_u16() / 100)
+    }
+}
+
+/// Counters of one upstream, shared by workers and shadow thread. The lock is held for some additions only.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    live: SideWindow,
+    shadow: SideWindow,
+    paired: LogMoments,
+    agreement: Agreement,
+    sampled: u64,
+    drops: Drops,
+}
+
+impl Stats {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        // Counters stay sound whatever panicked between two additions.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn live(&self, answer: Answer) {
+        count(&mut self.lock().live, answer);
+    }
+
+    pub(crate) fn shadow(&self, answer: Answer) {
+        count(&mut self.lock().shadow, answer);
+    }
+
+    pub(crate) fn sampled(&self) {
+        self.lock().sampled += 1;
+    }
+
+    pub(crate) fn dropped(&self, reason: DropReason) {
+        self.lock().drops.count(reason);
+    }
+
+    /// Counts two answers to one request. Only agreeing ones say anything about speed.
+    pub(crate) fn pair(&self, live: Answer, shadow: Answer, route: &str) {
+        let mut counts = self.lock();
+        match (live.is_error(), shadow.is_error()) {
+            (true, false) => counts.agreement.live_error_only += 1,
+            (false, true) => counts.agreement.shadow_error_only += 1,
+            _ if live.class() == shadow.class() => {
+                counts.agreement.same += 1;
+                counts.paired.record_pair(live.latency, shadow.latency);
+                counts.live.paired_log.record(live.latency);
+                counts.shadow.paired_log.record(shadow.latency);
+            }
+            _ => {
+                counts.agreement.diverging += 1;
+                let routes = &mut counts.agreement.diverging_routes;
+                let known = routes.contains_key(route) || routes.len() < ROUTES_MAX;
+                *routes.entry(if known { route.to_owned() } else { "other".to_owned() }).or_default() += 1;
+            }
+        }
+    }
+
+    /// Takes everything counted since the last call.
+    pub(crate) fn take(
+        &self,
+        live: InstanceId,
+        shadow: Option<InstanceId>,
+        sample_rate: SampleRate,
+        ejected: bool,
+    ) -> UpstreamSummary {
+        let counts = std::mem::take(&mut *self.lock());
+        UpstreamSummary {
+            live,
+            shadow,
+            live_side: counts.live,
+            shadow_side: counts.shadow,
+            paired: counts.paired,
+            agreement: counts.agreement,
+            sampled: counts.sampled,
+            drops: counts.drops,
+            sample_rate,
+            ejected,
+        }
+    }
+}
+
+fn count(side: &mut SideWindow, answer: Answer) {
+    side.requests += 1;
+    side.errors += u64::from(answer.is_error());
+    side.busy_seconds += answer.latency.as_secs_f64();
+    side.latency.record(answer.latency.as_secs_f64() * 1e6);
+}
+
+/// The route of a path: segments that look like identifiers become `{id}`, so that routes are a bounded set and no
+/// user's identifier reaches a report. Query strings are never part of it.
+pub(crate) fn route(method: &http::Method, path: &str) -> String {
+    let mut route = format!("{method} ");
+    for segment in path.split('/').skip(1).take(6) {
+        let is_word =
+            segment.len() <= 24 && segment.bytes().all(|b| b.is_ascii_alphabetic() || b"-_.".contains(&b));
+        route.push('/');
+        route.push_str(if is_word { segment } else { "{id}" });
+    }
+    route
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode};
+
+    use super::*;
+
+    fn answer(status: u16, ms: u64) -> Answer {
+        Answer { status: StatusCode::from_u16(status).ok(), latency: Duration::from_millis(ms) }
+    }
+
+    fn summary(stats: &Stats) -> UpstreamSummary {
+        stats.take(InstanceId::live(1), None, SampleRate::ALL, false)
+    }
+
+    #[test]
+    fn only_answers_of_one_class_say_anything_about_speed() {
+        let stats = Stats::default();
+        stats.pair(answer(200, 10), answer(200, 5), "GET /a");
+        stats.pair(answer(200, 10), answer(302, 1), "GET /a");
+        stats.pair(answer(503, 1), answer(200, 5), "GET /a");
+        stats.pair(answer(200, 1), answer(500, 5), "GET /a");
+        let seen = summary(&stats);
+        assert_eq!(seen.paired.n, 1);
+        assert!((seen.paired.mean().unwrap() - 2.0_f64.ln()).abs() < 1e-12);
+        let agreement = seen.agreement;
+        assert_eq!((agreement.same, agreement.diverging), (1, 1));
+        assert_eq!((agreement.live_error_only, agreement.shadow_error_only), (1, 1));
+        assert_eq!(agreement.diverging_routes["GET /a"], 1);
+    }
+
+    #[test]
+    fn two_summaries_do_not_count_the_same_answer() {
+        let stats = Stats::default();
+        stats.live(answer(500, 3));
+        assert_eq!(summary(&stats).live_side.errors, 1);
+        assert_eq!(summary(&stats).live_side.requests, 0);
+    }
+
+    #[test]
+    fn routes_are_bounded_and_hold_no_identifier() {
+        assert_eq!(route(&Method::GET, "/users/8731/orders"), "GET /users/{id}/orders");
+        assert_eq!(route(&Method::GET, "/reset/jane@example.org"), "GET /reset/{id}");
+        let stats = Stats::default();
+        for n in 0..200 {
+            stats.pair(answer(200, 1), answer(302, 1), &format!("GET /{n}"));
+        }
+        assert!(summary(&stats).agreement.diverging_routes.len() <= ROUTES_MAX + 1);
+    }
+}
