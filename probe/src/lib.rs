@@ -1,1 +1,24 @@
 //! Performance tests run inside an instance's cgroup, and the passive signals of cgroup and node.
+//!
+//! Two ways to see an instance's host, both for live and shadow alike:
+//!
+//! * [`SignalReader`] reads what the kernel counts anyway: time used, throttled, waited for. Nearly free.
+//! * [`burst`] does a fixed amount of work and takes its time. [`Prober`] starts it as a short-lived process *inside*
+//!   the cgroups of a live and its shadow, in the same slot, at idle priority; [`helper_main`] is that process.
+//!
+//! Nothing here decides anything. Whatever cannot be read or tried is `None` or `Skipped` with its reason; work that
+//! got no processor in time is `Starved`, which is saturation and not a missing sample.
+
+pub mod burst;
+mod cgroup;
+mod clock;
+mod helper;
+mod pair;
+mod priority;
+mod signals;
+
+pub use cgroup::memory_room;
+pub use clock::monotonic;
+pub use helper::{HelperRequest, HelperRequestError, helper_answer, helper_main};
+pub use pair::{GRACE, HelperCommand, LEAD, Prober, Target};
+pub use signals::SignalReader;

@@ -1,0 +1,149 @@
+//! Parsers of the kernel's text files. Odd content gives `None`, never a panic, never a wrong sum.
+
+/// One decimal number, alone or followed by blanks: `memory.current`, `cpuacct.usage`.
+pub(crate) fn number(text: &[u8]) -> Option<u64> {
+    digits(text.trim_ascii())
+}
+
+/// The number after `key` at the start of a line: `nr_throttled 12`, `MemAvailable:  1234 kB`.
+pub(crate) fn keyed(text: &[u8], key: &[u8]) -> Option<u64> {
+    lines(text).find_map(|line| {
+        let rest = line.strip_prefix(key)?;
+        rest.first()?.is_ascii_whitespace().then_some(rest)?;
+        digits(words(rest).next()?)
+    })
+}
+
+/// The `some` total of a pressure file, in microseconds.
+pub(crate) fn pressure_total(text: &[u8]) -> Option<u64> {
+    let line = lines(text).find(|line| line.starts_with(b"some "))?;
+    words(line).find_map(|word| digits(word.strip_prefix(b"total=")?))
+}
+
+/// `cpu.max`: cores allowed, `None` if `max` or odd.
+pub(crate) fn cpu_max(text: &[u8]) -> Option<f64> {
+    let mut words = words(text);
+    let (quota, period) = (digits(words.next()?)?, digits(words.next()?)?);
+    cores(quota, period)
+}
+
+/// Quota over period, both in microseconds.
+pub(crate) fn cores(quota: u64, period: u64) -> Option<f64> {
+    (0 < period).then(|| quota as f64 / period as f64)
+}
+
+/// Bytes read and written, summed over devices: `8:0 Read 4096`, as `blkio.throttle.io_service_bytes` has it.
+pub(crate) fn blkio_bytes(text: &[u8]) -> Option<(u64, u64)> {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for line in lines(text) {
+        let mut words = words(line);
+        let (Some(_device), Some(operation), Some(bytes)) = (words.next(), words.next(), words.next()) else {
+            continue;
+        };
+        match operation {
+            b"Read" => read = read.checked_add(digits(bytes)?)?,
+            b"Write" => written = written.checked_add(digits(bytes)?)?,
+            _ => {}
+        }
+    }
+    Some((read, written))
+}
+
+/// Bytes read and written, summed over devices: `8:0 rbytes=1 wbytes=2 rios=..`, as `io.stat` has it.
+pub(crate) fn io_stat(text: &[u8]) -> Option<(u64, u64)> {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for word in lines(text).flat_map(words) {
+        if let Some(bytes) = word.strip_prefix(b"rbytes=") {
+            read = read.checked_add(digits(bytes)?)?;
+        } else if let Some(bytes) = word.strip_prefix(b"wbytes=") {
+            written = written.checked_add(digits(bytes)?)?;
+        }
+    }
+    Some((read, written))
+}
+
+/// The time a thread stood runnable without running, in nanoseconds: second word of `schedstat`.
+pub(crate) fn run_delay(text: &[u8]) -> Option<u64> {
+    let mut words = words(text);
+    digits(words.next()?)?;
+    digits(words.next()?)
+}
+
+/// The process ids of `cgroup.procs`; zero stands for a process outside this namespace and is left out.
+pub(crate) fn pids(text: &[u8]) -> impl Iterator<Item = u32> {
+    lines(text).filter_map(|line| u32::try_from(number(line)?).ok()).filter(|&pid| pid != 0)
+}
+
+fn digits(word: &[u8]) -> Option<u64> {
+    if word.is_empty() {
+        return None;
+    }
+    word.iter().try_fold(0_u64, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|&byte| byte == b'\n')
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn kernel_files_are_understood() {
+        assert_eq!(number(b"1234\n"), Some(1234));
+        assert_eq!(number(b"max\n"), None);
+        assert_eq!(number(b"-1\n"), None);
+        assert_eq!(keyed(b"nr_periods 7\nnr_throttled 3\n", b"nr_throttled"), Some(3));
+        assert_eq!(keyed(b"MemAvailable:    12 kB\n", b"MemAvailable:"), Some(12));
+        assert_eq!(keyed(b"throttled_usec_x 3\n", b"throttled_usec"), None);
+        let pressure = b"some avg10=0.32 avg60=3.55 avg300=2.65 total=20912442\nfull avg10=0.00 total=9\n";
+        assert_eq!(pressure_total(pressure), Some(20_912_442));
+        assert_eq!(cpu_max(b"50000 100000\n"), Some(0.5));
+        assert_eq!(cpu_max(b"max 100000\n"), None);
+        assert_eq!(cpu_max(b"1 0\n"), None);
+        assert_eq!(run_delay(b"115863 77 1\n"), Some(77));
+        assert_eq!(pids(b"0\n12\n13\nx\n").collect::<Vec<_>>(), [12, 13]);
+    }
+
+    #[test]
+    fn block_io_is_summed_over_devices() {
+        let v1 = b"8:0 Read 10\n8:0 Write 20\n8:0 Total 30\n8:16 Read 1\n8:16 Write 2\nTotal 33\n";
+        assert_eq!(blkio_bytes(v1), Some((11, 22)));
+        assert_eq!(blkio_bytes(b"Total 0\n"), Some((0, 0)));
+        let v2 = b"8:0 rbytes=10 wbytes=20 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2\n";
+        assert_eq!(io_stat(v2), Some((11, 22)));
+        assert_eq!(io_stat(b"8:0 rbytes=99999999999999999999 wbytes=1"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn odd_content_never_panics(text in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (number(&text), keyed(&text, b"usage_usec"), pressure_total(&text), cpu_max(&text));
+            let _ = (blkio_bytes(&text), io_stat(&text), run_delay(&text), pids(&text).count());
+        }
+
+        #[test]
+        fn nearly_right_content_never_panics(text in "(some |full |8:0 |Read |Write |rbytes=|wbytes=|total=|[0-9]{1,25}| |\n|max|-){0,20}") {
+            let text = text.as_bytes();
+            let _ = (number(text), keyed(text, b"some"), pressure_total(text), cpu_max(text));
+            let _ = (blkio_bytes(text), io_stat(text), run_delay(text), pids(text).count());
+        }
+
+        #[test]
+        fn what_was_written_is_read(value in any::<u64>()) {
+            prop_assert_eq!(number(format!("{value}\n").as_bytes()), Some(value));
+            prop_assert_eq!(pressure_total(format!("some avg10=0.00 total={value}\n").as_bytes()), Some(value));
+            prop_assert_eq!(keyed(format!("a 1\nusage_usec {value}\n").as_bytes(), b"usage_usec"), Some(value));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Bursts inside a real cgroup. Without the test harness, because this program is also the helper it starts.
+//!
+//! Needs root and the cpu controller of cgroup version 1 or 2; skips loudly where it cannot have them.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode};
+use std::time::Duration;
+
+use foreshadow_model::{Burst, BurstKind, BurstOutcome, CgroupPaths, InstanceId};
+use foreshadow_probe::{HelperCommand, Prober, SignalReader, Target, helper_answer, monotonic};
+
+const GIVE_UP: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, word, request] = arguments.as_slice()
+        && word == "helper"
+    {
+        #[expect(clippy::print_stdout, reason = "this is how a helper answers")]
+        match helper_answer(request) {
+            Ok(line) => println!("{line}"),
+            Err(_) => return ExitCode::from(2),
+        }
+        return ExitCode::SUCCESS;
+    }
+    helpers_run_without_a_cgroup();
+    match Cgroup::new("probe") {
+        Err(why) => eprintln!("skipped: needs root and cgroup cpu controller ({why})"),
+        Ok(cgroup) => {
+            a_quota_makes_the_wall_time_longer_and_not_the_work(&cgroup);
+            a_frozen_or_hogged_instance_is_starved(&cgroup);
+            a_helper_leaves_nothing_behind(&cgroup);
+            signals_see_the_throttling(&cgroup);
+        }
+    }
+    eprintln!("cgroup: done");
+    ExitCode::SUCCESS
+}
+
+fn helpers_run_without_a_cgroup() {
+    let target = |name| Target { instance: InstanceId::new(name).unwrap(), cgroup: None };
+    let kinds = [BurstKind::Processor, BurstKind::MemoryBandwidth];
+    let (live, shadow) = prober().run_pair(&target("live-1"), Some(&target("shadow-1")), &kinds, GIVE_UP * 5);
+    eprintln!("free: live {live:?}\nfree: shadow {shadow:?}");
+    for bursts in [live, shadow] {
+        assert_eq!(bursts.len(), 2);
+        ran(&bursts[0]);
+    }
+}
+
+/// The period is short, so that even a burst of 5 ms passes through several of them.
+fn a_quota_makes_the_wall_time_longer_and_not_the_work(cgroup: &Cgroup) {
+    let median = |bursts: Vec<(f64, f64)>| {
+        let pick = |side: fn(&(f64, f64)) -> f64| {
+            let mut values: Vec<f64> = bursts.iter().map(side).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        (pick(|burst| burst.0), pick(|burst| burst.1))
+    };
+    let nine = || (0..9).map(|_| ran(&processor_burst(cgroup))).collect();
+    cgroup.quota(None);
+    let free = median(nine());
+    cgroup.quota(Some((2_000, 10_000)));
+    let throttled = median(nine());
+    cgroup.quota(None);
+    eprintln!("quota of 20 %: (wall, cpu) seconds free {free:?}, throttled {throttled:?}");
+    assert!(1.5 * free.0 <= throttled.0, "wall time must grow: {free:?} to {throttled:?}");
+    assert!(throttled.1 <= 1.5 * free.1, "the work is the same: {free:?} to {throttled:?}");
+}
+
+fn a_frozen_or_hogged_instance_is_starved(cgroup: &Cgroup) {
+    cgroup.quota(Some((1_000, 1_000_000)));
+    let hog = Hog::in_cgroup(cgroup);
+    std::thread::sleep(Duration::from_millis(50));
+    let before = monotonic();
+    let (live, _) =
+        prober().run_pair(&cgroup.target(), None, &[BurstKind::Processor], Duration::from_millis(100));
+    let took = monotonic() - before;
+    eprintln!("hogged: {live:?} after {took:?}");
+    cgroup.quota(None);
+    drop(hog);
+    assert!(matches!(live[0].outcome, BurstOutcome::Starved { .. }), "{live:?}");
+    assert!(took < Duration::from_secs(2), "a starved helper must not hold the caller up: {took:?}");
+}
+
+fn a_helper_leaves_nothing_behind(cgroup: &Cgroup) {
+    ran(&processor_burst(cgroup));
+    let procs = fs::read_to_string(cgroup.cpu.join("cgroup.procs")).unwrap();
+    assert_eq!(procs, "", "no process stays");
+}
+
+fn signals_see_the_throttling(cgroup: &Cgroup) {
+    let mut reader = SignalReader::new(Some(cgroup.paths()));
+    let start = monotonic();
+    cgroup.quota(Some((2_000, 10_000)));
+    let hog = Hog::in_cgroup(cgroup);
+    reader.read(&[], start);
+    std::thread::sleep(Duration::from_millis(500));
+    let signals = reader.read(&[], monotonic());
+    drop(hog);
+    cgroup.quota(None);
+    eprintln!("hog under a quota of 20 %: {signals:?}");
+    assert!(0.5 < signals.throttled_share().unwrap());
+    assert!(signals.cpu_limit_cores.is_some_and(|cores| (cores - 0.2).abs() < 1e-9));
+    assert!(signals.throttled_seconds.is_some_and(|seconds| 0.1 < seconds));
+}
+
+fn processor_burst(cgroup: &Cgroup) -> Burst {
+    let (mut live, _) = prober().run_pair(&cgroup.target(), None, &[BurstKind::Processor], GIVE_UP);
+    live.remove(0)
+}
+
+fn ran(burst: &Burst) -> (f64, f64) {
+    match burst.outcome {
+        BurstOutcome::Ran { wall_seconds, cpu_seconds, score_per_second } => {
+            assert!(0.0 < score_per_second);
+            (wall_seconds, cpu_seconds)
+        }
+        ref other => panic!("expected it to run, got {other:?}"),
+    }
+}
+
+fn prober() -> Prober {
+    let program = std::env::current_exe().unwrap();
+    Prober::new(HelperCommand { program, arguments: vec!["helper".to_owned()] })
+}
+
+/// A process that wants a whole processor.
+struct Hog(Child);
+
+impl Hog {
+    fn in_cgroup(cgroup: &Cgroup) -> Self {
+        let child = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        for directory in cgroup.paths().directories() {
+            fs::write(directory.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A cgroup of our own, removed at the end.
+struct Cgroup {
+    cpu: PathBuf,
+    is_v2: bool,
+}
+
+impl Cgroup {
+    fn new(name: &str) -> Result<Self, String> {
+        let base = Path::new("/sys/fs/cgroup");
+        let is_v2 = base.join("cgroup.controllers").exists();
+        let parent = if is_v2 { base.to_owned() } else { base.join("cpu") };
+        let cpu = parent.join(format!("foreshadow-test-{name}-{}", std::process::id()));
+        fs::create_dir(&cpu).map_err(|error| format!("cannot create `{}`: {error}", cpu.display()))?;
+        let cgroup = Self { cpu, is_v2 };
+        if !cgroup.quota_file().exists() {
+            return Err("the cpu controller is not enabled".to_owned());
+        }
+        Ok(cgroup)
+    }
+
+    fn quota_file(&self) -> PathBuf {
+        self.cpu.join(if self.is_v2 { "cpu.max" } else { "cpu.cfs_quota_us" })
+    }
+
+    /// Sets the quota and its period, both in microseconds.
+    fn quota(&self, quota: Option<(u32, u32)>) {
+        let write = |file: &str, text: String| fs::write(self.cpu.join(file), text).unwrap();
+        match (self.is_v2, quota) {
+            (true, None) => write("cpu.max", "max 100000".to_owned()),
+            (true, Some((quota, period))) => write("cpu.max", format!("{quota} {period}")),
+            (false, None) => write("cpu.cfs_quota_us", "-1".to_owned()),
+            (false, Some((quota, period))) => {
+                write("cpu.cfs_quota_us", "-1".to_owned());
+                write("cpu.cfs_period_us", period.to_string());
+                write("cpu.cfs_quota_us", quota.to_string());
+            }
+        }
+    }
+
+    fn paths(&self) -> CgroupPaths {
+        let unified = self.is_v2.then(|| self.cpu.clone());
+        CgroupPaths { cpu: Some(self.cpu.clone()), unified, ..CgroupPaths::default() }
+    }
+
+    fn target(&self) -> Target {
+        Target { instance: InstanceId::live(1), cgroup: Some(self.paths()) }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // A process that was killed a moment ago may still be counted.
+        for _ in 0..100 {
+            if fs::remove_dir(&self.cpu).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        eprintln!("cannot remove `{}`", self.cpu.display());
+    }
+}
