@@ -1,1 +1,79 @@
 //! The configuration file: parsed, checked across fields, turned into domain types.
+//!
+//! [`parse`] is the whole of it: text in, [`Config`] or [`ConfigError`] out; no file is read and no machine asked.
+//! A refusal always names a line and a column. [`schema`] describes the file for editors, from the same types that
+//! read it.
+
+mod check;
+mod error;
+mod file;
+mod names;
+mod notation;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use foreshadow_model::{Bytes, LocalNode, Policy, ServiceName, Template};
+
+pub use self::error::ConfigError;
+use self::error::Refusal;
+use self::file::File;
+
+/// A checked configuration file. Every path in it is absolute if the directory given to [`parse`] was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The name of the service.
+    pub service: ServiceName,
+    /// Where users connect. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Lives to begin with, within the floor and the ceiling of the policy.
+    pub lives: u32,
+    /// How an instance is made.
+    pub template: Template,
+    /// Sets of processors that stand for hosts, disjoint; `None` leaves it to the platform.
+    pub nodes: Option<Vec<LocalNode>>,
+    /// The operator's rules.
+    pub policy: Policy,
+    /// The folder of history, journal, logs and sockets.
+    pub state: PathBuf,
+    /// Logs of the instances.
+    pub logs: LogPolicy,
+    /// What is allowed and yet hardly meant. One sentence each, for the operator to see.
+    pub warnings: Vec<String>,
+}
+
+/// How much of the logs of one instance is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPolicy {
+    /// Size at which a log is put aside.
+    pub max: Bytes,
+    /// Logs put aside that are kept.
+    pub keep: u32,
+}
+
+/// Reads the text of a configuration file that stands in `directory`. Relative paths are taken from there.
+///
+/// # Errors
+/// [`ConfigError`] with the first thing that is wrong: not YAML, an unknown or duplicate key, a value without its
+/// unit, or values that contradict each other.
+pub fn parse(text: &str, directory: &Path) -> Result<Config, ConfigError> {
+    read(text)
+        .and_then(|file| check::config(file, directory))
+        .map_err(|refusal| ConfigError::of_refusal(refusal, text))
+}
+
+fn read(text: &str) -> Result<File, Refusal> {
+    // `yes` and `on` are text, as YAML 1.2 has it; otherwise `KEY: no` would reach a service as `false`.
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    Ok(serde_saphyr::from_str_with_options(text, options)?)
+}
+
+/// The JSON Schema of the file, committed as `schemas/config.schema.json`.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(File)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! The rules of what may be done.
+
+use std::time::Duration;
+
+use foreshadow_model::{ActionPolicy, ActionType, GuardPolicy, HorizontalPolicy, MilliCpu, VerticalPolicy};
+
+use super::{at_least, count, percent, ratio, within};
+use crate::error::Refusal;
+use crate::file::{Action, ActionKind, Guards, Horizontal, Vertical};
+use crate::notation::{Located, Notation, Scalar};
+
+/// What the rules are measured against.
+pub(super) struct Sizing {
+    pub(super) lives: Located<u32>,
+    pub(super) cpu: Option<Scalar<MilliCpu>>,
+    pub(super) tick: Duration,
+}
+
+pub(super) fn policy(
+    action: Action,
+    sizing: &Sizing,
+    warnings: &mut Vec<String>,
+) -> Result<ActionPolicy, Refusal> {
+    let kind = kind(action.kind.value);
+    let vertical = vertical(action.vertical, sizing)?;
+    let horizontal = horizontal(action.horizontal, sizing)?;
+    if kind == ActionType::Vertical && vertical.cpu_sizes.is_empty() {
+        return Err(Refusal::new("type `vertical` without `resources.cpu` has no size to go to")
+            .at(&action.kind)
+            .help("set `platform.local.resources.cpu`, for example to `500m`"));
+    }
+    if kind == ActionType::Horizontal && horizontal.lives_min == horizontal.lives_max {
+        warnings.push(format!(
+            "`action.type` is `horizontal`, but `livesMin` and `livesMax` are both {}: nothing can be done",
+            horizontal.lives_max
+        ));
+    }
+    Ok(ActionPolicy { kind, vertical, horizontal, guards: guards(&action.guards, sizing.tick)? })
+}
+
+const fn kind(kind: ActionKind) -> ActionType {
+    match kind {
+        ActionKind::Auto => ActionType::Auto,
+        ActionKind::Vertical => ActionType::Vertical,
+        ActionKind::Horizontal => ActionType::Horizontal,
+        ActionKind::Shift => ActionType::Shift,
+    }
+}
+
+fn vertical(vertical: Vertical, sizing: &Sizing) -> Result<VerticalPolicy, Refusal> {
+    let Some(written) = vertical.cpu_sizes else {
+        let cpu_sizes = sizing.cpu.map(|cpu| default_sizes(*cpu.get())).unwrap_or_default();
+        return Ok(VerticalPolicy { cpu_sizes });
+    };
+    let cpu_sizes: Vec<MilliCpu> = written.value.iter().map(|size| size.0).collect();
+    let Some(cpu) = sizing.cpu else {
+        return Err(Refusal::new(
+            "`cpuSizes` without `resources.cpu` says nothing about the size to start from",
+        )
+        .at(&written)
+        .help("set `platform.local.resources.cpu` to one of the sizes"));
+    };
+    let Some(last) = cpu_sizes.last() else {
+        return Err(Refusal::new("expected at least one size, got none")
+            .at(&written)
+            .help("remove `cpuSizes` for the default"));
+    };
+    if let Some(two) = cpu_sizes.windows(2).find(|two| two[1] <= two[0]) {
+        let message = format!("expected ascending sizes, got `{}` before `{}`", two[0], two[1]);
+        return Err(Refusal::new(message).at(&written));
+    }
+    if last < cpu.get() {
+        let message =
+            format!("`resources.cpu` is `{}`, above the largest of `cpuSizes`, `{last}`", cpu.get());
+        return Err(Refusal::new(message).at(&written).at(&cpu));
+    }
+    Ok(VerticalPolicy { cpu_sizes })
+}
+
+/// 1, 1.5 and 2 times the size to start from.
+fn default_sizes(cpu: MilliCpu) -> Vec<MilliCpu> {
+    let base = cpu.get();
+    [base, base.saturating_add(base / 2), base.saturating_mul(2)].map(MilliCpu::new).to_vec()
+}
+
+fn horizontal(horizontal: Horizontal, sizing: &Sizing) -> Result<HorizontalPolicy, Refusal> {
+    let lives = sizing.lives;
+    let min = horizontal.lives_min.unwrap_or(Located::unset(lives.value));
+    let max = horizontal.lives_max.unwrap_or(Located::unset(lives.value.saturating_mul(2)));
+    let lives_min = count(&min, "livesMin", 1, u32::MAX)?;
+    if lives.value < lives_min || max.value < lives.value {
+        let message = format!(
+            "expected `livesMin` ≤ `lives` ≤ `livesMax`, got {lives_min}, {} and {}",
+            lives.value, max.value
+        );
+        let culprit = if lives.value < lives_min { min } else { max };
+        return Err(Refusal::new(message).at(&culprit).at(&lives));
+    }
+    let busy = within(&horizontal.busy, "busy", percent(1.0), percent(100.0))?;
+    let calm = *horizontal.calm.get();
+    if busy <= calm {
+        let message = format!("expected `calm` below `busy`, got `{}` and `{}`", calm.write(), busy.write());
+        return Err(Refusal::new(message).at(&horizontal.calm).at(&horizontal.busy));
+    }
+    Ok(HorizontalPolicy {
+        lives_min,
+        lives_max: max.value,
+        busy: ratio(busy),
+        calm: ratio(calm),
+        calm_for: at_least(&horizontal.calm_for, "calmFor", sizing.tick)?,
+    })
+}
+
+fn guards(guards: &Guards, tick: Duration) -> Result<GuardPolicy, Refusal> {
+    let verify_after = *guards.verify_after.get();
+    if verify_after < tick * 2 {
+        let message = format!(
+            "expected `verifyAfter` of two ticks or more (`{}`), got `{}`",
+            (tick * 2).write(),
+            verify_after.write()
+        );
+        return Err(Refusal::new(message)
+            .at(&guards.verify_after)
+            .help("the window in which the change was made judges nothing"));
+    }
+    Ok(GuardPolicy {
+        cooldown: at_least(&guards.cooldown, "cooldown", Duration::from_secs(1))?,
+        actions_per_hour: count(&guards.actions_per_hour, "actionsPerHour", 1, u32::MAX)
+            .map_err(|refusal| refusal.help("`mode: observe` forbids every action"))?,
+        verify_after,
+    })
+}

@@ -1,0 +1,191 @@
+//! The file as it is written. These types are not the domain's: they keep the place of every value that a check
+//! may refuse, and they say in their documentation, which becomes the schema, why each default is what it is.
+
+mod action;
+mod mirror;
+mod platform;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use foreshadow_model::{Bytes, ComparePolicy, EgressTarget, ProbePolicy, ServiceName};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::action::{Action, ActionKind, Guards, Horizontal, Vertical};
+pub(crate) use self::mirror::{Mirror, Redact, Route, Session};
+pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
+use crate::names::EnvName;
+use crate::notation::{As, Located, Scalar, Text};
+use crate::units::Percent;
+
+/// Variables of an environment. Values are text: put numbers and booleans in quotes.
+pub(crate) type Env = BTreeMap<As<EnvName>, Text>;
+
+/// The configuration of foreshadow for one service.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct File {
+    /// The name of the service: 1 to 40 of `a-z`, `0-9` and `-`, starting with a letter, because it becomes a
+    /// file name, a cgroup name and a label.
+    pub(crate) service: As<ServiceName>,
+    /// Whether foreshadow may act. Default `observe`: it says what it would do and does nothing, because trust
+    /// comes first.
+    #[serde(default)]
+    pub(crate) mode: Mode,
+    /// Length of one tick, `1s` to `60s`. Default `5s`: short enough to act before users notice, long enough for
+    /// a window to hold samples worth comparing.
+    #[serde(default = "tick")]
+    pub(crate) tick: Scalar<Duration>,
+    /// Where users connect. Default `127.0.0.1:8080`: nothing is opened to the network unasked.
+    #[serde(default = "listen")]
+    pub(crate) listen: As<SocketAddr>,
+    /// Where instances run, and how one is made.
+    pub(crate) platform: Located<Platform>,
+    /// What is different about a shadow.
+    #[serde(default)]
+    pub(crate) shadow: Shadow,
+    /// What is copied to the shadows.
+    #[serde(default)]
+    pub(crate) mirror: Mirror,
+    /// The performance tests on live and shadow.
+    #[serde(default)]
+    pub(crate) probe: Probe,
+    /// When live counts as worse than its shadow.
+    #[serde(default)]
+    pub(crate) compare: Compare,
+    /// What may be done about it, and how far.
+    #[serde(default)]
+    pub(crate) action: Action,
+    /// What happens to the lives when foreshadow is told to stop. Default `stop`: a program in the foreground
+    /// leaves nothing behind.
+    #[serde(default)]
+    pub(crate) on_exit: OnExit,
+    /// The folder of history, journal, logs and sockets, relative to this file. Default `./.foreshadow`: beside
+    /// the file it belongs to.
+    #[serde(default = "state")]
+    pub(crate) state: Located<Text>,
+    /// Logs of the instances.
+    #[serde(default)]
+    pub(crate) logs: Logs,
+}
+
+fn tick() -> Scalar<Duration> {
+    Scalar::of(Duration::from_secs(5))
+}
+
+fn listen() -> As<SocketAddr> {
+    As(SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)))
+}
+
+fn state() -> Located<Text> {
+    Located::unset(Text("./.foreshadow".to_owned()))
+}
+
+/// Whether foreshadow may act.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Mode {
+    /// Watch, decide, say what would be done.
+    #[default]
+    Observe,
+    /// Carry decisions out.
+    Act,
+}
+
+/// What happens to the lives when foreshadow is told to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum OnExit {
+    /// Everything is stopped.
+    #[default]
+    Stop,
+    /// Lives and mirror go on; the next run adopts them. Shadows are stopped.
+    Leave,
+}
+
+/// What is different about a shadow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Shadow {
+    /// Environment of a shadow on top of that of a live, to take sharp things out of its hands. Default: none,
+    /// since only you know which they are.
+    pub(crate) env: Env,
+    /// What a shadow may connect to.
+    pub(crate) egress: Egress,
+}
+
+/// What a shadow may connect to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Egress {
+    /// Hosts with their port. Default: nothing, because a shadow touches nothing that users can see.
+    pub(crate) allow: Vec<As<EgressTarget>>,
+}
+
+/// The performance tests on live and shadow.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Probe {
+    /// Whether test bursts run; passive signals go on without them. Default `true`: they tell "my host" from
+    /// "my code".
+    pub(crate) enabled: bool,
+    /// A processor burst at every so many ticks, 1 or more. Default 1: it is the cheapest test and the one that
+    /// finds a noisy neighbour.
+    pub(crate) processor_every: Located<u32>,
+    /// A memory bandwidth burst at every so many ticks; 0 is never. Default 6: it disturbs the caches of others.
+    pub(crate) memory_every: u32,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        let policy = ProbePolicy::default();
+        Self {
+            enabled: policy.enabled,
+            processor_every: Located::unset(policy.processor_every),
+            memory_every: policy.memory_every,
+        }
+    }
+}
+
+/// When live counts as worse than its shadow.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Compare {
+    /// The worsening that matters, `1%` to `500%`. Default `15%`: users begin to notice there, and two healthy
+    /// hosts differ by less from one hour to the next.
+    pub(crate) effect: Scalar<Percent>,
+    /// Ticks between two false alarms of one instance, on average and at least; 100 or more. Default 10000:
+    /// 14 hours at a tick of `5s`.
+    pub(crate) ticks_between_false_alarms: Located<u32>,
+}
+
+/// [`ComparePolicy::default`] as it would be written: `threshold` is 1e4.
+const TICKS_BETWEEN_FALSE_ALARMS: u32 = 10_000;
+
+impl Default for Compare {
+    fn default() -> Self {
+        Self {
+            effect: Scalar::of(Percent::of_fraction(ComparePolicy::default().effect.get())),
+            ticks_between_false_alarms: Located::unset(TICKS_BETWEEN_FALSE_ALARMS),
+        }
+    }
+}
+
+/// Logs of the instances.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Logs {
+    /// Size at which a log is put aside and a new one begun, `64Ki` or more. Default `16Mi`: opens at once in any
+    /// editor.
+    pub(crate) max_size: Scalar<Bytes>,
+    /// Logs put aside that are kept, per instance, up to 1000. Default 3: with the current one 64 MiB an instance.
+    pub(crate) keep: Located<u32>,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { max_size: Scalar::of(Bytes::mebi(16)), keep: Located::unset(3) }
+    }
+}

@@ -1,0 +1,124 @@
+//! `mirror`: what is copied to the shadows.
+
+use std::time::Duration;
+
+use foreshadow_model::{Bytes, MirrorPolicy};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{CookieName, HeaderName, UrlPath};
+use crate::notation::{As, Located, Scalar, Text};
+use crate::units::Percent;
+
+/// What is copied to the shadows.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Mirror {
+    /// The share of sessions that is mirrored.
+    pub(crate) rate: Rate,
+    /// Hard limits of the copies. What does not fit is dropped and counted; live never waits.
+    pub(crate) budget: Budget,
+    /// What makes requests one session. A session is mirrored whole or not at all.
+    pub(crate) session: Located<Session>,
+    /// What is replaced by a token in a copy beyond the built-in list.
+    pub(crate) redact: Redact,
+    /// Rules by path; the longest that fits wins. Default: every path may be mirrored.
+    pub(crate) routes: Vec<Route>,
+    /// How long a shadow may take to answer. Default `10s`: longer than any answer a user would wait for.
+    pub(crate) shadow_timeout: Scalar<Duration>,
+}
+
+impl Default for Mirror {
+    fn default() -> Self {
+        Self {
+            rate: Rate::default(),
+            budget: Budget::default(),
+            session: Located::unset(Session::default()),
+            redact: Redact::default(),
+            routes: Vec::new(),
+            shadow_timeout: Scalar::of(MirrorPolicy::default().shadow_timeout),
+        }
+    }
+}
+
+/// The share of sessions that is mirrored. It moves between these with the evidence that is still needed.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Rate {
+    /// The least, while calm. Default `1%`: enough to notice that something moves.
+    pub(crate) min: Scalar<Percent>,
+    /// The most, ever. Default `50%`: a shadow that is as strong as its live keeps room to spare.
+    pub(crate) max: Scalar<Percent>,
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        let policy = MirrorPolicy::default();
+        Self {
+            min: Scalar::of(Percent::of_fraction(policy.rate_min.get())),
+            max: Scalar::of(Percent::of_fraction(policy.rate_max.get())),
+        }
+    }
+}
+
+/// Hard limits of the copies.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Budget {
+    /// Copies per second and pair, 1 or more. Default 200: a 5-second window then holds a thousand pairs, and more
+    /// sharpen nothing.
+    pub(crate) copies_per_second: Located<u32>,
+    /// Copies waiting for one shadow, 1 or more. Default 1024: five seconds of the default rate.
+    pub(crate) queue: Located<u32>,
+    /// Bytes of copies waiting for all shadows. Default `16Mi`: what 1024 copies of usual size need.
+    pub(crate) queue_size: Scalar<Bytes>,
+    /// Bytes of one copy. Default `64Ki`: larger bodies are rare, and one alone would push many others out.
+    pub(crate) copy_size: Scalar<Bytes>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        let policy = MirrorPolicy::default();
+        Self {
+            copies_per_second: Located::unset(policy.copies_per_second),
+            queue: Located::unset(policy.queue),
+            queue_size: Scalar::of(policy.queue_bytes),
+            copy_size: Scalar::of(policy.copy_bytes),
+        }
+    }
+}
+
+/// What makes requests one session: one of these. Default: the connection, which needs no knowledge of the service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Session {
+    /// The cookie of this name; a request without it falls back to its connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cookie: Option<As<CookieName>>,
+    /// The header of this name, in any case; a request without it falls back to its connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) header: Option<As<HeaderName>>,
+    /// The address of the client.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_address: Option<bool>,
+}
+
+/// What is replaced by a token in a copy beyond the built-in list.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Redact {
+    /// Headers by name, in any case. Default: none beyond the built-in list (authorization, cookies, keys).
+    pub(crate) headers: Vec<As<HeaderName>>,
+    /// Query parameters by name, in any case. Default: none beyond the built-in list.
+    pub(crate) query: Vec<Located<Text>>,
+}
+
+/// A rule for the requests whose path starts like this.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Route {
+    /// The start of the path.
+    pub(crate) path: Scalar<UrlPath>,
+    /// Whether such requests may be copied. Methods with side effects never are.
+    pub(crate) mirror: bool,
+}
