@@ -1,1 +1,24 @@
-//! History (time series) and journal (intents, outcomes, evidence) on disk.
+//! History (time series) and journal (intents, outcomes, evidence) on disk: one SQLite file, `foreshadow.db`.
+//!
+//! * [`Store`] is the single writer. What it acknowledges is on the disk: a kill or a power cut loses nothing of it.
+//! * [`Reader`] may be opened at any time, by any process, while the writer runs.
+//!
+//! Samples arrive as one row per tick in the table `hot`. Every two hours [`Store::seal`] turns closed slices of them
+//! into compressed columns in the table `chunk`, one per series. Values keep four significant digits (0.01 %, far below
+//! any threshold) unless [`Precision::Exact`] is chosen.
+//!
+//! A full disk is an error of one call, never a damaged file: the caller reports it and goes on deciding.
+
+mod codec;
+mod open;
+mod reader;
+mod seal;
+mod series;
+mod writer;
+
+pub use codec::Precision;
+pub use open::{FILE_NAME, FORMAT, OpenStoreError, StoreOptions};
+pub use reader::{Query, ReadStoreError, Reader};
+pub use seal::{SLICE_MS, SealError, Sealed};
+pub use series::{Sample, SeriesKey};
+pub use writer::{AppendError, RecordError, Store};

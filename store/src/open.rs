@@ -1,0 +1,241 @@
+//! Opening the file: whose is it, which format, how it is written.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::Precision;
+
+/// The name of the file within the state directory.
+pub const FILE_NAME: &str = "foreshadow.db";
+
+/// The format this version writes; kept as `user_version`. A file of a newer format is refused.
+pub const FORMAT: i64 = 1;
+
+/// Says that a SQLite file is ours: `fsdw`.
+const APPLICATION_ID: i64 = 0x6673_6477;
+
+/// How long to wait for another connection: a reader that is just recovering the write-ahead log.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Every statement of format 1. Readable with `sqlite3`; the blobs are pco files.
+const SCHEMA: &str = "
+CREATE TABLE journal (
+  seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+  tick     INTEGER NOT NULL,
+  unix_ms  INTEGER NOT NULL,
+  kind     TEXT NOT NULL,
+  action   INTEGER,
+  instance TEXT,
+  event    TEXT NOT NULL
+) STRICT;
+CREATE INDEX journal_by_action ON journal(action) WHERE action IS NOT NULL;
+CREATE INDEX journal_by_instance ON journal(instance) WHERE instance IS NOT NULL;
+
+CREATE TABLE series (
+  id       INTEGER PRIMARY KEY,
+  instance TEXT NOT NULL,
+  role     TEXT NOT NULL,
+  metric   TEXT NOT NULL,
+  unit     TEXT NOT NULL,
+  kind     TEXT NOT NULL DEFAULT 'gauge',
+  UNIQUE (instance, role, metric, unit)
+) STRICT;
+
+CREATE TABLE layout (
+  id     INTEGER PRIMARY KEY,
+  series BLOB NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE hot (
+  ts     INTEGER PRIMARY KEY,
+  layout INTEGER NOT NULL,
+  v      BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE stamps (
+  id INTEGER PRIMARY KEY,
+  t0 INTEGER NOT NULL,
+  t1 INTEGER NOT NULL,
+  ts BLOB NOT NULL
+) STRICT;
+CREATE INDEX stamps_by_time ON stamps(t0);
+
+CREATE TABLE chunk (
+  id     INTEGER PRIMARY KEY,
+  series INTEGER NOT NULL,
+  t0     INTEGER NOT NULL,
+  t1     INTEGER NOT NULL,
+  n      INTEGER NOT NULL,
+  min    REAL,
+  max    REAL,
+  sum    REAL,
+  stamps INTEGER NOT NULL,
+  v      BLOB NOT NULL
+) STRICT;
+CREATE INDEX chunk_by_series ON chunk(series, t0);
+CREATE INDEX chunk_by_time ON chunk(t0);
+";
+
+/// How samples are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// How exactly values are kept.
+    pub precision: Precision,
+    /// Samples older than this are deleted when slices are sealed. The journal is kept for ever.
+    pub retention: Duration,
+}
+
+impl StoreOptions {
+    /// Four digits, far below any threshold, and 30 days, enough for four weekly cycles.
+    pub const USUAL: Self = Self {
+        precision: Precision::SignificantDigits(4),
+        retention: Duration::from_secs(30 * 24 * 60 * 60),
+    };
+}
+
+/// Why the file cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// It cannot be opened or created: no such directory, no permission, damaged.
+    #[error("failed to open the history file `{}`", path.display())]
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// It is something else.
+    #[error("`{}` is not a history file of foreshadow; move it away or name another state directory", path.display())]
+    NotOurs {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// It was written by a newer version.
+    #[error("`{}` has format {found}, this version reads up to {FORMAT}: use the newer foreshadow or another state directory", path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+    },
+}
+
+/// Opens for writing, creates what is missing.
+pub(crate) fn for_writing(path: &Path) -> Result<Connection, OpenStoreError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    connect(path, flags, |connection| {
+        // Only in an empty file; it has to come before the first table.
+        if is_empty(connection)? {
+            connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            create(connection)?;
+        }
+        connection.pragma_update(None, "synchronous", "FULL")
+    })
+}
+
+/// Opens for reading only.
+pub(crate) fn for_reading(path: &Path) -> Result<Connection, OpenStoreError> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX, |_| Ok(()))
+}
+
+fn connect(
+    path: &Path,
+    flags: OpenFlags,
+    prepare: fn(&mut Connection) -> rusqlite::Result<()>,
+) -> Result<Connection, OpenStoreError> {
+    let failed = |source: rusqlite::Error| {
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::NotADatabase) => OpenStoreError::NotOurs { path },
+            _ => OpenStoreError::Open { path, source },
+        }
+    };
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    prepare(&mut connection).map_err(failed)?;
+    let application = number(&connection, "application_id").map_err(failed)?;
+    let found = number(&connection, "user_version").map_err(failed)?;
+    if application != APPLICATION_ID || found < 1 {
+        return Err(OpenStoreError::NotOurs { path: path.to_owned() });
+    }
+    if FORMAT < found {
+        return Err(OpenStoreError::Newer { path: path.to_owned(), found });
+    }
+    Ok(connection)
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Another process may have been faster.
+    if is_empty(&transaction)? {
+        transaction.execute_batch(SCHEMA)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+    }
+    transaction.commit()
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(tables == 0 && number(connection, "application_id")? == 0)
+}
+
+fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, pragma, |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(path: &Path) -> String {
+        for_writing(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_by_writer_and_reader() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        for_writing(&path).unwrap().pragma_update(None, "user_version", FORMAT + 1).unwrap();
+        assert!(message(&path).contains("has format 2, this version reads up to 1"), "{}", message(&path));
+        assert!(matches!(for_reading(&path), Err(OpenStoreError::Newer { found: 2, .. })));
+    }
+
+    #[test]
+    fn garbage_is_refused_and_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        let garbage = b"this is not a database ".repeat(100);
+        std::fs::write(&path, &garbage).unwrap();
+        assert!(message(&path).contains("is not a history file"), "{}", message(&path));
+        assert_eq!(std::fs::read(&path).unwrap(), garbage);
+    }
+
+    #[test]
+    fn the_database_of_somebody_else_is_refused_and_not_touched() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (a)").unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert!(message(&path).contains("is not a history file"), "{}", message(&path));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let message = message(Path::new("/nonexistent/foreshadow.db"));
+        assert!(message.contains("/nonexistent/foreshadow.db"), "{message}");
+    }
+
+    #[test]
+    fn a_reader_creates_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        assert!(matches!(for_reading(&path), Err(OpenStoreError::Open { .. })));
+        assert!(!path.exists());
+    }
+}
