@@ -1,0 +1,114 @@
+//! What a day of history costs: bytes per sample, processor time in, latency out.
+//!
+//! `cargo test --release -p foreshadow-store --test figures -- --ignored --nocapture`
+#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::print_stdout, reason = "it is there to print")]
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use foreshadow_model::{InstanceId, JournalEvent, Role, Tick};
+use foreshadow_store::{FILE_NAME, Precision, Reader, Sample, SeriesKey, Store, StoreOptions};
+
+const SERIES: u32 = 400;
+const TICK_MS: i64 = 5000;
+const TICKS: i64 = 24 * 60 * 60 * 1000 / TICK_MS;
+
+/// A small generator of our own: the figures must be the same on every run.
+struct Random(u64);
+
+impl Random {
+    /// Even in `0..1`.
+    fn next(&mut self) -> f64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+fn key(number: u32) -> SeriesKey {
+    SeriesKey {
+        instance: InstanceId::live(number / 20),
+        role: Role::Live,
+        metric: Cow::Owned(format!("signal_{}", number % 20)),
+        unit: Cow::Borrowed("ms"),
+    }
+}
+
+/// 40 % noisy doubles of full precision, the rest slow levels, small counts and constants, as instances have them.
+fn value(number: u32, tick: i64, random: &mut Random) -> f64 {
+    let noise = random.next();
+    match number % 20 {
+        0..8 => 20.0 * (1.0 + 0.1 * noise) * (1.0 + 0.3 * (tick as f64 / 2000.0).sin()),
+        8..11 => (noise * 10.0).floor(),
+        11..14 => 268_435_456.0 + (tick / 60) as f64 * 4096.0,
+        14..16 => (noise * 1.02).floor(),
+        _ => f64::from(number),
+    }
+}
+
+fn cpu_and_wall() -> (Duration, Duration) {
+    use std::fs::read_to_string;
+    let field = |text: &str, at: usize| text.split_whitespace().nth(at).unwrap().parse::<f64>().unwrap();
+    let cpu_ns = field(&read_to_string("/proc/thread-self/schedstat").unwrap(), 0);
+    let up = field(&read_to_string("/proc/uptime").unwrap(), 0);
+    (Duration::from_secs_f64(cpu_ns / 1e9), Duration::from_secs_f64(up))
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration, Duration) {
+    let before = cpu_and_wall();
+    let result = work();
+    let after = cpu_and_wall();
+    (result, after.0 - before.0, after.1 - before.1)
+}
+
+#[test]
+#[ignore = "takes a minute; run it in release"]
+fn a_day_of_four_hundred_series() {
+    for precision in [Precision::SignificantDigits(4), Precision::Exact] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        let mut store = Store::open_with(&path, StoreOptions { precision, ..StoreOptions::USUAL }).unwrap();
+        let mut random = Random(1);
+        let mut samples: Vec<Sample> =
+            (0..SERIES).map(|number| Sample { series: key(number), value: 0.0 }).collect();
+        let ((), record_cpu, record_wall) = timed(|| {
+            for tick in 0..TICKS {
+                for (sample, number) in samples.iter_mut().zip(0..) {
+                    sample.value = value(number, tick, &mut random);
+                }
+                let jitter = (random.next() * 4.0).floor();
+                #[expect(clippy::cast_possible_truncation, reason = "0 to 3 milliseconds")]
+                store.record(tick * TICK_MS + jitter as i64, &samples).unwrap();
+            }
+        });
+        let (sealed, seal_cpu, seal_wall) = timed(|| store.seal(TICKS * TICK_MS).unwrap());
+        let n = sealed.samples as f64;
+        println!("{precision:?}: {sealed:?}");
+        println!("  {:.3} bytes/sample compressed", sealed.bytes as f64 / n);
+        println!(
+            "  record: {:.0} µs cpu, {:.0} µs wall per tick",
+            per_tick(record_cpu),
+            per_tick(record_wall)
+        );
+        println!("  seal: {:.2} M samples per CPU-s, {seal_wall:?} wall", n / seal_cpu.as_secs_f64() / 1e6);
+        println!("  all in: {:.2} M samples per CPU-s", n / (seal_cpu + record_cpu).as_secs_f64() / 1e6);
+        let reader = Reader::open(&path).unwrap();
+        let (read, read_cpu, _) = timed(|| {
+            (0..SERIES)
+                .map(|number| reader.series(&key(number), 0, TICKS * TICK_MS).unwrap().len())
+                .sum::<usize>()
+        });
+        assert_eq!(read as u64, sealed.samples);
+        println!("  one series, one day: {:.3} ms", read_cpu.as_secs_f64() * 1e3 / f64::from(SERIES));
+        let ((), _, wall) = timed(|| {
+            for tick in 0..2000 {
+                store.append(Tick(tick), 0, &JournalEvent::Stopped).unwrap();
+            }
+        });
+        println!("  append: {:.0} µs wall", wall.as_secs_f64() * 1e6 / 2000.0);
+    }
+}
+
+fn per_tick(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6 / TICKS as f64
+}
