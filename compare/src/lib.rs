@@ -1,1 +1,38 @@
 //! The delta engine: has live fallen behind, how sure are we, and why.
+//!
+//! One [`Judge`] per pair takes one `Window` per tick and answers with one `Assessment`. Everything here is pure:
+//! no clock, no I/O, no randomness, so that the same windows always give the same verdicts.
+//!
+//! A tick flows through the modules like this:
+//!
+//! ```text
+//! window ─► load      is this load one we know?
+//!        ─► quality   may anything be said at all?
+//!        ─► detector  baseline ─► whitening ─► evidence, once for the pair and once per side (own_history)
+//!        ─► errors    evidence that live fails where its shadow does not
+//!        ─► verdict   the state machine
+//!        ─► attribution, sampling   why, and how many pairs are needed to be sure
+//! ```
+//!
+//! Spans that the method gives in seconds are counted in *ticks* of five seconds, the tick at which everything was
+//! tuned: "60 s" is [`RECENT_TICKS`] ticks whatever the policy's tick is. What makes a shift believable is the
+//! number of independent looks at it, not the time between them; at a tick of one second a shift is confirmed in
+//! about seven seconds.
+
+mod attribution;
+mod baseline;
+mod detector;
+mod errors;
+mod evidence;
+mod judge;
+mod load;
+mod own_history;
+mod quality;
+mod recent;
+mod resources;
+mod sampling;
+mod verdict;
+mod whitening;
+
+pub use judge::Judge;
+pub use recent::RECENT_TICKS;

@@ -1,0 +1,152 @@
+//! Where the shift comes from (`DELTA.md` §6).
+//!
+//! *Why shares and not one guess*: a shift has several causes at times, and often none that the host knows of; what
+//! no resource explains is "software or dependency" and is said so. `a_k = d_k / max(δ̂, Σ d_j)`, with `δ̂` the shift
+//! of live and `d_k` that of resource `k` against its own past. Every sensitivity `s_k` is 1 until it is learned
+//! by putting small pressure on the shadow.
+//! *One rule beyond the formula*: when live's own cgroup is saturated, queueing multiplies waiting times without
+//! bound, so any shift is explained by it; cpu then counts with at least `δ̂`.
+//! *Inputs*: [`Resources`] and `δ̂`, all in log units. *First start*: without a past of a signal it has not moved.
+//! *Cannot see*: locks, network, the disks of others.
+
+use foreshadow_model::{Attribution, Pressure, Resource, Share};
+
+use crate::resources::{Resources, Series, share_of};
+
+/// Throttled in more than half of the periods: the quota, not the work, sets the pace.
+const SATURATED_SHARE: f64 = 0.5;
+
+/// ... and by this much more than in its own past; some services live happily with a third of throttled periods.
+const SATURATED_RISE: f64 = 0.25;
+
+/// Cpu use over the limit that, with pressure, is saturation as well.
+const SATURATED_USE: f64 = 0.9;
+
+/// Share of periods throttled below which a starved burst is the node's doing rather than the quota's.
+const UNTHROTTLED_SHARE: f64 = 0.1;
+
+/// Log units by which bursts or the node's waiting must have worsened to call the node short: a tenth.
+const NODE_SHORT_LOG: f64 = 0.095_310_179_804_324_9;
+
+/// Shifts below this are too small to be divided: a tick's noise would pass for all of it.
+const SHIFT_MIN_LOG: f64 = 0.048_790_164_169_432;
+
+/// Where it is tight.
+pub(crate) fn pressure_of(resources: &Resources) -> Pressure {
+    let own_cgroup = is_saturated(resources);
+    let burst = over_control(&resources.live_burst, &resources.shadow_burst)
+        .max(over_control(&resources.live_memory_burst, &resources.shadow_memory_burst));
+    let short = NODE_SHORT_LOG <= burst.max(resources.node_cpu_pressure.worse_by()) || resources.is_starved();
+    Pressure { own_cgroup, node: short && !own_cgroup }
+}
+
+fn is_saturated(resources: &Resources) -> bool {
+    let throttled = resources.throttled.moved();
+    let share = throttled.map(|moved| share_of(moved.now));
+    let by_quota = throttled.is_some_and(|moved| {
+        let (now, before) = (share_of(moved.now), share_of(moved.before));
+        SATURATED_SHARE < now && before + SATURATED_RISE <= now
+    });
+    let by_use = resources.cpu_use.is_some_and(|used| SATURATED_USE <= used)
+        && 0.0 < resources.cpu_pressure.worse_by()
+        && resources.cpu_pressure.moved().is_some_and(|moved| SATURATED_SHARE < share_of(moved.now));
+    let starved = resources.is_starved() && share.is_none_or(|share| UNTHROTTLED_SHARE <= share);
+    by_quota || by_use || starved
+}
+
+/// The shift of live's burst that the shadow's burst of the same slot does not share.
+fn over_control(live: &Series, shadow: &Series) -> f64 {
+    (live.worse_by() - shadow.worse_by()).max(0.0)
+}
+
+/// What one resource did.
+struct Finding {
+    resource: Resource,
+    shift: f64,
+    words: Vec<String>,
+}
+
+/// Divides the shift `shift_log` of live between the resources.
+pub(crate) fn attribute(resources: &Resources, shift_log: f64) -> Attribution {
+    let shift = shift_log.max(SHIFT_MIN_LOG);
+    let findings = [cpu(resources, shift), memory(resources), storage(resources)];
+    let explained: f64 = findings.iter().map(|finding| finding.shift).sum();
+    let whole = shift.max(explained);
+    let mut shares: Vec<Share> = findings
+        .into_iter()
+        .filter(|finding| 0.0 < finding.shift)
+        .map(|finding| Share {
+            resource: finding.resource,
+            share: finding.shift / whole,
+            shift_log: finding.shift,
+            evidence: finding.words.join(", "),
+        })
+        .collect();
+    let rest = (1.0 - explained / whole).max(0.0);
+    let evidence =
+        if shares.is_empty() { "no resource of the host moved with it" } else { "what no resource explains" };
+    shares.push(Share {
+        resource: Resource::SoftwareOrDependency,
+        share: rest,
+        shift_log: rest * whole,
+        evidence: evidence.to_owned(),
+    });
+    // Stable: a tie goes to the resource, which can be acted on.
+    shares.sort_by(|a, b| b.share.total_cmp(&a.share));
+    Attribution { shares }
+}
+
+fn cpu(resources: &Resources, shift: f64) -> Finding {
+    let mut finding = Finding { resource: Resource::Cpu, shift: 0.0, words: Vec::new() };
+    finding.waited(&resources.throttled, "throttled in", "of periods");
+    finding.burst(&resources.live_burst, &resources.shadow_burst, "burst");
+    finding.waited(&resources.cpu_pressure, "tasks waited for a processor", "of the time");
+    if let Some(moved) = resources.run_delay.moved().filter(|moved| 0.0 < moved.shift) {
+        let (now, before) = (moved.now.exp_m1(), moved.before.exp_m1());
+        finding.add(moved.shift, format!("{now:.2} s runnable per second run ({before:.2} before)"));
+    }
+    if resources.is_starved() {
+        finding.add(0.0, "bursts starved".to_owned());
+    }
+    if is_saturated(resources) {
+        finding.shift = finding.shift.max(shift);
+    }
+    finding
+}
+
+fn memory(resources: &Resources) -> Finding {
+    let mut finding = Finding { resource: Resource::Memory, shift: 0.0, words: Vec::new() };
+    finding.burst(&resources.live_memory_burst, &resources.shadow_memory_burst, "memory burst");
+    finding.waited(&resources.memory_pressure, "tasks waited for memory", "of the time");
+    // Page cache alone hits the limit all day long; it only means something together with waiting.
+    if 0.0 < resources.memory_pressure.worse_by() && 0 < resources.memory_limit_hits {
+        finding.add(0.0, format!("limit hit {} times in the last tick", resources.memory_limit_hits));
+    }
+    finding
+}
+
+fn storage(resources: &Resources) -> Finding {
+    let mut finding = Finding { resource: Resource::Storage, shift: 0.0, words: Vec::new() };
+    finding.waited(&resources.io_pressure, "tasks waited for block devices", "of the time");
+    finding
+}
+
+impl Finding {
+    /// Signals of one resource show the same shortage, so they are not added up: the largest counts.
+    fn add(&mut self, shift: f64, words: String) {
+        self.shift = self.shift.max(shift);
+        self.words.push(words);
+    }
+
+    fn waited(&mut self, series: &Series, what: &str, of: &str) {
+        let Some(moved) = series.moved().filter(|moved| 0.0 < moved.shift) else { return };
+        let (now, before) = (100.0 * share_of(moved.now), 100.0 * share_of(moved.before));
+        self.add(moved.shift, format!("{what} {now:.0} % {of} ({before:.0} % before)"));
+    }
+
+    fn burst(&mut self, live: &Series, shadow: &Series, what: &str) {
+        let shift = over_control(live, shadow);
+        let Some(moved) = live.moved().filter(|_| 0.0 < shift) else { return };
+        self.add(shift, format!("{what} {:.1} × its own median", moved.shift.exp()));
+    }
+}

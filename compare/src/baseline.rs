@@ -1,0 +1,118 @@
+//! What "no difference" looks like (`DELTA.md` §4.1 to §4.4).
+//!
+//! *Why this rule and not zero*: live carries the full load and its shadow a sample of it, and two identical
+//! machines differ for ever (by up to 17 % in public cloud data). So the tick statistic is judged against its own
+//! level `b`, never against zero.
+//! *Inputs*: tick statistics `x`, log ratios, positive when live is worse.
+//! *First start*: `b` is the median of what there is, up to the first 45 ticks with data; a median, since the start
+//! of a service is full of outliers. *Then* an exponentially weighted mean of clipped residuals with a half-life of
+//! 180 ticks. The caller does not teach it while evidence stands: a degradation is never learned as normal.
+//! *Cannot see*: a drift slower than its half-life; the method's alarm on chronic drift (§4.3) is not here yet.
+//!
+//! The load terms `β1`, `β2` of §4.1 are left at zero: the half-life already follows a daily swing of load to
+//! within 1 % of latency, and a fit needs a day of load that spans a factor of two.
+
+use serde::{Deserialize, Serialize};
+
+use crate::recent::median_of;
+
+/// Ticks whose median is the first baseline.
+const START_TICKS: usize = 45;
+
+/// Ticks with data before anything is said at the very start.
+pub(crate) const CALIBRATION_TICKS: usize = 24;
+
+/// Ticks with data before anything is said after a new baseline was asked for: the noise is known already, and the
+/// indifference zone is widened by what five ticks leave uncertain.
+const REBASELINE_TICKS: usize = 5;
+
+/// Weight of the newest residual: a half-life of 180 ticks, `1 − 2^(−1/180)`.
+const FOLLOW: f64 = 0.003_843_419_1;
+
+/// Residuals are clipped at this many standard deviations before they move the baseline.
+const CLIP_DEVIATIONS: f64 = 3.0;
+
+/// The level that is no difference, and how well it is known.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Baseline {
+    /// Statistics of the first ticks; empty once the median was taken for good.
+    start: Vec<f64>,
+    level: f64,
+    /// Ticks it was learned from.
+    ticks: u64,
+    needed: usize,
+}
+
+impl Default for Baseline {
+    fn default() -> Self {
+        Self { start: Vec::new(), level: 0.0, ticks: 0, needed: CALIBRATION_TICKS }
+    }
+}
+
+impl Baseline {
+    /// Forgets the level, keeps nothing else.
+    pub(crate) fn restart(&mut self, noise_is_known: bool) {
+        let needed = if noise_is_known { REBASELINE_TICKS } else { CALIBRATION_TICKS };
+        *self = Self { needed, ..Self::default() };
+    }
+
+    /// `b`; `None` while calibrating.
+    pub(crate) fn level(&self) -> Option<f64> {
+        (u64::try_from(self.needed).unwrap_or(u64::MAX) <= self.ticks).then_some(self.level)
+    }
+
+    /// Ticks it was learned from since the last restart.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticks
+    }
+
+    /// The statistics of the first ticks.
+    pub(crate) fn start(&self) -> &[f64] {
+        &self.start
+    }
+
+    /// Learns from one tick; `deviation` is the standard deviation of a residual.
+    pub(crate) fn learn(&mut self, x: f64, deviation: f64) {
+        let started = u64::try_from(START_TICKS).unwrap_or(u64::MAX) <= self.ticks;
+        self.ticks = self.ticks.saturating_add(1);
+        if started {
+            let reach = CLIP_DEVIATIONS * deviation;
+            self.level += FOLLOW * (x - self.level).clamp(-reach, reach);
+            return;
+        }
+        self.start.push(x);
+        self.level = median_of(&mut self.start.clone());
+        if START_TICKS <= self.start.len() {
+            self.start = Vec::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_level_before_the_calibration_is_over() {
+        let mut baseline = Baseline::default();
+        (0..23).for_each(|_| baseline.learn(0.1, 1.0));
+        assert_eq!(baseline.level(), None);
+        baseline.learn(0.1, 1.0);
+        assert_eq!(baseline.level(), Some(0.1));
+    }
+
+    #[test]
+    fn outliers_at_the_start_do_not_move_the_level() {
+        let mut baseline = Baseline::default();
+        (0..45).for_each(|i| baseline.learn(if i % 4 == 0 { 9.0 } else { 0.1 }, 1.0));
+        assert_eq!(baseline.level(), Some(0.1));
+    }
+
+    #[test]
+    fn half_of_a_lasting_change_is_learned_in_180_ticks() {
+        let mut baseline = Baseline::default();
+        (0..45).for_each(|_| baseline.learn(0.0, 1.0));
+        (0..180).for_each(|_| baseline.learn(0.1, 1.0));
+        assert!((baseline.level().unwrap() - 0.05).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,172 @@
+//! Whether anything may be said at all.
+//!
+//! *Why this rule*: a broken comparison looks like good news or like bad news, depending on what broke. A dead
+//! shadow gives no slow answers; a frozen one gives only its fast answers, which makes live look slow; a shadow
+//! that redirects to a login does less work. None of these is a finding about live.
+//! *Inputs*: counts of sampled, dropped, paired and diverging copies, per tick and over the recent ticks.
+//! *Trips* at shares of a fifth over the recent ticks, or at once when most of one tick was lost.
+//! *Recovers* when the recent ticks are below that again.
+//! *First start*: with no ticks seen there is nothing to object to; the caller is still calibrating then.
+//! *Cannot see*: copies that the shadow answers from a cache that live does not have.
+
+use foreshadow_model::{DropReason, Inconclusive, Window};
+use serde::{Deserialize, Serialize};
+
+use crate::detector::SAMPLES_MIN;
+use crate::recent::{RECENT_TICKS, Ring};
+
+/// One copy in so many lost (or diverging): what is left is no fair sample any more.
+const SHARE_DIVISOR: u64 = 5;
+
+/// Copies sampled in one tick that make it worth judging by itself.
+const SAMPLED_MIN: u64 = 10;
+
+/// What one tick brought.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct TickCounts {
+    pub(crate) known: bool,
+    pub(crate) sampled: u64,
+    /// Copies dropped, whoever's fault it is.
+    pub(crate) dropped: u64,
+    /// Of those, dropped because live or its client gave up.
+    pub(crate) aborted: u64,
+    pub(crate) pairs: u64,
+    pub(crate) diverging: u64,
+    pub(crate) centre_n: u32,
+    pub(crate) live_error_only: u64,
+    pub(crate) shadow_error_only: u64,
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+}
+
+impl TickCounts {
+    pub(crate) fn of(window: &Window) -> Self {
+        let dropped = window.drops.0.values().fold(0_u64, |sum, &n| sum.saturating_add(n));
+        let agreement = &window.agreement;
+        let pairs =
+            [agreement.same, agreement.live_error_only, agreement.shadow_error_only, agreement.diverging];
+        Self {
+            known: true,
+            sampled: window.sampled,
+            dropped,
+            aborted: window.drops.0.get(&DropReason::LiveAborted).copied().unwrap_or(0),
+            pairs: pairs.iter().fold(0, |sum: u64, &n| sum.saturating_add(n)),
+            diverging: agreement.diverging,
+            centre_n: window.paired.n,
+            live_error_only: agreement.live_error_only,
+            shadow_error_only: agreement.shadow_error_only,
+            requests: window.live_side.requests,
+            errors: window.live_side.errors,
+        }
+    }
+
+    fn merged(self, other: Self) -> Self {
+        Self {
+            known: self.known || other.known,
+            sampled: self.sampled.saturating_add(other.sampled),
+            dropped: self.dropped.saturating_add(other.dropped),
+            aborted: self.aborted.saturating_add(other.aborted),
+            pairs: self.pairs.saturating_add(other.pairs),
+            diverging: self.diverging.saturating_add(other.diverging),
+            centre_n: self.centre_n.saturating_add(other.centre_n),
+            live_error_only: self.live_error_only.saturating_add(other.live_error_only),
+            shadow_error_only: self.shadow_error_only.saturating_add(other.shadow_error_only),
+            requests: self.requests.saturating_add(other.requests),
+            errors: self.errors.saturating_add(other.errors),
+        }
+    }
+
+    /// Copies dropped for a reason that is not live's: what is left flatters or blames at random.
+    fn dropped_by_shadow(&self) -> u64 {
+        self.dropped.saturating_sub(self.aborted)
+    }
+}
+
+/// Why the tick says nothing, or says only half of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Objection {
+    /// Nothing may be said.
+    pub(crate) to_any_news: Option<Inconclusive>,
+    /// What is missing can only flatter live: bad news stands, good news does not.
+    pub(crate) to_good_news: Option<Inconclusive>,
+    /// Too much of this very tick is lost for its latencies to be compared.
+    pub(crate) to_this_tick: bool,
+}
+
+/// The recent ticks.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Quality {
+    recent: Ring<TickCounts>,
+}
+
+impl Quality {
+    /// Takes one tick in and says what is to be objected.
+    pub(crate) fn observe(&mut self, window: &Window) -> Objection {
+        let now = if window.reported { TickCounts::of(window) } else { TickCounts::default() };
+        self.recent.push(now);
+        let to_any_news = self.to_any_news(window, &now);
+        Objection { to_any_news, to_good_news: self.to_good_news(&now), to_this_tick: is_lopsided(&now) }
+    }
+
+    fn to_any_news(&self, window: &Window, now: &TickCounts) -> Option<Inconclusive> {
+        if window.shadow.is_none() {
+            return Some(Inconclusive::NoShadow);
+        }
+        if !window.reported {
+            return Some(Inconclusive::NotReported);
+        }
+        let sum = self.sum();
+        let lost_now = SAMPLED_MIN <= now.sampled && now.sampled < now.dropped_by_shadow().saturating_mul(2);
+        if lost_now || exceeds(sum.dropped_by_shadow(), sum.sampled) {
+            return Some(Inconclusive::CopiesDropped);
+        }
+        if exceeds(sum.diverging, sum.pairs) {
+            return Some(Inconclusive::Diverging);
+        }
+        self.mostly_below(|tick| tick.pairs < u64::from(SAMPLES_MIN)).then_some(Inconclusive::TooFewSamples)
+    }
+
+    fn to_good_news(&self, now: &TickCounts) -> Option<Inconclusive> {
+        let sum = self.sum();
+        if exceeds(sum.dropped, sum.sampled) {
+            return Some(Inconclusive::CopiesDropped);
+        }
+        // Sent, and neither answered nor given up: somebody hangs.
+        let silent = SAMPLED_MIN <= now.sampled
+            && now.pairs.saturating_add(now.dropped) < now.sampled.saturating_sub(now.sampled / 2);
+        (silent || self.mostly_below(|tick| tick.centre_n < SAMPLES_MIN))
+            .then_some(Inconclusive::TooFewSamples)
+    }
+
+    /// Whether most of the recent ticks that were reported are `poor`; needs half of a ring to say so.
+    fn mostly_below(&self, poor: impl Fn(&TickCounts) -> bool) -> bool {
+        let known = self.recent.iter().filter(|tick| tick.known).count();
+        let poor = self.recent.iter().filter(|tick| tick.known && poor(tick)).count();
+        RECENT_TICKS / 2 <= known && known < 2 * poor
+    }
+
+    /// The recent ticks together.
+    pub(crate) fn sum(&self) -> TickCounts {
+        self.recent.iter().fold(TickCounts::default(), TickCounts::merged)
+    }
+}
+
+fn exceeds(part: u64, whole: u64) -> bool {
+    u64::from(SAMPLES_MIN) <= whole.max(part) && whole < part.saturating_mul(SHARE_DIVISOR)
+}
+
+fn is_lopsided(now: &TickCounts) -> bool {
+    exceeds(now.dropped_by_shadow(), now.sampled) || exceeds(now.diverging, now.pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifth_is_still_fair_and_more_is_not() {
+        assert!(!exceeds(20, 100));
+        assert!(exceeds(21, 100));
+        assert!(!exceeds(1, 2), "too few to speak of shares");
+    }
+}

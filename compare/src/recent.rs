@@ -1,0 +1,105 @@
+//! The last twelve ticks of something.
+
+use serde::{Deserialize, Serialize};
+
+/// Ticks that count as recent: 60 s at the tick of 5 s at which the method was tuned. Counted in ticks, not in
+/// seconds, so that a shorter tick also decides sooner (at 1 s, a shift is confirmed in about 7 s).
+pub const RECENT_TICKS: usize = 12;
+
+/// Recent ticks that must hold data before their median or mean is believed.
+pub(crate) const RECENT_MIN: usize = 5;
+
+/// The last [`RECENT_TICKS`] values, oldest overwritten first.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ring<T> {
+    slots: [T; RECENT_TICKS],
+    next: usize,
+}
+
+impl<T: Copy + Default> Default for Ring<T> {
+    fn default() -> Self {
+        Self { slots: [T::default(); RECENT_TICKS], next: 0 }
+    }
+}
+
+impl<T: Copy> Ring<T> {
+    /// Takes the newest value in.
+    pub(crate) fn push(&mut self, value: T) {
+        // The remainder guards against a saved state that was tampered with.
+        let slot = self.next % RECENT_TICKS;
+        self.slots[slot] = value;
+        self.next = (slot + 1) % RECENT_TICKS;
+    }
+
+    /// All values, in no particular order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        self.slots.iter().copied()
+    }
+}
+
+/// Mean, median and variance of the recent ticks that held data.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Summary {
+    /// Ticks with data.
+    pub(crate) n: usize,
+    /// Their mean.
+    pub(crate) mean: f64,
+    /// Their median.
+    pub(crate) median: f64,
+    /// Their sample variance.
+    pub(crate) variance: f64,
+}
+
+impl Ring<Option<f64>> {
+    /// `None` with fewer than [`RECENT_MIN`] ticks of data.
+    #[expect(clippy::cast_precision_loss, reason = "at most twelve")]
+    pub(crate) fn summary(&self) -> Option<Summary> {
+        let mut values = [0.0; RECENT_TICKS];
+        let mut n = 0;
+        for value in self.iter().flatten() {
+            values[n] = value;
+            n += 1;
+        }
+        if n < RECENT_MIN {
+            return None;
+        }
+        let values = &mut values[..n];
+        let mean = values.iter().sum::<f64>() / n as f64;
+        let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1) as f64;
+        Some(Summary { n, mean, median: median_of(values), variance })
+    }
+}
+
+/// The median; 0 of nothing. Reorders `values`.
+pub(crate) fn median_of(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n if n.is_multiple_of(2) => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+        n => values[n / 2],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_needs_five_ticks_of_data() {
+        let mut ring = Ring::default();
+        for value in [4.0, 1.0, 3.0, 2.0] {
+            ring.push(Some(value));
+            ring.push(None);
+        }
+        assert_eq!(ring.summary(), None);
+        ring.push(Some(10.0));
+        assert_eq!(ring.summary(), Some(Summary { n: 5, mean: 4.0, median: 3.0, variance: 12.5 }));
+    }
+
+    #[test]
+    fn the_oldest_value_makes_room_for_the_newest() {
+        let mut ring = Ring::default();
+        (0..20).for_each(|i| ring.push(Some(f64::from(i))));
+        assert_eq!(ring.summary().map(|s| (s.n, s.median)), Some((12, 13.5)));
+    }
+}

@@ -1,0 +1,213 @@
+//! Resource signals against their own past.
+//!
+//! *Why the own past and not the shadow*: two machines differ for ever, and noise is local to a host. The shadow's
+//! burst of the same slot is only the control: what moved both alike is not live's host.
+//! *Inputs*: probe bursts and passive signals, turned into log units so that they compare with a shift of latency:
+//! `ln(wall time)` of a burst, `−ln(1 − share)` of time spent waiting, `ln(1 + delay/run)` of run delay.
+//! *Trips* when the median of the last three values is beyond three deviations (MAD) of the past's median.
+//! *First start*: nothing moves before eight values of past. The past is 32 values, after filling only every 15th:
+//! some 40 minutes of memory, so that a fault which takes minutes to find has not become the past by then.
+
+use foreshadow_model::{Burst, BurstKind, BurstOutcome, CgroupSignals, Window};
+use serde::{Deserialize, Serialize};
+
+use crate::recent::median_of;
+
+/// Values of past that are kept.
+const PAST_MAX: usize = 32;
+
+/// Values of past before anything can have moved.
+const PAST_MIN: usize = 8;
+
+/// Once the past is full only every so many values enter it.
+const PAST_EVERY: u32 = 15;
+
+/// Deviations beyond which a signal has moved.
+const MOVED_DEVIATIONS: f64 = 3.0;
+
+/// Log units a signal must have moved at least: below 2 % it explains nothing.
+const MOVED_MIN_LOG: f64 = 0.02;
+
+/// Shares are kept below this, where `−ln(1 − share)` is 4.6: a resource gone for all of a tick explains a hundredfold.
+const SHARE_MAX: f64 = 0.99;
+
+/// How far a signal is from its past.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Moved {
+    /// Median of the last values.
+    pub(crate) now: f64,
+    /// Median of the past.
+    pub(crate) before: f64,
+    /// Their difference if it is beyond the noise, else 0; worse is positive.
+    pub(crate) shift: f64,
+}
+
+/// One signal.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Series {
+    past: Vec<f32>,
+    next: usize,
+    skipped: u32,
+    last: [Option<f32>; 3],
+}
+
+impl Series {
+    #[expect(clippy::cast_possible_truncation, reason = "seven digits are plenty for a cause")]
+    fn push(&mut self, value: Option<f64>, learn: bool) {
+        let Some(value) = value.filter(|v| v.is_finite()).map(|v| v.clamp(-1e6, 1e6) as f32) else { return };
+        self.last.rotate_right(1);
+        self.last[0] = Some(value);
+        if !learn {
+            return;
+        }
+        if self.past.len() < PAST_MAX {
+            self.past.push(value);
+            return;
+        }
+        self.skipped += 1;
+        if PAST_EVERY <= self.skipped {
+            let slot = self.next % self.past.len();
+            self.past[slot] = value;
+            (self.next, self.skipped) = (slot + 1, 0);
+        }
+    }
+
+    /// `None` while there is no past, or no present.
+    pub(crate) fn moved(&self) -> Option<Moved> {
+        if self.past.len() < PAST_MIN {
+            return None;
+        }
+        let mut last: Vec<f64> = self.last.iter().flatten().map(|&v| f64::from(v)).collect();
+        if last.is_empty() {
+            return None;
+        }
+        let mut past: Vec<f64> = self.past.iter().map(|&v| f64::from(v)).collect();
+        let (now, before) = (median_of(&mut last), median_of(&mut past));
+        past.iter_mut().for_each(|v| *v = (*v - before).abs());
+        let noise = (MOVED_DEVIATIONS * 1.4826 * median_of(&mut past)).max(MOVED_MIN_LOG);
+        let shift = now - before;
+        Some(Moved { now, before, shift: if noise < shift.abs() { shift } else { 0.0 } })
+    }
+
+    /// Shift towards worse, in log units; 0 when unknown or better.
+    pub(crate) fn worse_by(&self) -> f64 {
+        self.moved().map_or(0.0, |moved| moved.shift.max(0.0))
+    }
+}
+
+/// All signals of one pair.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Resources {
+    pub(crate) live_burst: Series,
+    pub(crate) shadow_burst: Series,
+    pub(crate) live_memory_burst: Series,
+    pub(crate) shadow_memory_burst: Series,
+    pub(crate) throttled: Series,
+    pub(crate) cpu_pressure: Series,
+    pub(crate) run_delay: Series,
+    pub(crate) memory_pressure: Series,
+    pub(crate) io_pressure: Series,
+    pub(crate) node_cpu_pressure: Series,
+    /// Whether each of the last three processor bursts was starved.
+    starved: [bool; 3],
+    /// Cpu use over the cpu limit, last tick.
+    pub(crate) cpu_use: Option<f64>,
+    /// Times the memory limit was hit, last tick.
+    pub(crate) memory_limit_hits: u64,
+}
+
+impl Resources {
+    /// Takes one tick in; `learn` says that it may become part of the past.
+    pub(crate) fn observe(&mut self, window: &Window, learn: bool) {
+        let bursts = [
+            (&mut self.live_burst, &window.live_bursts, BurstKind::Processor),
+            (&mut self.shadow_burst, &window.shadow_bursts, BurstKind::Processor),
+            (&mut self.live_memory_burst, &window.live_bursts, BurstKind::MemoryBandwidth),
+            (&mut self.shadow_memory_burst, &window.shadow_bursts, BurstKind::MemoryBandwidth),
+        ];
+        for (series, bursts, kind) in bursts {
+            series.push(wall_log(bursts, kind), learn);
+        }
+        for burst in window.live_bursts.iter().filter(|burst| burst.kind == BurstKind::Processor) {
+            self.starved.rotate_right(1);
+            self.starved[0] = matches!(burst.outcome, BurstOutcome::Starved { .. });
+        }
+        if let Some(signals) = &window.live_signals {
+            self.observe_signals(signals, learn);
+        }
+    }
+
+    fn observe_signals(&mut self, signals: &CgroupSignals, learn: bool) {
+        let share = |waited: Option<f64>| Some(waited? / signals.span_seconds);
+        self.throttled.push(signals.throttled_share().map(waiting_log), learn);
+        self.cpu_pressure.push(signals.cpu_pressure_share().map(waiting_log), learn);
+        self.memory_pressure.push(share(signals.memory_pressure_seconds).map(waiting_log), learn);
+        self.io_pressure.push(share(signals.io_pressure_seconds).map(waiting_log), learn);
+        self.node_cpu_pressure.push(share(signals.node_cpu_pressure_seconds).map(waiting_log), learn);
+        self.run_delay.push(run_delay_log(signals), learn);
+        self.cpu_use = signals
+            .cpu_cores()
+            .zip(signals.cpu_limit_cores)
+            .map(|(used, limit)| used / limit)
+            .filter(|used| used.is_finite());
+        self.memory_limit_hits = signals.memory_limit_hits.unwrap_or(0);
+    }
+
+    /// Whether most of the last processor bursts got no processor in time.
+    pub(crate) fn is_starved(&self) -> bool {
+        2 <= self.starved.iter().filter(|&&starved| starved).count()
+    }
+}
+
+fn wall_log(bursts: &[Burst], kind: BurstKind) -> Option<f64> {
+    let wall = bursts.iter().filter(|burst| burst.kind == kind).find_map(Burst::wall_seconds)?;
+    (0.0 < wall).then(|| wall.ln())
+}
+
+/// `−ln(1 − share)`: by how much work takes longer when the resource is gone for that share of the time.
+fn waiting_log(share: f64) -> f64 {
+    -(-share.clamp(0.0, SHARE_MAX)).ln_1p()
+}
+
+/// The share of which `waiting_log` is the log.
+pub(crate) fn share_of(waiting_log: f64) -> f64 {
+    -(-waiting_log).exp_m1()
+}
+
+/// By how much waiting for a processor stretches running on one.
+fn run_delay_log(signals: &CgroupSignals) -> Option<f64> {
+    let (delay, run) = (signals.run_delay_seconds?, signals.cpu_seconds?);
+    (0.0 < run && 0.0 <= delay).then(|| (delay / run).ln_1p())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(past: f64, now: f64) -> Series {
+        let mut series = Series::default();
+        (0..40).for_each(|_| series.push(Some(past), true));
+        (0..3).for_each(|_| series.push(Some(now), false));
+        series
+    }
+
+    #[test]
+    fn a_signal_that_stays_within_its_noise_has_not_moved() {
+        assert!(of(1.0, 1.01).worse_by().abs() < 1e-9);
+        assert!((of(1.0, 1.5).worse_by() - 0.5).abs() < 1e-6);
+        assert!(of(1.0, 0.5).worse_by().abs() < 1e-9, "better is not worse");
+    }
+
+    #[test]
+    fn without_a_past_nothing_has_moved() {
+        let mut series = Series::default();
+        (0..7).for_each(|_| series.push(Some(1.0), true));
+        assert_eq!(series.moved(), None);
+    }
+
+    #[test]
+    fn a_share_and_its_logarithm_are_two_ways_to_say_it() {
+        assert!((share_of(waiting_log(0.5)) - 0.5).abs() < 1e-12);
+        assert!((waiting_log(0.5) - 2.0_f64.ln()).abs() < 1e-12);
+    }
+}
