@@ -1,1 +1,11 @@
 //! Assessments and policy to a plan, every hold with its reason; the adaptive sample rate.
+//!
+//! Pure: no clock, no randomness, no I/O. A plan leaves no meaningful choice at execution time: every action is
+//! absolute. The decision table is that of `ARCHITECTURE.md`; each row is one function in [`plan`](crate::plan()).
+
+mod plan;
+mod rate;
+mod remedy;
+
+pub use plan::{Inputs, Usage, plan};
+pub use rate::sample_rate;

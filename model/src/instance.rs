@@ -197,6 +197,53 @@ impl Instance {
     }
 }
 
+/// Room on one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeRoom {
+    /// The node.
+    pub name: NodeName,
+    /// Processors it has.
+    pub cpu: MilliCpu,
+    /// Sum of the cpu limits of the instances on it; those without a limit count nothing.
+    pub cpu_promised: MilliCpu,
+}
+
+/// What is live and what shadows it: the platform's real state, read back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inventory {
+    /// Every live, by name, with its shadow if it has one.
+    pub pairs: Vec<Pair>,
+    /// The nodes.
+    pub nodes: Vec<NodeRoom>,
+}
+
+/// One live with its shadow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pair {
+    /// Serves users.
+    pub live: Instance,
+    /// Its copy on another node.
+    pub shadow: Option<Instance>,
+}
+
+impl Inventory {
+    /// The pair of the live of this name.
+    #[must_use]
+    pub fn pair(&self, live: &InstanceId) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.live.id == *live)
+    }
+
+    /// Processor time on `node` that no limit has promised away.
+    #[must_use]
+    pub fn room(&self, node: &NodeName) -> Option<MilliCpu> {
+        let node = self.nodes.iter().find(|room| room.name == *node)?;
+        Some(MilliCpu::new(node.cpu.get().saturating_sub(node.cpu_promised.get())))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

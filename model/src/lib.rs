@@ -6,8 +6,10 @@
 //! Signs have one meaning everywhere: **positive delta = live is worse than its baseline**.
 
 mod assessment;
+mod error;
 mod histogram;
 mod instance;
+mod ledger;
 mod moments;
 mod plan;
 mod policy;
@@ -21,10 +23,13 @@ pub use assessment::{
     Assessment, Attribution, Estimate, Inconclusive, Pressure, Resource, SamplingNeed, Share, Stream,
     StreamState, Verdict,
 };
+pub use error::with_causes;
 pub use histogram::LogHistogram;
 pub use instance::{
-    CgroupPaths, Instance, InstanceId, InvalidName, NodeName, Phase, Resources, Role, ServiceName,
+    CgroupPaths, Instance, InstanceId, InvalidName, Inventory, NodeName, NodeRoom, Pair, Phase, Resources,
+    Role, ServiceName,
 };
+pub use ledger::{Ledger, Taken};
 pub use moments::LogMoments;
 pub use plan::{Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, Step};
 pub use policy::{

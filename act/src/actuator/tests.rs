@@ -1,0 +1,228 @@
+use std::time::Duration;
+
+use foreshadow_model::{
+    ActionPolicy, ActionType, ComparePolicy, Decision, Generation, GuardPolicy, HorizontalPolicy, Inventory,
+    MilliCpu, MirrorPolicy, Mode, OnExit, ProbePolicy, VerticalPolicy,
+};
+
+use super::*;
+use crate::port::{BalancerError, PlatformError};
+
+/// Writes down, in order, everything that reaches the world or the journal.
+#[derive(Clone, Debug, Default)]
+struct Fake {
+    seen: Arc<Mutex<Vec<String>>>,
+    journal_is_full: bool,
+    platform_fails: bool,
+}
+
+impl Fake {
+    fn note(&self, what: impl Into<String>) {
+        self.seen.lock().unwrap().push(what.into());
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Platform for Fake {
+    async fn inventory(&self) -> Result<Inventory, PlatformError> {
+        Ok(Inventory::default())
+    }
+    async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
+        self.note(format!("resize {live} {}", cpu.map_or("none".into(), |cpu| cpu.to_string())));
+        if self.platform_fails { Err(PlatformError::failed("resize", "disk on fire")) } else { Ok(()) }
+    }
+    async fn scale(&self, lives: u32) -> Result<(), PlatformError> {
+        self.note(format!("scale {lives}"));
+        Ok(())
+    }
+    async fn recreate_shadow(&self, live: &InstanceId) -> Result<(), PlatformError> {
+        self.note(format!("shadow {live}"));
+        Ok(())
+    }
+}
+
+impl Balancer for Fake {
+    async fn set_weight(&self, live: &InstanceId, weight: Weight) -> Result<(), BalancerError> {
+        self.note(format!("weight {live} {weight}"));
+        Ok(())
+    }
+}
+
+impl Journal for Fake {
+    async fn append(&self, _tick: Tick, event: JournalEvent) -> Result<(), JournalError> {
+        if self.journal_is_full {
+            return Err(JournalError("no space left on device".into()));
+        }
+        self.note(event.kind());
+        Ok(())
+    }
+}
+
+fn policy() -> Policy {
+    let ratio = |value| Ratio::new(value).unwrap();
+    Policy {
+        mode: Mode::Act,
+        tick: Duration::from_secs(5),
+        mirror: MirrorPolicy::default(),
+        probe: ProbePolicy::default(),
+        compare: ComparePolicy::default(),
+        action: ActionPolicy {
+            kind: ActionType::Auto,
+            vertical: VerticalPolicy { cpu_sizes: vec![MilliCpu::new(500)] },
+            horizontal: HorizontalPolicy {
+                lives_min: 1,
+                lives_max: 3,
+                busy: ratio(0.8),
+                calm: ratio(0.3),
+                calm_for: Duration::from_secs(600),
+            },
+            guards: GuardPolicy {
+                cooldown: Duration::from_secs(60),
+                actions_per_hour: 9,
+                verify_after: Duration::from_secs(30),
+            },
+        },
+        on_exit: OnExit::Stop,
+    }
+}
+
+fn resize() -> Action {
+    Action::Resize {
+        instance: InstanceId::live(1),
+        from: Some(MilliCpu::new(100)),
+        to: Some(MilliCpu::new(500)),
+    }
+}
+
+fn plan(tick: u64, action: Action) -> Plan {
+    let step = Step { id: ActionId(7), action, reason: "slow".into(), shift_log: 1.0, error_excess: 0.0 };
+    Plan { tick: Tick(tick), generation: Generation(1), decisions: vec![Decision::Act(step)] }
+}
+
+fn actuator(fake: &Fake) -> Actuator<Fake, Fake, Fake> {
+    Actuator::new(fake.clone(), fake.clone(), fake.clone(), ActionId(7))
+}
+
+fn shift_of(log: f64) -> Seen {
+    Seen { shift_log: [(InstanceId::live(1), log)].into(), ..Seen::default() }
+}
+
+/// Lets spawned tasks run to their end; time is paused, so sleeps pass at once.
+async fn run() {
+    for _ in 0..20 {
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn intent_is_written_before_the_world_is_touched() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    assert!(actuator.submit(&plan(10, resize()), &policy(), &Seen::default()).is_empty());
+    run().await;
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied"]);
+    assert_eq!(actuator.next_id(), ActionId(8));
+    assert_eq!(actuator.judged_instances(), [InstanceId::live(1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_journal_stops_the_action() {
+    let fake = Fake { journal_is_full: true, ..Fake::default() };
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    assert_eq!(fake.seen(), Vec::<String>::new(), "nothing was resized");
+    assert!(
+        matches!(&actuator.finished()[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("no space"))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_helped_is_kept() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    actuator.judge(Tick(12), &policy(), &shift_of(0.0));
+    assert!(actuator.finished().is_empty(), "too early to judge");
+    actuator.judge(Tick(16), &policy(), &shift_of(0.02));
+    run().await;
+    assert!(matches!(&actuator.finished()[..], [Outcome { effect: Effect::Helped { .. }, .. }]));
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied", "outcome"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_did_not_help_is_taken_back() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    actuator.judge(Tick(16), &policy(), &shift_of(0.9));
+    run().await;
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied", "resize live-1 100m", "outcome"]);
+    assert_eq!(
+        actuator.ledger().tried_in_vain(&InstanceId::live(1)),
+        [foreshadow_model::ActionKind::Vertical]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_nobody_can_judge_is_taken_back_in_the_end() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    actuator.judge(Tick(20), &policy(), &Seen::default());
+    assert_eq!(actuator.judged_instances().len(), 1, "silence is waited out first");
+    actuator.judge(Tick(28), &policy(), &Seen::default());
+    run().await;
+    assert!(matches!(
+        &actuator.finished()[..],
+        [Outcome { effect: Effect::DidNotHelp { after: None, .. }, .. }]
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_plan_for_the_same_instance_is_refused() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    let refused = actuator.submit(&plan(11, resize()), &policy(), &Seen::default());
+    assert!(matches!(&refused[..], [(_, HoldReason::ActionUnderWay { .. })]));
+    run().await;
+    assert_eq!(fake.seen().iter().filter(|line| line.starts_with("resize")).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_kill_switch_stops_a_plan_that_was_already_made() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.pause(true);
+    let refused = actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    assert_eq!(refused, [(ActionId(7), HoldReason::Paused)]);
+    run().await;
+    assert!(fake.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_leave_a_live_before_it_is_retired() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, Action::Scale { from: 3, to: 2 }), &policy(), &Seen::default());
+    run().await;
+    assert_eq!(fake.seen(), ["intent", "weight live-3 0", "scale 2", "applied", "outcome"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_action_says_why() {
+    let fake = Fake { platform_fails: true, ..Fake::default() };
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    assert!(
+        matches!(&actuator.finished()[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("disk on fire"))
+    );
+}

@@ -1,0 +1,95 @@
+//! Did it help? Judged by the windows after an action, against the baseline from before it.
+//!
+//! *Why this rule*: the same residual that raised the alarm must come down; a verdict would lag, since evidence takes
+//! a while to clear. *Trips* (did not help) when less than half of the shift is gone and what is left matters.
+//! *What it cannot see*: that the fault ended by itself at the same moment; `explain` shows the times.
+
+use foreshadow_model::{Action, Step};
+
+/// What is left below this is as good as nothing: `ln 1.05`, the clear level of the delta engine.
+const CLEAR_LOG: f64 = 0.048_790_164_169_432;
+
+/// Error excess below this is as good as none, in points.
+const CLEAR_ERRORS: f64 = 0.01;
+
+/// What the windows after an action say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// Keep it.
+    Helped,
+    /// Take it back.
+    DidNotHelp,
+    /// The windows say nothing (yet).
+    Unknown,
+}
+
+/// What the windows after an action measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct After {
+    /// Shift of the instance (or of the service, for a horizontal action) in log units; `None` when nothing was said.
+    pub shift_log: Option<f64>,
+    /// Excess error rate in points; `None` when nothing was said.
+    pub error_excess: Option<f64>,
+    /// Whether a peer that was well before is not any more.
+    pub peers_hurt: bool,
+}
+
+/// Judges a step.
+#[must_use]
+pub fn judge(step: &Step, after: After) -> Judgement {
+    if matches!(step.action, Action::Shift { .. }) {
+        // The sick live may stay as sick as it was: fewer users meet it, that is the help. It is no help if the
+        // traffic made a peer sick.
+        return if after.peers_hurt { Judgement::DidNotHelp } else { Judgement::Helped };
+    }
+    let Some(shift) = after.shift_log else { return Judgement::Unknown };
+    let errors = after.error_excess.unwrap_or(0.0);
+    let shift_gone = shift < CLEAR_LOG.max(step.shift_log / 2.0);
+    let errors_gone = errors < CLEAR_ERRORS.max(step.error_excess / 2.0);
+    if shift_gone && errors_gone { Judgement::Helped } else { Judgement::DidNotHelp }
+}
+
+#[cfg(test)]
+mod tests {
+    use foreshadow_model::{ActionId, InstanceId, MilliCpu, Weight};
+
+    use super::*;
+
+    fn check(action: Action, before: f64, after: After) -> Judgement {
+        judge(
+            &Step { id: ActionId(1), action, reason: String::new(), shift_log: before, error_excess: 0.0 },
+            after,
+        )
+    }
+
+    fn resize() -> Action {
+        Action::Resize {
+            instance: InstanceId::live(1),
+            from: Some(MilliCpu::new(100)),
+            to: Some(MilliCpu::new(200)),
+        }
+    }
+
+    fn after(shift: Option<f64>) -> After {
+        After { shift_log: shift, error_excess: None, peers_hurt: false }
+    }
+
+    #[test]
+    fn half_of_the_shift_must_be_gone() {
+        assert_eq!(check(resize(), 1.0, after(Some(0.4))), Judgement::Helped);
+        assert_eq!(check(resize(), 1.0, after(Some(0.6))), Judgement::DidNotHelp);
+        assert_eq!(check(resize(), 0.06, after(Some(0.04))), Judgement::Helped);
+    }
+
+    #[test]
+    fn silence_is_not_help() {
+        assert_eq!(check(resize(), 1.0, after(None)), Judgement::Unknown);
+    }
+
+    #[test]
+    fn moving_traffic_helps_unless_it_hurts_the_peers() {
+        let shift = Action::Shift { instance: InstanceId::live(1), from: Weight::FULL, to: Weight::NONE };
+        assert_eq!(check(shift.clone(), 1.0, after(None)), Judgement::Helped);
+        assert_eq!(check(shift, 1.0, After { peers_hurt: true, ..after(Some(0.0)) }), Judgement::DidNotHelp);
+    }
+}

@@ -1,0 +1,219 @@
+//! The decision table.
+//!
+//! *Why this rule and not a threshold on a metric*: the evidence picks the action. A busy service gets another live; a
+//! starved instance gets its processor back; a sick node loses traffic; a sick shadow is made anew and live is left
+//! alone. *Recovers*: weight that was taken is given back in steps once the pair is well. *What it cannot see*:
+//! anything the assessments do not carry.
+
+use std::collections::BTreeMap;
+
+use foreshadow_model::{
+    Action, ActionId, ActionKind, Assessment, Decision, Generation, HoldReason, Inconclusive, InstanceId, Inventory,
+    Ledger, Plan, Policy, Step, Tick, Verdict, Weight,
+};
+
+use crate::remedy::{is_errors_only, kinds, remedy, scale_out};
+
+/// Processor use of one instance over the last tick.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    /// Cores used.
+    pub cores: f64,
+    /// Cores it may use: its limit, else the processors of its node.
+    pub cores_max: f64,
+}
+
+impl Usage {
+    fn share(&self) -> f64 {
+        if 0.0 < self.cores_max { self.cores / self.cores_max } else { 0.0 }
+    }
+}
+
+/// Everything a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Now.
+    pub tick: Tick,
+    /// The number of the next plan.
+    pub generation: Generation,
+    /// The number of the next action.
+    pub next_id: ActionId,
+    /// What is there.
+    pub inventory: &'a Inventory,
+    /// What is thought of each pair.
+    pub assessments: &'a [Assessment],
+    /// Shares of traffic; a live that is not listed has a full share.
+    pub weights: &'a BTreeMap<InstanceId, Weight>,
+    /// Processor use, where it can be measured.
+    pub usage: &'a BTreeMap<InstanceId, Usage>,
+    /// Ticks for which one live fewer would have been enough.
+    pub calm_ticks: u64,
+    /// What was done lately.
+    pub ledger: &'a Ledger,
+    /// The operator's rules.
+    pub policy: &'a Policy,
+}
+
+impl Inputs<'_> {
+    pub(crate) fn weight(&self, live: &InstanceId) -> Weight {
+        self.weights.get(live).copied().unwrap_or(Weight::FULL)
+    }
+
+    pub(crate) fn lives(&self) -> u32 {
+        u32::try_from(self.inventory.pairs.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the lives would stay below the calm level with one of them fewer. Unknown use is never calm.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        let lives = self.lives();
+        let used: Option<f64> =
+            self.inventory.pairs.iter().map(|pair| self.usage.get(&pair.live.id).map(Usage::share)).sum();
+        let with_one_fewer = used.map(|sum| sum / f64::from(lives.saturating_sub(1).max(1)));
+        let well = self.assessments.iter().all(|assessment| assessment.verdict == Verdict::Healthy);
+        1 < lives && well && with_one_fewer.is_some_and(|share| share < self.policy.action.horizontal.calm.get())
+    }
+
+    /// Mean processor use of all lives relative to what they may use; `None` when it cannot be measured.
+    fn busy(&self) -> Option<f64> {
+        let shares: Vec<f64> = self.usage.values().map(Usage::share).collect();
+        #[expect(clippy::cast_precision_loss, reason = "a handful of lives")]
+        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+    }
+}
+
+/// A wish: what the evidence asks for, before the guards are asked.
+struct Wish {
+    instance: Option<InstanceId>,
+    action: Result<Action, HoldReason>,
+    because: String,
+    shift_log: f64,
+    error_excess: f64,
+}
+
+/// Makes the plan of one tick.
+#[must_use]
+pub fn plan(inputs: &Inputs<'_>) -> Plan {
+    let mut wishes: Vec<Wish> = inputs.assessments.iter().filter_map(|assessment| wish(assessment, inputs)).collect();
+    wishes.extend(scale_in(inputs));
+    let mut decisions = Vec::new();
+    let mut next = inputs.next_id;
+    let mut scaling = false;
+    for wish in wishes {
+        let decision = admit(wish, next, inputs);
+        if let Decision::Act(step) = &decision {
+            // Two sick lives ask for one more live, not for two.
+            if step.action.kind() == ActionKind::Horizontal && std::mem::replace(&mut scaling, true) {
+                continue;
+            }
+            next = ActionId(next.0 + 1);
+        }
+        decisions.push(decision);
+    }
+    Plan { tick: inputs.tick, generation: inputs.generation, decisions }
+}
+
+fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
+    let pair = inputs.inventory.pair(&assessment.live)?;
+    let (action, because) = match assessment.verdict {
+        Verdict::Degraded => (degraded(assessment, inputs), reason(assessment)),
+        Verdict::BothDegraded => (both_degraded(inputs), "live and shadow are worse than their own past together".into()),
+        Verdict::ShadowSuspect => {
+            let action = Action::RecreateShadow { instance: pair.live.id.clone() };
+            (Ok(action), "the shadow is worse than its live".into())
+        }
+        Verdict::Healthy | Verdict::Inconclusive(_) => give_back(assessment, inputs)?,
+        Verdict::Calibrating | Verdict::Warn => return None,
+    };
+    Some(Wish {
+        instance: Some(assessment.live.clone()),
+        action,
+        because,
+        shift_log: assessment.shift_log().unwrap_or(0.0).max(0.0),
+        error_excess: assessment.error_excess.map_or(0.0, |excess| excess.get().max(0.0)),
+    })
+}
+
+/// The first kind that fits the evidence, is possible, and was not tried in vain.
+fn degraded(assessment: &Assessment, inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
+    let Some(pair) = inputs.inventory.pair(&assessment.live) else { return Err(HoldReason::NotTheHost) };
+    let tried = inputs.ledger.tried_in_vain(&assessment.live);
+    let mut why_not = HoldReason::Exhausted;
+    for kind in kinds(assessment, inputs.policy.action.kind) {
+        if tried.contains(&kind) {
+            continue;
+        }
+        match remedy(kind, assessment, &pair.live, inputs) {
+            Ok(action) => return Ok(action),
+            Err(reason) => why_not = reason,
+        }
+    }
+    Err(why_not)
+}
+
+/// Not the host: one more live if load explains it, else nothing a host action could help.
+fn both_degraded(inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
+    let busy = inputs.busy().is_some_and(|share| inputs.policy.action.horizontal.busy.get() <= share);
+    if busy { Ok(scale_out(inputs)) } else { Err(HoldReason::NotTheHost) }
+}
+
+/// Gives weight back that was taken: doubled when well, a trickle after an ejection to see whether it is over.
+fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Action, HoldReason>, String)> {
+    const TRICKLE: Weight = Weight::new(10);
+    let from = inputs.weight(&assessment.live);
+    let (to, because) = match assessment.verdict {
+        Verdict::Healthy if Weight::NONE < from && from < Weight::FULL => {
+            (Weight::new(from.get().saturating_mul(2)), "it is healthy again")
+        }
+        Verdict::Inconclusive(Inconclusive::TooFewSamples | Inconclusive::LoadOutOfRange) | Verdict::Healthy
+            if from == Weight::NONE =>
+        {
+            (TRICKLE, "it was ejected a while ago; a trickle shows whether it is over")
+        }
+        _ => return None,
+    };
+    let action = Action::Shift { instance: assessment.live.clone(), from, to };
+    // While it cools down there is nothing to report: giving back is not urgent.
+    inputs.ledger.refusal(&action, inputs.tick, inputs.policy).is_none().then(|| (Ok(action), because.into()))
+}
+
+fn scale_in(inputs: &Inputs<'_>) -> Option<Wish> {
+    let calm_for = Tick::count_in(inputs.policy.action.horizontal.calm_for, inputs.policy.tick);
+    let lives = inputs.lives();
+    if inputs.calm_ticks < calm_for || lives <= inputs.policy.action.horizontal.lives_min {
+        return None;
+    }
+    let action = Action::Scale { from: lives, to: lives - 1 };
+    inputs.ledger.refusal(&action, inputs.tick, inputs.policy).is_none().then(|| Wish {
+        instance: None,
+        action: Ok(action),
+        because: format!("one live fewer would have been enough for {} ticks", inputs.calm_ticks),
+        shift_log: 0.0,
+        error_excess: 0.0,
+    })
+}
+
+fn admit(wish: Wish, id: ActionId, inputs: &Inputs<'_>) -> Decision {
+    let Wish { instance, action, because, shift_log, error_excess } = wish;
+    let action = match action {
+        Ok(action) => action,
+        Err(reason) => return Decision::Hold { instance, reason, instead_of: None, because },
+    };
+    match inputs.ledger.refusal(&action, inputs.tick, inputs.policy) {
+        Some(reason) => Decision::Hold { instance, reason, instead_of: Some(action), because },
+        None => Decision::Act(Step { id, action, reason: because, shift_log, error_excess }),
+    }
+}
+
+fn reason(assessment: &Assessment) -> String {
+    let mut text = match (&assessment.delta, is_errors_only(assessment), assessment.error_excess) {
+        (_, true, Some(excess)) => format!("{} of its requests fail beyond what is usual", excess),
+        (Some(estimate), ..) => format!("it is {estimate} slower than its baseline"),
+        (None, ..) => "it is slower than its baseline".into(),
+    };
+    text += &format!(", evidence {:.1e} of {:.0e}", assessment.evidence, assessment.threshold);
+    if let Some(attribution) = &assessment.attribution {
+        text += &format!("; {attribution}");
+    }
+    text
+}

@@ -1,0 +1,197 @@
+//! What was done lately, and the guards that follow from it.
+//!
+//! `decide` asks the ledger to explain a hold, `act` asks it again before it touches the world: a plan that slipped
+//! through, or came late, is refused by the same rule.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Action, ActionId, ActionKind, Effect, HoldReason, InstanceId, Mode, Policy, Tick};
+
+/// One hour, the span of the budget of actions, in seconds.
+const HOUR_SECONDS: f64 = 3600.0;
+
+/// An action that was begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Taken {
+    /// Its number.
+    pub id: ActionId,
+    /// When it was begun.
+    pub tick: Tick,
+    /// What it was.
+    pub action: Action,
+    /// What came of it; `None` while it is carried out or judged.
+    pub effect: Option<Effect>,
+}
+
+/// The actions of the last hour and the operator's word.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ledger {
+    /// The kill switch: nothing is done while it is set.
+    pub paused: bool,
+    /// Oldest first.
+    pub taken: Vec<Taken>,
+}
+
+impl Ledger {
+    /// Why `action` may not be done now; `None` if it may.
+    #[must_use]
+    pub fn refusal(&self, action: &Action, now: Tick, policy: &Policy) -> Option<HoldReason> {
+        if passes_limits(action, policy) {
+            return Some(HoldReason::AtLimit);
+        }
+        if self.paused {
+            return Some(HoldReason::Paused);
+        }
+        if policy.mode == Mode::Observe && action.kind() != ActionKind::Shadow {
+            return Some(HoldReason::ObserveOnly);
+        }
+        let on_same = |taken: &&Taken| concerns(&taken.action, action);
+        if let Some(taken) = self.taken.iter().filter(on_same).find(|taken| taken.effect.is_none()) {
+            return Some(HoldReason::ActionUnderWay { id: taken.id });
+        }
+        let cooldown = Tick::count_in(policy.action.guards.cooldown, policy.tick);
+        if let Some(last) = self.taken.iter().filter(on_same).map(|taken| taken.tick).max() {
+            let passed = now.since(last);
+            if passed < cooldown {
+                return Some(HoldReason::CoolingDown { ticks_left: cooldown - passed });
+            }
+        }
+        let budget = usize::try_from(policy.action.guards.actions_per_hour).unwrap_or(usize::MAX);
+        (budget <= self.within_hour(now, policy)).then_some(HoldReason::BudgetSpent)
+    }
+
+    /// Kinds that were tried on `instance` within the hour and did not help.
+    #[must_use]
+    pub fn tried_in_vain(&self, instance: &InstanceId) -> Vec<ActionKind> {
+        let of_instance = |taken: &&Taken| taken.action.instance().is_none_or(|id| id == instance);
+        let in_vain =
+            |taken: &&Taken| matches!(taken.effect, Some(Effect::DidNotHelp { .. } | Effect::Failed { .. }));
+        self.taken.iter().filter(of_instance).filter(in_vain).map(|taken| taken.action.kind()).collect()
+    }
+
+    /// Forgets what is older than an hour and settled.
+    pub fn forget(&mut self, now: Tick, policy: &Policy) {
+        let hour = hour_in_ticks(policy);
+        self.taken.retain(|taken| taken.effect.is_none() || now.since(taken.tick) < hour);
+    }
+
+    fn within_hour(&self, now: Tick, policy: &Policy) -> usize {
+        let hour = hour_in_ticks(policy);
+        self.taken.iter().filter(|taken| now.since(taken.tick) < hour).count()
+    }
+}
+
+fn hour_in_ticks(policy: &Policy) -> u64 {
+    Tick::count_in(std::time::Duration::from_secs_f64(HOUR_SECONDS), policy.tick)
+}
+
+/// Two actions concern the same thing: one instance, or the service as a whole. A new shadow waits for nobody else.
+fn concerns(a: &Action, b: &Action) -> bool {
+    a.instance() == b.instance() && (a.kind() == ActionKind::Shadow) == (b.kind() == ActionKind::Shadow)
+}
+
+fn passes_limits(action: &Action, policy: &Policy) -> bool {
+    match action {
+        Action::Resize { to, .. } => match (to, policy.action.vertical.cpu_sizes.last()) {
+            (Some(to), Some(ceiling)) => ceiling < to,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        },
+        Action::Scale { to, .. } => {
+            let horizontal = &policy.action.horizontal;
+            *to < horizontal.lives_min || horizontal.lives_max < *to
+        }
+        Action::Shift { .. } | Action::RecreateShadow { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        ActionPolicy, ActionType, ComparePolicy, GuardPolicy, HorizontalPolicy, MilliCpu, MirrorPolicy,
+        OnExit, ProbePolicy, Ratio, VerticalPolicy, Weight,
+    };
+
+    fn policy() -> Policy {
+        let ratio = |value| Ratio::new(value).unwrap();
+        Policy {
+            mode: Mode::Act,
+            tick: Duration::from_secs(5),
+            mirror: MirrorPolicy::default(),
+            probe: ProbePolicy::default(),
+            compare: ComparePolicy::default(),
+            action: ActionPolicy {
+                kind: ActionType::Auto,
+                vertical: VerticalPolicy { cpu_sizes: vec![MilliCpu::new(500), MilliCpu::new(1000)] },
+                horizontal: HorizontalPolicy {
+                    lives_min: 1,
+                    lives_max: 3,
+                    busy: ratio(0.8),
+                    calm: ratio(0.3),
+                    calm_for: Duration::from_secs(600),
+                },
+                guards: GuardPolicy {
+                    cooldown: Duration::from_secs(60),
+                    actions_per_hour: 2,
+                    verify_after: Duration::from_secs(30),
+                },
+            },
+            on_exit: OnExit::Stop,
+        }
+    }
+
+    fn shift(live: u32) -> Action {
+        Action::Shift { instance: InstanceId::live(live), from: Weight::FULL, to: Weight::new(50) }
+    }
+
+    fn taken(id: u64, tick: u64, action: Action, effect: Option<Effect>) -> Taken {
+        Taken { id: ActionId(id), tick: Tick(tick), action, effect }
+    }
+
+    #[test]
+    fn one_action_at_a_time_then_a_cooldown_then_the_budget() {
+        let mut ledger = Ledger { paused: false, taken: vec![taken(1, 100, shift(1), None)] };
+        let refusal = |ledger: &Ledger, tick, live| ledger.refusal(&shift(live), Tick(tick), &policy());
+        assert_eq!(refusal(&ledger, 500, 1), Some(HoldReason::ActionUnderWay { id: ActionId(1) }));
+        assert_eq!(refusal(&ledger, 101, 2), None, "another instance does not wait");
+        ledger.taken[0].effect = Some(Effect::Done);
+        assert_eq!(refusal(&ledger, 105, 1), Some(HoldReason::CoolingDown { ticks_left: 7 }));
+        assert_eq!(refusal(&ledger, 112, 1), None);
+        ledger.taken.push(taken(2, 110, shift(2), Some(Effect::Done)));
+        assert_eq!(refusal(&ledger, 200, 1), Some(HoldReason::BudgetSpent));
+        assert_eq!(refusal(&ledger, 830, 1), None, "the hour has passed");
+    }
+
+    #[test]
+    fn the_kill_switch_and_observe_mode_beat_everything_but_say_so() {
+        let ledger = Ledger { paused: true, ..Ledger::default() };
+        assert_eq!(ledger.refusal(&shift(1), Tick(1), &policy()), Some(HoldReason::Paused));
+        let observe = Policy { mode: Mode::Observe, ..policy() };
+        assert_eq!(Ledger::default().refusal(&shift(1), Tick(1), &observe), Some(HoldReason::ObserveOnly));
+        let shadow = Action::RecreateShadow { instance: InstanceId::live(1) };
+        assert_eq!(Ledger::default().refusal(&shadow, Tick(1), &observe), None, "touches no live");
+    }
+
+    #[test]
+    fn no_action_passes_the_ceiling_or_the_floor() {
+        let resize = |to| Action::Resize { instance: InstanceId::live(1), from: None, to };
+        for action in [
+            resize(Some(MilliCpu::new(1001))),
+            resize(None),
+            Action::Scale { from: 3, to: 4 },
+            Action::Scale { from: 1, to: 0 },
+        ] {
+            assert_eq!(
+                Ledger::default().refusal(&action, Tick(1), &policy()),
+                Some(HoldReason::AtLimit),
+                "{action}"
+            );
+        }
+        assert_eq!(Ledger::default().refusal(&resize(Some(MilliCpu::new(1000))), Tick(1), &policy()), None);
+    }
+}

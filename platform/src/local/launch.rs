@@ -1,0 +1,101 @@
+//! The last steps of a process before it becomes an instance.
+//!
+//! The controller starts its own binary as a *launcher* and hands it a [`LaunchSpec`] on standard input; the launcher
+//! moves itself into session, cgroup and namespaces, then replaces itself by the user's command. So the command never
+//! runs a single instruction outside its limits, and nothing happens between fork and exec of a threaded process.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, setns};
+use serde::{Deserialize, Serialize};
+
+use super::isolate::{self, Isolation};
+
+/// Exit code of a launcher that could not get as far as the command.
+pub const LAUNCH_FAILED: u8 = 125;
+
+/// What a launcher is told. Holds no environment: that is inherited, and never written anywhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct LaunchSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Where it runs.
+    pub workdir: PathBuf,
+    /// Cgroup directories to join.
+    pub cgroups: Vec<PathBuf>,
+    /// Processors it may use, also where there is no cpuset.
+    pub cpus: Vec<u32>,
+    /// Network namespace to enter.
+    pub netns: Option<PathBuf>,
+    /// How its view of the disk is shut off; `None` leaves it as it is.
+    pub isolation: Option<Isolation>,
+}
+
+/// Why the command was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The controller went away before it said what to launch.
+    #[error("failed to read what to launch")]
+    Spec(#[source] io::Error),
+    /// One of the steps failed.
+    #[error("failed to {step}")]
+    Step {
+        /// Which.
+        step: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn step<T, E: Into<io::Error>>(name: impl Into<String>, result: Result<T, E>) -> Result<T, LaunchError> {
+    result.map_err(|source| LaunchError::Step { step: name.into(), source: source.into() })
+}
+
+/// Reads a [`LaunchSpec`] from standard input and becomes its command. Returns only with an error.
+#[must_use]
+pub fn launch() -> LaunchError {
+    match prepare() {
+        Err(error) => error,
+        Ok(spec) => become_command(&spec),
+    }
+}
+
+fn prepare() -> Result<LaunchSpec, LaunchError> {
+    let mut text = String::new();
+    io::stdin().lock().read_to_string(&mut text).map_err(LaunchError::Spec)?;
+    let spec: LaunchSpec = serde_json::from_str(&text).map_err(|error| LaunchError::Spec(error.into()))?;
+    let null = step("open /dev/null", File::open("/dev/null"))?;
+    step("close standard input", rustix::stdio::dup2_stdin(&null))?;
+    step("start a session", nix::unistd::setsid())?;
+    for cgroup in &spec.cgroups {
+        let file = cgroup.join("cgroup.procs");
+        step(format!("join `{}`", file.display()), fs::write(&file, std::process::id().to_string()))?;
+    }
+    let mut cpus = rustix::thread::CpuSet::new();
+    spec.cpus.iter().filter_map(|&cpu| usize::try_from(cpu).ok()).for_each(|cpu| cpus.set(cpu));
+    if !spec.cpus.is_empty() {
+        step("bind to processors", rustix::thread::sched_setaffinity(None, &cpus))?;
+    }
+    if let Some(netns) = &spec.netns {
+        let file = step(format!("open `{}`", netns.display()), File::open(netns))?;
+        step("enter the network namespace", setns(&file, CloneFlags::CLONE_NEWNET))?;
+    }
+    if let Some(isolation) = &spec.isolation {
+        step("shut off the disk", isolate::isolate(isolation))?;
+    }
+    step(format!("change to `{}`", spec.workdir.display()), std::env::set_current_dir(&spec.workdir))?;
+    Ok(spec)
+}
+
+fn become_command(spec: &LaunchSpec) -> LaunchError {
+    let Some((program, arguments)) = spec.command.split_first() else {
+        return LaunchError::Spec(io::Error::new(io::ErrorKind::InvalidInput, "the command is empty"));
+    };
+    let source = Command::new(program).args(arguments).exec();
+    LaunchError::Step { step: format!("run `{program}`"), source }
+}
