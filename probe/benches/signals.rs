@@ -1,47 +1,72 @@
-//! Cost of one reading of the passive signals, of the bench's own processes in a cgroup of this machine.
+//! Cost of one reading of the passive signals of one process, alone and in cgroups made for it.
 
+use std::fs;
 use std::hint::black_box;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use foreshadow_model::CgroupPaths;
 use foreshadow_probe::{SignalReader, monotonic};
 
-fn root_cgroup() -> CgroupPaths {
-    let base = PathBuf::from("/sys/fs/cgroup");
-    let at = |name: &str| Some(base.join(name)).filter(|path| path.exists());
-    if base.join("cgroup.controllers").exists() {
-        let all = Some(base);
-        return CgroupPaths {
-            cpu: all.clone(),
-            cpuacct: all.clone(),
-            memory: all.clone(),
-            io: all.clone(),
-            cpuset: all.clone(),
-            unified: all,
+/// A sleeping process in a cgroup of its own in every hierarchy of this machine that lets us.
+struct Instance {
+    child: Child,
+    paths: CgroupPaths,
+}
+
+impl Instance {
+    fn start() -> Self {
+        let child = Command::new("sleep").arg("600").spawn().expect("sleep is everywhere");
+        let base = Path::new("/sys/fs/cgroup");
+        let name = format!("foreshadow-bench-{}", std::process::id());
+        let make = |parent: PathBuf| {
+            let directory = parent.join(&name);
+            let made = directory.is_dir() || fs::create_dir(&directory).is_ok();
+            let joined = made && fs::write(directory.join("cgroup.procs"), child.id().to_string()).is_ok();
+            joined.then_some(directory)
         };
+        let at = |hierarchy: &str| {
+            make(if base.join("cgroup.controllers").exists() {
+                base.to_owned()
+            } else {
+                base.join(hierarchy)
+            })
+        };
+        let paths = CgroupPaths {
+            cpu: at("cpu"),
+            cpuacct: at("cpuacct"),
+            memory: at("memory"),
+            io: at("blkio"),
+            cpuset: None,
+            unified: at("unified"),
+        };
+        Self { child, paths }
     }
-    CgroupPaths {
-        cpu: at("cpu"),
-        cpuacct: at("cpuacct"),
-        memory: at("memory"),
-        io: at("blkio"),
-        cpuset: at("cpuset"),
-        unified: at("unified"),
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let ended = self.child.kill().and_then(|()| self.child.wait());
+        for directory in self.paths.directories() {
+            if let Err(error) = fs::remove_dir(directory) {
+                eprintln!("cannot remove `{}`: {error} ({ended:?})", directory.display());
+            }
+        }
     }
 }
 
 fn readings(criterion: &mut Criterion) {
-    let own = [std::process::id()];
-    let mut without = SignalReader::new(None);
-    criterion.bench_function("signals/processes only", |bench| {
-        bench.iter(|| black_box(without.read(&own, monotonic())));
+    let instance = Instance::start();
+    let pids = [instance.child.id()];
+    let mut process = SignalReader::new(None);
+    criterion.bench_function("signals/one process, no cgroup", |bench| {
+        bench.iter(|| black_box(process.read(&pids, monotonic())));
     });
-    // The cgroup of cpu is left out: at the root it lists every process of the machine.
-    let files = CgroupPaths { cpu: None, unified: None, ..root_cgroup() };
-    let mut with = SignalReader::new(Some(files));
-    criterion.bench_function("signals/cpuacct, memory, io, one process", |bench| {
-        bench.iter(|| black_box(with.read(&own, monotonic())));
+    eprintln!("cgroups: {:?}", instance.paths);
+    let mut cgroup = SignalReader::new(Some(instance.paths.clone()));
+    criterion.bench_function("signals/one process in its cgroups", |bench| {
+        bench.iter(|| black_box(cgroup.read(&pids, monotonic())));
     });
 }
 

@@ -22,6 +22,8 @@ use run_delay::RunDelay;
 #[derive(Debug)]
 pub struct SignalReader {
     paths: CgroupPaths,
+    /// Found out once each, as soon as the directory exists.
+    versions: Versions,
     proc_root: PathBuf,
     reader: Reader,
     /// A path that is built anew for every file without allocating.
@@ -29,6 +31,14 @@ pub struct SignalReader {
     before: Option<(Duration, Counters)>,
     run_delay: RunDelay,
     pids: Vec<u32>,
+}
+
+/// The version of the hierarchies whose files differ in name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Versions {
+    cpu: Option<Version>,
+    memory: Option<Version>,
+    io: Option<Version>,
 }
 
 /// What only grows while an instance lives.
@@ -57,6 +67,7 @@ impl SignalReader {
     fn with_proc(paths: Option<CgroupPaths>, proc_root: PathBuf) -> Self {
         Self {
             paths: paths.unwrap_or_default(),
+            versions: Versions::default(),
             proc_root,
             reader: Reader::default(),
             path: PathBuf::new(),
@@ -71,6 +82,7 @@ impl SignalReader {
     ///
     /// The first reading spans nothing: its counters are `None`, its levels (memory, limits) are true.
     pub fn read(&mut self, pids: &[u32], now: Duration) -> CgroupSignals {
+        self.find_versions();
         let (counters, cpu_limit_cores) = self.counters();
         let (memory_bytes, memory_limit_bytes) = self.memory();
         self.list_processes(pids);
@@ -97,12 +109,23 @@ impl SignalReader {
         }
     }
 
+    fn find_versions(&mut self) {
+        let find = |known: Option<Version>, directory: &Option<PathBuf>| {
+            known.or_else(|| version_of(directory.as_deref()?))
+        };
+        self.versions = Versions {
+            cpu: find(self.versions.cpu, &self.paths.cpu),
+            memory: find(self.versions.memory, &self.paths.memory),
+            io: find(self.versions.io, &self.paths.io),
+        };
+    }
+
     fn counters(&mut self) -> (Counters, Option<f64>) {
         let mut counters = Counters::default();
         let cpu_limit_cores = self.cpu(&mut counters);
         self.io(&mut counters);
         let memory = self.paths.memory.clone();
-        counters.limit_hits = memory.and_then(|directory| match version_of(&directory)? {
+        counters.limit_hits = memory.and_then(|directory| match self.versions.memory? {
             Version::V1 => self.number(&directory, "memory.failcnt"),
             Version::V2 => parse::keyed(self.text(&directory, "memory.events")?, b"max"),
         });
@@ -123,7 +146,7 @@ impl SignalReader {
             counters.cpu_ns = self.number(&directory, "cpuacct.usage");
         }
         let directory = self.paths.cpu.clone()?;
-        let version = version_of(&directory)?;
+        let version = self.versions.cpu?;
         if let Some(text) = self.text(&directory, "cpu.stat") {
             counters.periods = parse::keyed(text, b"nr_periods");
             counters.throttled_periods = parse::keyed(text, b"nr_throttled");
@@ -143,7 +166,7 @@ impl SignalReader {
 
     fn io(&mut self, counters: &mut Counters) {
         let Some(directory) = self.paths.io.clone() else { return };
-        let bytes = match version_of(&directory) {
+        let bytes = match self.versions.io {
             None => None,
             Some(Version::V2) => self.text(&directory, "io.stat").and_then(parse::io_stat),
             Some(Version::V1) => self
@@ -159,7 +182,7 @@ impl SignalReader {
     /// Memory charged and its limit, in bytes.
     fn memory(&mut self) -> (Option<u64>, Option<u64>) {
         let Some(directory) = self.paths.memory.clone() else { return (None, None) };
-        let (usage, max) = match version_of(&directory) {
+        let (usage, max) = match self.versions.memory {
             None => return (None, None),
             Some(Version::V1) => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
             Some(Version::V2) => ("memory.current", "memory.max"),
@@ -171,7 +194,8 @@ impl SignalReader {
         self.pids.clear();
         let directory = self.paths.cpu.clone().or_else(|| self.paths.unified.clone());
         if let Some(directory) = directory {
-            self.path.clone_from(&directory);
+            self.path.clear();
+            self.path.push(&directory);
             self.path.push("cgroup.procs");
             if let Some(text) = self.reader.read(&self.path) {
                 self.pids.extend(parse::pids(text));
