@@ -146,17 +146,18 @@ impl Detector {
         let whitened = self.noise.whiten(r, sampling, self.effect);
         (self.residual, self.whitened) = (Some(r), Some(whitened.z));
         self.recent.push(Some(r));
+        let tilt = tilt_of(whitened.z);
         if uses.judge {
-            self.weigh(whitened, sampling);
+            self.weigh(whitened, tilt, sampling);
         }
         if uses.calm {
-            let mean = self.recent.summary().map(|recent| recent.mean);
+            let mean = self.recent.mean();
             self.up.count_calm(mean);
             self.down.count_calm(mean.map(|m| -m));
         }
         if learn && self.up.cusum() < FREEZE_CUSUM {
             self.baseline.learn(x, self.noise.deviation(sampling));
-            self.noise.learn(r, sampling, whitened.z);
+            self.noise.learn(r, sampling, whitened.z, tilt);
         }
     }
 
@@ -190,15 +191,15 @@ impl Detector {
         }
     }
 
-    fn weigh(&mut self, whitened: Whitened, sampling: f64) {
+    fn weigh(&mut self, whitened: Whitened, tilt: [f64; 3], sampling: f64) {
         let null = Null {
             psi: self.noise.psi(),
             variance_factor: self.noise.variance_factor(),
             zone: self.zone_log(sampling) * whitened.sensitivity,
         };
-        let (tilt, cap) = (tilt_of(whitened.z), cap_of(self.threshold));
-        self.up.mixture.step(tilt, &null, cap);
-        self.down.mixture.step(tilt.map(f64::recip), &null, cap);
+        let (discount, cap) = (null.discount(), cap_of(self.threshold));
+        self.up.mixture.step(tilt, discount, cap);
+        self.down.mixture.step(tilt.map(f64::recip), discount, cap);
         self.up.alarmed |= self.threshold <= self.up.evidence();
         self.down.alarmed |= self.threshold <= self.down.evidence();
     }

@@ -77,10 +77,10 @@ pub(crate) struct Mixture {
 }
 
 impl Mixture {
-    /// Takes the whitened residual of one tick in; `tilt` holds `e^{λ z}`.
-    pub(crate) fn step(&mut self, tilt: [f64; 3], null: &Null, cap: f64) {
-        for (k, arm) in self.arms.iter_mut().enumerate() {
-            arm.step(tilt[k] * discount(k, null), cap);
+    /// Takes one tick in: `L(λ) = e^{λ z} · discount(λ)`.
+    pub(crate) fn step(&mut self, tilt: [f64; 3], discount: [f64; 3], cap: f64) {
+        for ((arm, tilt), discount) in self.arms.iter_mut().zip(tilt).zip(discount) {
+            arm.step(tilt * discount, cap);
         }
     }
 
@@ -95,9 +95,13 @@ impl Mixture {
     }
 }
 
-/// `L(λ) / e^{λ z}`.
-fn discount(k: usize, null: &Null) -> f64 {
-    (-VARIANCE_MARGIN * null.variance_factor * null.psi[k] - LAMBDAS[k] * null.zone).exp()
+impl Null {
+    /// `L(λ) / e^{λ z}` for every bet: what a tick without a shift costs it.
+    pub(crate) fn discount(&self) -> [f64; 3] {
+        std::array::from_fn(|k| {
+            (-VARIANCE_MARGIN * self.variance_factor * self.psi[k] - LAMBDAS[k] * self.zone).exp()
+        })
+    }
 }
 
 /// `e^{λ z}` for every bet.
@@ -114,8 +118,8 @@ mod tests {
     #[test]
     fn two_ticks_agree_with_a_hand_computed_case() {
         let mut mixture = Mixture::default();
-        mixture.step(tilt_of(1.0), &GAUSSIAN, 1e9);
-        mixture.step(tilt_of(2.0), &GAUSSIAN, 1e9);
+        mixture.step(tilt_of(1.0), GAUSSIAN.discount(), 1e9);
+        mixture.step(tilt_of(2.0), GAUSSIAN.discount(), 1e9);
         // L(λ) of z = 1 and z = 2: exp(λ z − 1.1·λ²/2 − 0.1·λ).
         let first = [0.158_f64.exp(), 0.3125_f64.exp(), 0.288_f64.exp()];
         let second = [0.358_f64.exp(), 0.8125_f64.exp(), 1.488_f64.exp()];

@@ -8,7 +8,7 @@ use foreshadow_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::{attribute, pressure_of};
-use crate::detector::{Detector, Use};
+use crate::detector::{Detector, SAMPLES_MIN, Use};
 use crate::errors::{EXCESS_ACT, Errors};
 use crate::evidence::FREEZE_CUSUM;
 use crate::load::{Load, Range};
@@ -82,7 +82,9 @@ impl Judge {
         self.own.observe(latencies, uses);
         self.observe_errors(window, uses, silent);
         let learn = self.may_learn() && !silent && range == Range::Known;
-        self.load.learn(range, window.reported && self.may_learn());
+        if window.reported && SAMPLES_MIN <= window.paired.n {
+            self.load.learn(range, self.may_learn());
+        }
         self.resources.observe(window, learn);
         let verdict = self.course.judge(&self.facts(objection, range));
         self.shadow_suspect = match verdict {
@@ -135,7 +137,8 @@ impl Judge {
     }
 
     fn observe_errors(&mut self, window: &Window, uses: Use, silent: bool) {
-        let (recent, now, threshold) = (self.quality.sum(), TickCounts::of(window), self.policy.threshold);
+        let (recent, now, threshold) =
+            (self.quality.together(), TickCounts::of(window), self.policy.threshold);
         if silent {
             // Live's own answers count even without a shadow to compare them with.
             if window.reported && now.pairs == 0 {
@@ -166,9 +169,8 @@ impl Judge {
     }
 
     fn facts(&self, objection: Objection, range: Range) -> Facts {
-        let recent = self.centre.recent();
         let excess = self.errors.excess().unwrap_or(0.0);
-        let slow = self.centre.up.is_alarmed() && recent.is_some_and(|r| SHIFT_LOG <= r.median);
+        let slow = self.centre.up.is_alarmed() && self.centre.recent().is_some_and(|r| SHIFT_LOG <= r.median);
         let failing = self.errors.stream().is_alarmed() && EXCESS_ACT <= excess;
         let shadow_fails = self.errors.shadow.is_alarmed() && excess <= -EXCESS_ACT;
         Facts {
@@ -184,11 +186,12 @@ impl Judge {
     }
 
     fn shadow_is_slow(&self) -> bool {
+        if !self.centre.down.is_alarmed() {
+            return false;
+        }
         let Some(recent) = self.centre.recent() else { return false };
         let own = self.own.shadow_shift_log();
-        self.centre.down.is_alarmed()
-            && recent.median <= -SHIFT_LOG
-            && own.is_none_or(|shift| -SHADOW_PART * recent.median <= shift)
+        recent.median <= -SHIFT_LOG && own.is_none_or(|shift| -SHADOW_PART * recent.median <= shift)
     }
 
     /// A day of quarantine without a degradation is a new normal that nobody asked about.

@@ -8,7 +8,7 @@
 //! requests leaves to chance. The two sides differ: **too high** makes live slow without a fault, so nothing may be
 //! said; **too low** can only flatter live, so it forbids good news but not bad news.
 //! *Recovers* when load comes back, or after 180 ticks without evidence, when it is taken as the new normal.
-//! *First start*: everything is in range while calibrating; a start-up ramp only widens the range downwards.
+//! *First start*: everything is in range while calibrating, and a time without pairs teaches nothing; a start-up ramp only widens the range downwards.
 //! Slow changes extend the range as they go, only jumps trip it. *Cannot see*: requests that became dearer.
 
 use serde::{Deserialize, Serialize};

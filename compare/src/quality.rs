@@ -97,6 +97,7 @@ pub(crate) struct Objection {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Quality {
     recent: Ring<TickCounts>,
+    together: TickCounts,
 }
 
 impl Quality {
@@ -104,8 +105,12 @@ impl Quality {
     pub(crate) fn observe(&mut self, window: &Window) -> Objection {
         let now = if window.reported { TickCounts::of(window) } else { TickCounts::default() };
         self.recent.push(now);
-        let to_any_news = self.to_any_news(window, &now);
-        Objection { to_any_news, to_good_news: self.to_good_news(&now), to_this_tick: is_lopsided(&now) }
+        self.together = self.recent.iter().fold(TickCounts::default(), TickCounts::merged);
+        Objection {
+            to_any_news: self.to_any_news(window, &now),
+            to_good_news: self.to_good_news(&now),
+            to_this_tick: is_lopsided(&now),
+        }
     }
 
     fn to_any_news(&self, window: &Window, now: &TickCounts) -> Option<Inconclusive> {
@@ -115,7 +120,7 @@ impl Quality {
         if !window.reported {
             return Some(Inconclusive::NotReported);
         }
-        let sum = self.sum();
+        let sum = &self.together;
         let lost_now = SAMPLED_MIN <= now.sampled && now.sampled < now.dropped_by_shadow().saturating_mul(2);
         if lost_now || exceeds(sum.dropped_by_shadow(), sum.sampled) {
             return Some(Inconclusive::CopiesDropped);
@@ -127,7 +132,7 @@ impl Quality {
     }
 
     fn to_good_news(&self, now: &TickCounts) -> Option<Inconclusive> {
-        let sum = self.sum();
+        let sum = &self.together;
         if exceeds(sum.dropped, sum.sampled) {
             return Some(Inconclusive::CopiesDropped);
         }
@@ -146,8 +151,8 @@ impl Quality {
     }
 
     /// The recent ticks together.
-    pub(crate) fn sum(&self) -> TickCounts {
-        self.recent.iter().fold(TickCounts::default(), TickCounts::merged)
+    pub(crate) fn together(&self) -> TickCounts {
+        self.together
     }
 }
 

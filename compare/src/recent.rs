@@ -53,6 +53,13 @@ pub(crate) struct Summary {
 impl Ring<Option<f64>> {
     /// `None` with fewer than [`RECENT_MIN`] ticks of data.
     #[expect(clippy::cast_precision_loss, reason = "at most twelve")]
+    pub(crate) fn mean(&self) -> Option<f64> {
+        let (n, sum) = self.iter().flatten().fold((0_usize, 0.0), |(n, sum), value| (n + 1, sum + value));
+        (RECENT_MIN <= n).then(|| sum / n as f64)
+    }
+
+    /// `None` with fewer than [`RECENT_MIN`] ticks of data.
+    #[expect(clippy::cast_precision_loss, reason = "at most twelve")]
     pub(crate) fn summary(&self) -> Option<Summary> {
         let mut values = [0.0; RECENT_TICKS];
         let mut n = 0;

@@ -20,7 +20,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{LAMBDAS, tilt_of};
+use crate::evidence::LAMBDAS;
 
 /// `φ` while there is too little to measure it. Higher than most services need: it errs towards saying less.
 const PROVISIONAL_PHI: f64 = 0.8;
@@ -206,11 +206,11 @@ impl Noise {
         self.spread = self.tick_variance;
     }
 
-    /// Learns from one tick without a shift.
-    pub(crate) fn learn(&mut self, r: f64, sampling: f64, z: f64) {
+    /// Learns from one tick without a shift; `tilt` holds `e^{λ z}`.
+    pub(crate) fn learn(&mut self, r: f64, sampling: f64, z: f64, tilt: [f64; 3]) {
         let reach = LEARN_CLIP_DEVIATIONS * self.deviation(sampling);
         self.learned.residual(r.clamp(-reach, reach), sampling);
-        self.learned.whitened(z);
+        self.learned.whitened(z, tilt);
         if self.learned.fit_at <= self.learned.ticks {
             self.fit();
         }
@@ -294,8 +294,8 @@ impl Learned {
         self.before[0] = r;
     }
 
-    fn whitened(&mut self, z: f64) {
-        for (sum, tilt) in self.tilts.iter_mut().zip(tilt_of(z)) {
+    fn whitened(&mut self, z: f64, tilt: [f64; 3]) {
+        for (sum, tilt) in self.tilts.iter_mut().zip(tilt) {
             *sum += tilt;
         }
         self.tilted += 1.0;
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn a_noiseless_stream_is_no_wonder() {
         let mut noise = measured(0.8, 0.0);
-        // σ_eff = δ1·g/4 with g = 0.2 / (1 − 0) … the filter keeps everything of a residual without noise.
+        // A filter without noise keeps all of a residual: g = 0.2, σ_eff = 0.15 · 0.2 / 4 = 0.0075, and z = 20.
         assert!((noise.whiten(0.15, 0.0, 0.15).z - 5.0).abs() < 1e-9);
         assert!(noise.whiten(0.001, 0.0, 0.15).z.is_finite());
     }

@@ -110,6 +110,20 @@ fn a_live_that_only_fails_is_a_degradation_although_no_latency_compares() {
 }
 
 #[test]
+fn failures_without_a_shadow_are_seen_but_not_judged() {
+    let mut sim = healthy_for(200, 1);
+    for _ in 0..30 {
+        let mut window = lost(sim.window(&CALM), DropReason::ShadowError);
+        window.shadow = None;
+        window.live_side.errors = window.live_side.requests / 5;
+        let said = sim.judge.update(&window);
+        assert_eq!(said.verdict, Verdict::Inconclusive(Inconclusive::NoShadow));
+    }
+    let last = sim.step(&CALM);
+    assert!(1e4 <= last.evidence, "{}", last.evidence);
+}
+
+#[test]
 fn errors_on_both_sides_alike_say_nothing() {
     let mut sim = healthy_for(200, 1);
     let flaky = Trouble { live_errors: 0.03, shadow_errors: 0.03, ..CALM };
@@ -243,6 +257,17 @@ fn a_jump_of_load_is_inconclusive_and_keeps_the_evidence() {
     sim.run(6, &slower(2.0));
     let last = sim.run(60, &slower(2.0));
     assert_eq!(last.verdict, Verdict::Inconclusive(Inconclusive::LoadOutOfRange));
+}
+
+#[test]
+fn traffic_that_starts_long_after_the_judge_is_no_jump() {
+    let mut sim = Sim::new(Nature::PROTOCOL, 1);
+    let mut idle = Sim::new(Nature { pairs: 0, requests_per_second: 0.0, ..Nature::PROTOCOL }, 1);
+    for _ in 0..200 {
+        let verdict = sim.judge.update(&idle.window(&CALM)).verdict;
+        assert!(matches!(verdict, Verdict::Calibrating | Verdict::Inconclusive(Inconclusive::TooFewSamples)));
+    }
+    assert_eq!(sim.run(40, &CALM).verdict, Verdict::Healthy);
 }
 
 #[test]
