@@ -82,10 +82,12 @@ pub(crate) fn skipped(kinds: &[BurstKind], reason: &str) -> Vec<Burst> {
 fn settle(cgroup: Option<&CgroupPaths>) -> Result<(), String> {
     // If the instance's memory runs out, the kernel shall take this process and not live. Missing in odd containers.
     fs::write("/proc/self/oom_score_adj", "1000").unwrap_or_default();
+    // First in, then back: behind everybody in the parent's cgroup it might never get as far as the instance's.
+    cgroup.into_iter().flat_map(CgroupPaths::directories).try_for_each(|directory| join(directory))?;
     become_idle().map_err(|error| format!("idle priority is refused: {error}"))?;
     // The kernel may let a sleeper wake late by this; the default of 50 µs is a hundredth of a burst.
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap_or_default();
-    cgroup.into_iter().flat_map(CgroupPaths::directories).try_for_each(|directory| join(directory))
+    Ok(())
 }
 
 fn join(directory: &Path) -> Result<(), String> {

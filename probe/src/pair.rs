@@ -74,8 +74,10 @@ impl Prober {
     /// Does the bursts `kinds` inside live and, in the same slot, inside its shadow; returns both sides' outcomes, one
     /// burst for each kind, in the order of `kinds`. Without a shadow the second list is empty.
     ///
-    /// Blocks for [`LEAD`] plus the bursts, at most for `LEAD + give_up + 3 × GRACE`. The memory test is given the same
+    /// Blocks for [`LEAD`] plus the bursts, at most for `LEAD + give_up + 5 × GRACE`. The memory test is given the same
     /// room on both sides, the smaller one, so that both do the same.
+    ///
+    /// An instance whose last helper was killed and cannot even die (its cgroup is frozen) is `Starved` at once.
     #[must_use]
     pub fn run_pair(
         &self,

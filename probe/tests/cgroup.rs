@@ -30,7 +30,8 @@ fn main() -> ExitCode {
         Err(why) => eprintln!("skipped: needs root and cgroup cpu controller ({why})"),
         Ok(cgroup) => {
             a_quota_makes_the_wall_time_longer_and_not_the_work(&cgroup);
-            a_frozen_or_hogged_instance_is_starved(&cgroup);
+            a_hogged_instance_is_starved(&cgroup);
+            a_frozen_instance_gets_no_second_helper();
             a_helper_leaves_nothing_behind(&cgroup);
             signals_see_the_throttling(&cgroup);
         }
@@ -68,7 +69,7 @@ fn a_quota_makes_the_wall_time_longer_and_not_the_work(cgroup: &Cgroup) {
     assert!(throttled.1 <= 1.5 * free.1, "the work is the same: {free:?} to {throttled:?}");
 }
 
-fn a_frozen_or_hogged_instance_is_starved(cgroup: &Cgroup) {
+fn a_hogged_instance_is_starved(cgroup: &Cgroup) {
     cgroup.quota(Some((1_000, 1_000_000)));
     let hog = Hog::in_cgroup(cgroup);
     std::thread::sleep(Duration::from_millis(50));
@@ -81,6 +82,33 @@ fn a_frozen_or_hogged_instance_is_starved(cgroup: &Cgroup) {
     drop(hog);
     assert!(matches!(live[0].outcome, BurstOutcome::Starved { .. }), "{live:?}");
     assert!(took < Duration::from_secs(2), "a starved helper must not hold the caller up: {took:?}");
+}
+
+/// A process in a frozen cgroup of version 1 does not even die. In version 2 it does, and there is nothing to see.
+fn a_frozen_instance_gets_no_second_helper() {
+    let freezer = Path::new("/sys/fs/cgroup/freezer").join(format!("foreshadow-test-{}", std::process::id()));
+    if let Err(error) = fs::create_dir(&freezer) {
+        return eprintln!("skipped: needs the freezer controller of cgroup version 1 ({error})");
+    }
+    let freezer = Cgroup { cpu: freezer, is_v2: false };
+    let state = |state: &str| fs::write(freezer.cpu.join("freezer.state"), state).unwrap();
+    let prober = prober();
+    let run = || {
+        let before = monotonic();
+        let give_up = Duration::from_millis(100);
+        let (live, _) = prober.run_pair(&freezer.target(), None, &[BurstKind::Processor], give_up);
+        (live[0].clone(), monotonic() - before)
+    };
+    state("FROZEN");
+    let (first, _) = run();
+    let (second, took) = run();
+    eprintln!("frozen: {first:?}, then {second:?} after {took:?}");
+    assert!(matches!(second.outcome, BurstOutcome::Starved { .. }), "{second:?}");
+    assert!(first.wall_seconds() < second.wall_seconds(), "it is the same helper that waits");
+    assert!(took < Duration::from_millis(90), "no second helper is started: {took:?}");
+    state("THAWED");
+    std::thread::sleep(Duration::from_millis(200));
+    ran(&run().0);
 }
 
 fn a_helper_leaves_nothing_behind(cgroup: &Cgroup) {
@@ -145,7 +173,7 @@ impl Drop for Hog {
     }
 }
 
-/// A cgroup of our own, removed at the end.
+/// A directory of our own in one hierarchy, removed at the end.
 struct Cgroup {
     cpu: PathBuf,
     is_v2: bool,
