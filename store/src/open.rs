@@ -19,6 +19,9 @@ const APPLICATION_ID: i64 = 0x6673_6477;
 /// How long to wait for another connection: a reader that is just recovering the write-ahead log.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Sealing a slice makes the write-ahead log as large as the slice; afterwards it shrinks to this.
+const WAL_BYTES_KEPT: i64 = 16 << 20;
+
 /// Every statement of format 1. Readable with `sqlite3`; the blobs are pco files.
 const SCHEMA: &str = "
 CREATE TABLE journal (
@@ -133,7 +136,8 @@ pub(crate) fn for_writing(path: &Path) -> Result<Connection, OpenStoreError> {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             create(connection)?;
         }
-        connection.pragma_update(None, "synchronous", "FULL")
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)
     })
 }
 
@@ -194,6 +198,19 @@ mod tests {
 
     fn message(path: &Path) -> String {
         for_writing(path).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_synced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        for _ in ["created", "opened again"] {
+            let connection = for_writing(&path).unwrap();
+            assert_eq!(number(&connection, "synchronous").unwrap(), 2, "FULL");
+            assert_eq!(number(&connection, "auto_vacuum").unwrap(), 2, "INCREMENTAL");
+            let mode: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+        }
     }
 
     #[test]
