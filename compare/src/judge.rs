@@ -85,7 +85,7 @@ impl Judge {
         if window.reported && SAMPLES_MIN <= window.paired.n {
             self.load.learn(range, self.may_learn());
         }
-        self.resources.observe(window, learn);
+        self.resources.observe(window, learn && self.own.cusum() < FREEZE_CUSUM);
         let verdict = self.course.judge(&self.facts(objection, range));
         self.shadow_suspect = match verdict {
             Verdict::Inconclusive(_) => self.shadow_suspect,
@@ -196,7 +196,8 @@ impl Judge {
 
     /// A day of quarantine without a degradation is a new normal that nobody asked about.
     fn end_quarantine(&mut self, verdict: Verdict) {
-        if self.cusum() < FREEZE_CUSUM || verdict == Verdict::Degraded {
+        let quiet = self.cusum().max(self.own.cusum()) < FREEZE_CUSUM;
+        if quiet || verdict == Verdict::Degraded {
             self.quarantined_ticks = 0.0;
             return;
         }

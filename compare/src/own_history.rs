@@ -39,6 +39,11 @@ impl OwnHistory {
         is_worse(&self.live) && is_worse(&self.shadow)
     }
 
+    /// The larger `C` of the two.
+    pub(crate) fn cusum(&self) -> f64 {
+        self.live.up.cusum().max(self.shadow.up.cusum())
+    }
+
     /// Recent shift of live against its own past, in log units.
     pub(crate) fn live_shift_log(&self) -> Option<f64> {
         self.live.recent().map(|recent| recent.median)

@@ -13,3 +13,4 @@ mod properties;
 mod sim;
 mod states;
 mod statistics;
+mod vm_noise;

@@ -340,3 +340,13 @@ fn the_state_survives_being_saved() {
         assert_eq!(sim.judge.update(&window), restored.update(&window));
     }
 }
+
+#[test]
+fn a_day_of_quarantine_without_a_degradation_becomes_the_new_normal() {
+    let mut sim = Sim::new(Nature { tick_seconds: 60.0, ..Nature::PROTOCOL }, 1);
+    sim.run(1000, &CALM);
+    let slow = Trouble { live: 0.5, shadow: 0.5, ..CALM };
+    assert_eq!(sim.run(100, &slow).verdict, Verdict::BothDegraded);
+    let last = sim.run(1440, &slow);
+    assert_eq!((last.verdict, last.provisional), (Verdict::Healthy, true));
+}
