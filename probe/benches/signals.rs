@@ -56,6 +56,16 @@ impl Drop for Instance {
     }
 }
 
+/// Threads that sleep until the sender is dropped.
+fn fifty_threads() -> Vec<std::sync::mpsc::Sender<()>> {
+    let start = |_| {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        std::thread::spawn(move || receiver.recv().is_ok());
+        sender
+    };
+    (0..50).map(start).collect()
+}
+
 fn readings(criterion: &mut Criterion) {
     let instance = Instance::start();
     let pids = [instance.child.id()];
@@ -63,6 +73,13 @@ fn readings(criterion: &mut Criterion) {
     criterion.bench_function("signals/one process, no cgroup", |bench| {
         bench.iter(|| black_box(process.read(&pids, monotonic())));
     });
+    let threads = fifty_threads();
+    let own = [std::process::id()];
+    let mut process = SignalReader::new(None);
+    criterion.bench_function("signals/fifty threads, no cgroup", |bench| {
+        bench.iter(|| black_box(process.read(&own, monotonic())));
+    });
+    drop(threads);
     eprintln!("cgroups: {:?}", instance.paths);
     let mut cgroup = SignalReader::new(Some(instance.paths.clone()));
     criterion.bench_function("signals/one process in its cgroups", |bench| {
