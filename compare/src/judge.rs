@@ -217,6 +217,7 @@ impl Judge {
             verdict,
             provisional: self.centre.is_provisional(),
             delta: if silent { None } else { self.delta() },
+            own_delta: if silent { None } else { self.own.live_shift_log().map(Ratio::from_log) },
             error_excess: if silent { None } else { self.errors.excess().and_then(Ratio::new) },
             evidence,
             threshold: self.policy.threshold,

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use foreshadow_model::{
-    Action, ActionId, ActionKind, Assessment, Decision, Generation, HoldReason, Inconclusive, InstanceId, Inventory,
-    Ledger, Plan, Policy, Step, Tick, Verdict, Weight,
+    Action, ActionId, ActionKind, Assessment, Decision, Generation, HoldReason, Inconclusive, InstanceId,
+    Inventory, Ledger, Plan, Policy, Step, Tick, Verdict, Weight,
 };
 
 use crate::remedy::{is_errors_only, kinds, remedy, scale_out};
@@ -71,7 +71,9 @@ impl Inputs<'_> {
             self.inventory.pairs.iter().map(|pair| self.usage.get(&pair.live.id).map(Usage::share)).sum();
         let with_one_fewer = used.map(|sum| sum / f64::from(lives.saturating_sub(1).max(1)));
         let well = self.assessments.iter().all(|assessment| assessment.verdict == Verdict::Healthy);
-        1 < lives && well && with_one_fewer.is_some_and(|share| share < self.policy.action.horizontal.calm.get())
+        1 < lives
+            && well
+            && with_one_fewer.is_some_and(|share| share < self.policy.action.horizontal.calm.get())
     }
 
     /// Mean processor use of all lives relative to what they may use; `None` when it cannot be measured.
@@ -94,7 +96,8 @@ struct Wish {
 /// Makes the plan of one tick.
 #[must_use]
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
-    let mut wishes: Vec<Wish> = inputs.assessments.iter().filter_map(|assessment| wish(assessment, inputs)).collect();
+    let mut wishes: Vec<Wish> =
+        inputs.assessments.iter().filter_map(|assessment| wish(assessment, inputs)).collect();
     wishes.extend(scale_in(inputs));
     let mut decisions = Vec::new();
     let mut next = inputs.next_id;
@@ -117,7 +120,9 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     let pair = inputs.inventory.pair(&assessment.live)?;
     let (action, because) = match assessment.verdict {
         Verdict::Degraded => (degraded(assessment, inputs), reason(assessment)),
-        Verdict::BothDegraded => (both_degraded(inputs), "live and shadow are worse than their own past together".into()),
+        Verdict::BothDegraded => {
+            (both_degraded(inputs), "live and shadow are worse than their own past together".into())
+        }
         Verdict::ShadowSuspect => {
             let action = Action::RecreateShadow { instance: pair.live.id.clone() };
             (Ok(action), "the shadow is worse than its live".into())
@@ -125,11 +130,16 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         Verdict::Healthy | Verdict::Inconclusive(_) => give_back(assessment, inputs)?,
         Verdict::Calibrating | Verdict::Warn => return None,
     };
+    // Judged later by the same measure: a slowness of both sides by live's own past, else by the pair.
+    let shift_log = match assessment.verdict {
+        Verdict::BothDegraded => assessment.own_delta.map(|delta| delta.get().ln_1p()),
+        _ => assessment.shift_log(),
+    };
     Some(Wish {
         instance: Some(assessment.live.clone()),
         action,
         because,
-        shift_log: assessment.shift_log().unwrap_or(0.0).max(0.0),
+        shift_log: shift_log.unwrap_or(0.0).max(0.0),
         error_excess: assessment.error_excess.map_or(0.0, |excess| excess.get().max(0.0)),
     })
 }
@@ -165,7 +175,8 @@ fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Act
         Verdict::Healthy if Weight::NONE < from && from < Weight::FULL => {
             (Weight::new(from.get().saturating_mul(2)), "it is healthy again")
         }
-        Verdict::Inconclusive(Inconclusive::TooFewSamples | Inconclusive::LoadOutOfRange) | Verdict::Healthy
+        Verdict::Inconclusive(Inconclusive::TooFewSamples | Inconclusive::LoadOutOfRange)
+        | Verdict::Healthy
             if from == Weight::NONE =>
         {
             (TRICKLE, "it was ejected a while ago; a trickle shows whether it is over")

@@ -27,7 +27,13 @@ const DECAY: f64 = 0.8;
 ///
 /// `requests` is the number of mirrorable requests of live in the last tick; `budget` the copies one tick may cost.
 #[must_use]
-pub fn sample_rate(now: SampleRate, need: &SamplingNeed, requests: f64, budget: f64, policy: &MirrorPolicy) -> SampleRate {
+pub fn sample_rate(
+    now: SampleRate,
+    need: &SamplingNeed,
+    requests: f64,
+    budget: f64,
+    policy: &MirrorPolicy,
+) -> SampleRate {
     if requests < 1.0 {
         return now;
     }
@@ -42,7 +48,8 @@ fn pairs_wanted(need: &SamplingNeed) -> f64 {
     if !is_known {
         return PAIRS_AT_START;
     }
-    let cap = if 0.0 < need.tick_variance { KNEE * need.pair_variance / need.tick_variance } else { f64::INFINITY };
+    let cap =
+        if 0.0 < need.tick_variance { KNEE * need.pair_variance / need.tick_variance } else { f64::INFINITY };
     let ticks = if need.suspicious { TICKS_SUSPICIOUS } else { TICKS_CALM };
     let remaining = if 0.0 < need.remaining_log { need.remaining_log } else { need.threshold_log };
     let room = need.effect_sq * ticks / (2.0 * remaining) - need.tick_variance;

@@ -38,7 +38,12 @@ pub(crate) fn is_errors_only(assessment: &Assessment) -> bool {
 }
 
 /// The action of this kind for a degraded live.
-pub(crate) fn remedy(kind: ActionKind, assessment: &Assessment, live: &Instance, inputs: &Inputs<'_>) -> Remedy {
+pub(crate) fn remedy(
+    kind: ActionKind,
+    assessment: &Assessment,
+    live: &Instance,
+    inputs: &Inputs<'_>,
+) -> Remedy {
     match kind {
         ActionKind::Vertical => vertical(live, inputs),
         ActionKind::Shift => shift(assessment, inputs),
@@ -74,10 +79,18 @@ fn shift(assessment: &Assessment, inputs: &Inputs<'_>) -> Remedy {
         let delta = assessment.delta.map_or(0.0, |estimate| estimate.delta.get().max(0.0));
         Weight::new(divided(from, 1.0 + delta).max(WEIGHT_MIN))
     };
-    if to < from { Ok(Action::Shift { instance: assessment.live.clone(), from, to }) } else { Err(HoldReason::AtLimit) }
+    if to < from {
+        Ok(Action::Shift { instance: assessment.live.clone(), from, to })
+    } else {
+        Err(HoldReason::AtLimit)
+    }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the weight, which is a u16")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most the weight, which is a u16"
+)]
 fn divided(weight: Weight, by: f64) -> u16 {
     (f64::from(weight.get()) / by).round() as u16
 }
@@ -85,7 +98,8 @@ fn divided(weight: Weight, by: f64) -> u16 {
 /// Whether somebody without evidence against it can take the traffic.
 fn has_well_peer(assessment: &Assessment, inputs: &Inputs<'_>) -> bool {
     inputs.assessments.iter().any(|peer| {
-        let is_well = matches!(peer.verdict, Verdict::Healthy | Verdict::Calibrating | Verdict::ShadowSuspect);
+        let is_well =
+            matches!(peer.verdict, Verdict::Healthy | Verdict::Calibrating | Verdict::ShadowSuspect);
         let serves = inputs.inventory.pair(&peer.live).is_some_and(|pair| pair.live.is_ready());
         peer.live != assessment.live && is_well && serves && Weight::NONE < inputs.weight(&peer.live)
     })

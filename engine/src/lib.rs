@@ -1,1 +1,42 @@
 //! Wires the loop and starts every long-lived task.
+//!
+//! [`cycle`] shows the whole product in one screen. Everything it calls is either pure (`observe`, `compare`, `decide`)
+//! or a handle to a task that this crate started ([`run`]).
+
+mod clock;
+mod cycle;
+mod doctor;
+mod history;
+mod judges;
+mod lock;
+mod mirror_process;
+mod plane;
+mod run;
+mod senses;
+mod status;
+
+pub use cycle::CycleError;
+pub use doctor::{Check, examine};
+pub use run::{Ended, RunError, RunOptions, run};
+
+pub use foreshadow_config as config;
+pub use foreshadow_mirror as mirror;
+pub use foreshadow_model as model;
+pub use foreshadow_platform::local::{LAUNCH_FAILED, launch};
+pub use foreshadow_probe::helper_answer;
+pub use foreshadow_serve::{Client, ClientError, Command};
+pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
+
+use std::path::{Path, PathBuf};
+
+/// Where the controller of a state folder listens.
+#[must_use]
+pub fn control_socket(state: &Path) -> PathBuf {
+    state.join("control.sock")
+}
+
+/// Where history and journal of a state folder are.
+#[must_use]
+pub fn database(state: &Path) -> PathBuf {
+    state.join("foreshadow.db")
+}

@@ -228,6 +228,8 @@ pub struct Assessment {
     pub provisional: bool,
     /// Shift of live over the last 12 ticks with its interval; `None` while it cannot be said.
     pub delta: Option<Estimate>,
+    /// Shift of live against its *own* past over the last 12 ticks: what is left of a slowness that hits both sides.
+    pub own_delta: Option<Ratio>,
     /// Shift of live's error rate, in points: `0.2` is 20 % more requests failing than the shadow's or live's past.
     pub error_excess: Option<Ratio>,
     /// Evidence of the instance: mean of the streams' `R`.

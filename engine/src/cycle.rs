@@ -1,0 +1,122 @@
+//! The whole product in one screen.
+
+use std::collections::BTreeMap;
+
+use foreshadow_act::{Actuator, Platform, PlatformError};
+use foreshadow_decide::{Inputs, Usage};
+use foreshadow_model::{
+    Assessment, CycleReport, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Window,
+};
+use foreshadow_observe::Observer;
+use foreshadow_platform::local::Local;
+
+use crate::clock;
+use crate::history::History;
+use crate::judges::{self, Judges};
+use crate::plane::Plane;
+use crate::senses::Senses;
+
+/// Why a tick could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum CycleError {
+    /// The platform could not say what is there.
+    #[error("failed to take the inventory")]
+    Inventory(#[source] PlatformError),
+}
+
+/// Everything the loop holds from one tick to the next.
+pub(crate) struct Cycle {
+    pub(crate) policy: Policy,
+    pub(crate) platform: Local,
+    pub(crate) plane: Plane,
+    pub(crate) actuator: Actuator<Local, Plane, History>,
+    pub(crate) observer: Observer,
+    pub(crate) senses: Senses,
+    pub(crate) judges: Judges,
+    pub(crate) tick: Tick,
+    pub(crate) generation: Generation,
+    pub(crate) calm_ticks: u64,
+}
+
+/// A report with what it was made from.
+pub(crate) struct Closed {
+    pub(crate) report: CycleReport,
+    pub(crate) inventory: Inventory,
+    pub(crate) windows: Vec<Window>,
+}
+
+impl Cycle {
+    /// One tick: observe, compare, decide, act.
+    pub(crate) async fn run(&mut self, span_seconds: f64) -> Result<Closed, CycleError> {
+        self.tick = Tick(self.tick.0 + 1);
+        let inventory = self.platform.inventory().await.map_err(CycleError::Inventory)?;
+        for (id, signals) in self.senses.signals(&inventory) {
+            self.observer.signals(id, signals);
+        }
+        let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);
+        let assessments = self.judges.update(&inventory, &windows, &self.actuator.judged_instances());
+        let seen = judges::seen(&assessments);
+        self.actuator.judge(self.tick, &self.policy, &seen);
+        let plan = self.plan(&inventory, &windows, &assessments);
+        for (id, reason) in self.actuator.submit(&plan, &self.policy, &seen) {
+            tracing::warn!(action = %id, %reason, "Action refused by a guard");
+        }
+        self.plane.update(&inventory, self.rates(&windows, &assessments));
+        self.senses.probe(self.tick, &inventory);
+        let outcomes = self.actuator.finished();
+        let report = CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, plan, outcomes };
+        Ok(Closed { report, inventory, windows })
+    }
+
+    fn plan(
+        &mut self,
+        inventory: &Inventory,
+        windows: &[Window],
+        assessments: &[Assessment],
+    ) -> foreshadow_model::Plan {
+        self.generation = self.generation.next();
+        let (weights, usage, ledger) =
+            (self.plane.weights(), usage(inventory, windows), self.actuator.ledger());
+        let inputs = Inputs {
+            tick: self.tick,
+            generation: self.generation,
+            next_id: self.actuator.next_id(),
+            inventory,
+            assessments,
+            weights: &weights,
+            usage: &usage,
+            calm_ticks: self.calm_ticks,
+            ledger: &ledger,
+            policy: &self.policy,
+        };
+        let calm_ticks = if inputs.is_calm() { self.calm_ticks + 1 } else { 0 };
+        let plan = foreshadow_decide::plan(&inputs);
+        self.calm_ticks = calm_ticks;
+        plan
+    }
+
+    fn rates(&self, windows: &[Window], assessments: &[Assessment]) -> BTreeMap<InstanceId, SampleRate> {
+        let rate = |(window, assessment): (&Window, &Assessment)| {
+            let budget = f64::from(self.policy.mirror.copies_per_second) * window.span_seconds;
+            #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
+            let requests = window.live_side.requests as f64;
+            let now = self.plane.rate(&window.live);
+            let policy = &self.policy.mirror;
+            let rate = foreshadow_decide::sample_rate(now, &assessment.sampling, requests, budget, policy);
+            (window.live.clone(), rate)
+        };
+        windows.iter().zip(assessments).map(rate).collect()
+    }
+}
+
+/// Processor use of every live, relative to its limit or else to its node.
+fn usage(inventory: &Inventory, windows: &[Window]) -> BTreeMap<InstanceId, Usage> {
+    let of = |window: &Window| {
+        let live = &inventory.pair(&window.live)?.live;
+        let node = inventory.nodes.iter().find(|node| node.name == live.node)?;
+        let cores = window.live_signals.as_ref()?.cpu_cores()?;
+        let cores_max = live.resources.cpu.unwrap_or(node.cpu).cores();
+        Some((live.id.clone(), Usage { cores, cores_max }))
+    };
+    windows.iter().filter_map(of).collect()
+}

@@ -1,0 +1,178 @@
+//! The store's own thread: SQLite blocks, the loop does not.
+
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+
+use foreshadow_act::{Journal, JournalError};
+use foreshadow_model::{Assessment, InstanceId, JournalEvent, Role, SideWindow, Tick, Window};
+use foreshadow_store::{OpenStoreError, Sample, SeriesKey, Store};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock;
+
+/// Entries and ticks waiting to be written.
+const QUEUE: usize = 256;
+
+/// Ticks of history between two looks for slices to seal.
+const SEAL_EVERY: u32 = 64;
+
+enum Order {
+    Append {
+        tick: Tick,
+        unix_ms: i64,
+        event: Box<JournalEvent>,
+        done: oneshot::Sender<Result<(), JournalError>>,
+    },
+    Record {
+        unix_ms: i64,
+        samples: Vec<Sample>,
+    },
+}
+
+/// The way to the store's thread. The thread ends, everything written, when the last clone is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    orders: mpsc::Sender<Order>,
+}
+
+/// The store as it was found.
+pub(crate) struct Opened {
+    pub(crate) history: History,
+    pub(crate) thread: JoinHandle<()>,
+    pub(crate) last_tick: Tick,
+    pub(crate) next_action: foreshadow_model::ActionId,
+}
+
+/// Opens the store and starts its thread.
+pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
+    let store = Store::open(path).map_err(OpenHistoryError::Open)?;
+    let last_tick = store.last_tick().map_err(OpenHistoryError::Read)?.unwrap_or_default();
+    let next_action = store.next_action_id().map_err(OpenHistoryError::Read)?;
+    let (orders, incoming) = mpsc::channel(QUEUE);
+    let thread = thread::Builder::new()
+        .name("store".into())
+        .spawn(move || work(store, incoming))
+        .map_err(OpenHistoryError::Thread)?;
+    Ok(Opened { history: History { orders }, thread, last_tick, next_action })
+}
+
+/// Why history and journal cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenHistoryError {
+    /// The file cannot be opened.
+    #[error("failed to open history and journal")]
+    Open(#[source] OpenStoreError),
+    /// It cannot be read.
+    #[error("failed to read the journal")]
+    Read(#[source] foreshadow_store::ReadStoreError),
+    /// No thread.
+    #[error("failed to start the store's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>) {
+    let mut records = 0_u32;
+    while let Some(order) = incoming.blocking_recv() {
+        match order {
+            Order::Append { tick, unix_ms, event, done } => {
+                let result =
+                    store.append(tick, unix_ms, &event).map(drop).map_err(|error| JournalError(error.into()));
+                if let Err(error) = &result {
+                    tracing::error!(
+                        error = foreshadow_model::with_causes(error),
+                        "Journal entry not written"
+                    );
+                }
+                // Whoever asked may be gone; the entry is written all the same.
+                done.send(result).ok();
+            }
+            Order::Record { unix_ms, samples } => {
+                if let Err(error) = store.record(unix_ms, &samples) {
+                    tracing::error!(error = foreshadow_model::with_causes(&error), "History not written");
+                }
+                records = records.wrapping_add(1);
+                if records.is_multiple_of(SEAL_EVERY)
+                    && let Err(error) = store.seal(unix_ms)
+                {
+                    tracing::error!(error = foreshadow_model::with_causes(&error), "History not sealed");
+                }
+            }
+        }
+    }
+}
+
+impl History {
+    /// Records the windows of a tick. A full queue loses the tick, loudly, and never holds the loop up.
+    pub(crate) fn record(&self, unix_ms: i64, windows: &[Window], assessments: &[Assessment]) {
+        let samples: Vec<Sample> = windows.iter().flat_map(|window| samples(window, assessments)).collect();
+        if !samples.is_empty() && self.orders.try_send(Order::Record { unix_ms, samples }).is_err() {
+            tracing::warn!("History does not keep up, one tick is lost");
+        }
+    }
+}
+
+impl Journal for History {
+    async fn append(&self, tick: Tick, event: JournalEvent) -> Result<(), JournalError> {
+        let (done, result) = oneshot::channel();
+        let order = Order::Append { tick, unix_ms: clock::unix_ms(), event: Box::new(event), done };
+        self.orders.send(order).await.map_err(|error| JournalError(error.to_string().into()))?;
+        result.await.map_err(|error| JournalError(error.into()))?
+    }
+}
+
+fn samples(window: &Window, assessments: &[Assessment]) -> Vec<Sample> {
+    let mut all = Vec::new();
+    if window.reported {
+        side(&mut all, &window.live, Role::Live, &window.live_side, window.span_seconds);
+        if let Some(shadow) = &window.shadow {
+            side(&mut all, shadow, Role::Shadow, &window.shadow_side, window.span_seconds);
+        }
+    }
+    let mut live =
+        |metric, unit, value: Option<f64>| push(&mut all, &window.live, Role::Live, (metric, unit), value);
+    live("sample_rate", "1", Some(window.sample_rate.get()));
+    live("pairs", "1", Some(f64::from(window.paired.n)));
+    if let Some(signals) = &window.live_signals {
+        live("cpu", "cores", signals.cpu_cores());
+        live("throttled", "1", signals.throttled_share());
+        live("cpu_pressure", "1", signals.cpu_pressure_share());
+        #[expect(clippy::cast_precision_loss, reason = "bytes of one process")]
+        live("memory", "bytes", signals.memory_bytes.map(|bytes| bytes as f64));
+    }
+    for burst in &window.live_bursts {
+        live(burst.kind.label(), "s", burst.wall_seconds());
+    }
+    if let Some(assessment) = assessments.iter().find(|assessment| assessment.live == window.live) {
+        live("delta", "1", assessment.delta.map(|estimate| estimate.delta.get()));
+        live("evidence", "1", Some(assessment.evidence));
+    }
+    for burst in &window.shadow_bursts {
+        if let Some(shadow) = &window.shadow {
+            push(&mut all, shadow, Role::Shadow, (burst.kind.label(), "s"), burst.wall_seconds());
+        }
+    }
+    all
+}
+
+fn side(all: &mut Vec<Sample>, id: &InstanceId, role: Role, side: &SideWindow, span_seconds: f64) {
+    #[expect(clippy::cast_precision_loss, reason = "counts of one tick")]
+    let per_second = |count: u64| (0.0 < span_seconds).then(|| count as f64 / span_seconds);
+    push(all, id, role, ("requests", "1/s"), per_second(side.requests));
+    push(all, id, role, ("errors", "1/s"), per_second(side.errors));
+    for (metric, q) in [("latency_p50", 0.5), ("latency_p95", 0.95), ("latency_p99", 0.99)] {
+        push(all, id, role, (metric, "ms"), side.latency.quantile(q).map(|us| us / 1000.0));
+    }
+}
+
+fn push(
+    all: &mut Vec<Sample>,
+    id: &InstanceId,
+    role: Role,
+    (metric, unit): (&'static str, &'static str),
+    value: Option<f64>,
+) {
+    if let Some(value) = value {
+        let series = SeriesKey { instance: id.clone(), role, metric: metric.into(), unit: unit.into() };
+        all.push(Sample { series, value });
+    }
+}

@@ -1,0 +1,409 @@
+//! `foreshadow run`: starts everything, turns the loop, ends everything in order.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreshadow_act::{Actuator, Journal, PlatformError};
+use foreshadow_config::Config;
+use foreshadow_model::wire::Summary;
+use foreshadow_model::{
+    Assessment, CycleReport, Decision, Generation, InstanceId, JournalEvent, OnExit, StatusReport, Verdict,
+};
+use foreshadow_observe::Observer;
+use foreshadow_platform::local::{Abilities, InstanceEvent, Local, LogLimits, Settings, default_nodes};
+use foreshadow_serve::{Command, Request};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cycle::{Closed, Cycle};
+use crate::history::{self, History, OpenHistoryError};
+use crate::judges::Judges;
+use crate::lock::{Lock, LockError};
+use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings, MirrorStartError};
+use crate::plane::Plane;
+use crate::senses::{Bursts, Senses};
+use crate::status::{Board, Facts};
+use crate::{control_socket, database};
+
+/// How long instances may take to finish at the end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How a controller is run.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// foreshadow's own binary: it is launcher, mirror and probe helper as well.
+    pub program: PathBuf,
+    /// Called after every tick.
+    pub on_status: Option<mpsc::Sender<Arc<StatusReport>>>,
+    /// Ends the run from within the process, like a first Ctrl-C.
+    pub stop: CancellationToken,
+}
+
+/// Why a run ended in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// `foreshadow stop`, or the caller asked.
+    Stopped,
+    /// A signal.
+    Interrupted,
+}
+
+/// Why a run could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state folder cannot be made.
+    #[error("failed to make the state folder `{}`", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another controller is there.
+    #[error("failed to take the state folder")]
+    Lock(#[from] LockError),
+    /// No history and journal.
+    #[error("failed to open the store")]
+    History(#[from] OpenHistoryError),
+    /// No mirror.
+    #[error("failed to start the mirror on the address for users")]
+    Mirror(#[from] MirrorStartError),
+    /// A live could not be started.
+    #[error("failed to start the service")]
+    Platform(#[from] PlatformError),
+    /// No socket, no signal handler, no thread.
+    #[error("failed to start")]
+    Start(#[source] io::Error),
+}
+
+/// Everything that was started.
+struct Running {
+    cycle: Cycle,
+    board: Board,
+    history: History,
+    inbox: Inbox,
+    last: Remembered,
+    on_status: Option<mpsc::Sender<Arc<StatusReport>>>,
+    cancel: CancellationToken,
+}
+
+/// What reaches the loop.
+struct Inbox {
+    mirror: mpsc::Receiver<MirrorEvent>,
+    bursts: mpsc::Receiver<Bursts>,
+    instances: mpsc::Receiver<InstanceEvent>,
+    commands: mpsc::Receiver<Request>,
+    interrupt: Signal,
+    terminate: Signal,
+    stop: CancellationToken,
+}
+
+/// What was journaled last, so that the journal holds changes and not ticks.
+#[derive(Default)]
+struct Remembered {
+    verdicts: BTreeMap<InstanceId, Verdict>,
+    decisions: Vec<String>,
+}
+
+/// Runs a service until it is stopped.
+///
+/// # Errors
+/// [`RunError`] when something that is needed cannot be started; whatever was started by then is ended again.
+pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError> {
+    let state = config.state.clone();
+    std::fs::create_dir_all(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
+    let _lock = Lock::take(&state)?;
+    let opened = history::open(&database(&state))?;
+    let mirror = MirrorSettings {
+        program: options.program.clone(),
+        listen: config.listen,
+        socket: state.join("mirror.sock"),
+        log: state.join("logs").join("mirror.log"),
+        workers: workers(),
+    };
+    let connection = mirror_process::connect(&mirror).await?;
+    let (instance_events, instances) = mpsc::channel(1024);
+    let abilities = Abilities::detect();
+    let local = Local::open(settings(&config, &options), abilities, instance_events).await?;
+    let plane = Plane::new(&config.policy.mirror, config.policy.tick);
+    let cancel = CancellationToken::new();
+    let (drain, drain_seen) = watch::channel(false);
+    let (mirror_events, mirror_inbox) = mpsc::channel(64);
+    let tasks = TaskTracker::new();
+    let listen = connection.listen;
+    let keeper = Keeper {
+        settings: mirror,
+        plane: plane.clone(),
+        events: mirror_events,
+        cancel: cancel.clone(),
+        drain: drain_seen,
+    };
+    tasks.spawn(keeper.keep(connection));
+
+    let begun = begin(&config, &options, &local, plane, &opened, listen).await;
+    let (cycle, board, bursts) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            drain.send_replace(true);
+            cancel.cancel();
+            local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+            tasks.close();
+            tasks.wait().await;
+            return Err(error);
+        }
+    };
+    let socket = foreshadow_serve::listen(&control_socket(&state)).map_err(RunError::Start)?;
+    let (command_sender, commands) = mpsc::channel(16);
+    let door = foreshadow_serve::serve(socket, board.subscribe(), command_sender, cancel.clone());
+    tasks.spawn(async move {
+        if let Err(error) = door.await {
+            tracing::error!(%error, "Control API ended");
+        }
+    });
+    let inbox = Inbox {
+        mirror: mirror_inbox,
+        bursts,
+        instances,
+        commands,
+        interrupt: signal(SignalKind::interrupt()).map_err(RunError::Start)?,
+        terminate: signal(SignalKind::terminate()).map_err(RunError::Start)?,
+        stop: options.stop.clone(),
+    };
+    let history = opened.history;
+    let on_status = options.on_status;
+    let mut running =
+        Running { cycle, board, history, inbox, last: Remembered::default(), on_status, cancel };
+    let ended = running.turn().await;
+    running.end(&local, &config, drain, tasks).await;
+    drop(running);
+    drop(local);
+    if opened.thread.join().is_err() {
+        tracing::error!("The store's thread panicked");
+    }
+    std::fs::remove_file(control_socket(&state)).ok();
+    Ok(ended)
+}
+
+/// Threads of the mirror's live path: half of the machine, four at most.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4))
+}
+
+fn settings(config: &Config, options: &RunOptions) -> Settings {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Settings {
+        service: config.service.clone(),
+        template: config.template.clone(),
+        nodes: config.nodes.clone().unwrap_or_else(|| default_nodes(processors)),
+        state: config.state.clone(),
+        logs: LogLimits { size: config.logs.max, keep: config.logs.keep },
+        launcher: options.program.clone(),
+        shadows: true,
+    }
+}
+
+async fn begin(
+    config: &Config,
+    options: &RunOptions,
+    local: &Local,
+    plane: Plane,
+    opened: &history::Opened,
+    listen: std::net::SocketAddr,
+) -> Result<(Cycle, Board, mpsc::Receiver<Bursts>), RunError> {
+    let unenforced = local.unenforced();
+    for lack in &unenforced {
+        tracing::warn!("Not enforced here: {lack}");
+    }
+    local.start_lives(config.lives).await?;
+    let policy = config.policy.clone();
+    let (senses, bursts) =
+        Senses::start(options.program.clone(), policy.probe, policy.tick).map_err(RunError::Start)?;
+    let version = env!("CARGO_PKG_VERSION").into();
+    let started = JournalEvent::Started { version, mode: policy.mode };
+    if let Err(error) = opened.history.append(opened.last_tick, started).await {
+        return Err(RunError::Start(io::Error::other(foreshadow_model::with_causes(&error))));
+    }
+    let actuator = Actuator::new(local.clone(), plane.clone(), opened.history.clone(), opened.next_action);
+    let cycle = Cycle {
+        judges: Judges::new(policy.compare, policy.tick),
+        policy,
+        platform: local.clone(),
+        plane,
+        actuator,
+        observer: Observer::default(),
+        senses,
+        tick: opened.last_tick,
+        generation: Generation(0),
+        calm_ticks: 0,
+    };
+    Ok((cycle, Board::new(config.service.to_string(), listen, unenforced), bursts))
+}
+
+impl Running {
+    /// Turns the loop until somebody stops it. A tick ends when the mirror reports; if it does not, half a tick later.
+    async fn turn(&mut self) -> Ended {
+        let tick = self.cycle.policy.tick;
+        let mut last = Instant::now();
+        self.close(0.0).await;
+        loop {
+            tokio::select! {
+                () = self.inbox.stop.cancelled() => return Ended::Stopped,
+                _ = self.inbox.interrupt.recv() => return Ended::Interrupted,
+                _ = self.inbox.terminate.recv() => return Ended::Interrupted,
+                Some(request) = self.inbox.commands.recv() => {
+                    let stop = request.command == Command::Stop;
+                    self.command(request).await;
+                    if stop {
+                        return Ended::Stopped;
+                    }
+                }
+                Some(event) = self.inbox.mirror.recv() => if self.mirror(event) {
+                    self.close(last.elapsed().as_secs_f64()).await;
+                    last = Instant::now();
+                },
+                Some((id, bursts)) = self.inbox.bursts.recv() => self.cycle.observer.bursts(id, bursts),
+                Some(InstanceEvent { id, change }) = self.inbox.instances.recv() => {
+                    self.journal(JournalEvent::Instance { id, change }).await;
+                }
+                () = sleep_until(last + tick + tick / 2) => {
+                    self.close(last.elapsed().as_secs_f64()).await;
+                    last = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Takes an event of the mirror in; whether it ends the tick.
+    fn mirror(&mut self, event: MirrorEvent) -> bool {
+        match event {
+            MirrorEvent::Connected { pid, listen } => self.board.mirror(Some(pid), Some(listen)),
+            MirrorEvent::Lost => self.board.mirror(None, None),
+            MirrorEvent::Summary(summary) => {
+                let Summary { upstreams, .. } = &*summary;
+                let ends_tick = !upstreams.is_empty();
+                self.board.add(&summary);
+                self.cycle.observer.summary(*summary);
+                return ends_tick;
+            }
+        }
+        false
+    }
+
+    async fn close(&mut self, span_seconds: f64) {
+        match self.cycle.run(span_seconds).await {
+            Ok(closed) => self.tell(closed).await,
+            Err(error) => tracing::error!(error = foreshadow_model::with_causes(&error), "Tick not finished"),
+        }
+    }
+
+    async fn tell(&mut self, closed: Closed) {
+        self.history.record(closed.report.unix_ms, &closed.windows, &closed.report.assessments);
+        for event in self.last.changes(&closed.report) {
+            self.journal(event).await;
+        }
+        let (ledger, weights) = (self.cycle.actuator.ledger(), self.cycle.plane.weights());
+        let policy = &self.cycle.policy;
+        self.board.show(&Facts { policy, ledger: &ledger, weights: &weights, closed: &closed });
+        if let (Some(listener), Some(status)) = (&self.on_status, self.board.subscribe().borrow().clone()) {
+            // A listener that does not keep up misses a tick; the next one holds everything again.
+            listener.try_send(status).ok();
+        }
+    }
+
+    async fn journal(&self, event: JournalEvent) {
+        if let Err(error) = self.history.append(self.cycle.tick, event).await {
+            tracing::error!(error = foreshadow_model::with_causes(&error), "Journal entry lost");
+        }
+    }
+
+    async fn command(&mut self, request: Request) {
+        let word = match request.command {
+            Command::Pause => "pause",
+            Command::Resume => "resume",
+            Command::Stop => "stop",
+        };
+        match request.command {
+            Command::Pause => self.cycle.actuator.pause(true),
+            Command::Resume => self.cycle.actuator.pause(false),
+            Command::Stop => {}
+        }
+        tracing::info!(command = word, "Operator");
+        self.journal(JournalEvent::Operator { command: word.into() }).await;
+        request.done.send(()).ok();
+    }
+
+    /// Stops deciding, drains, stops shadows, then lives unless they are left. A second signal: now.
+    async fn end(&mut self, local: &Local, config: &Config, drain: watch::Sender<bool>, tasks: TaskTracker) {
+        let on_exit = config.policy.on_exit;
+        tracing::info!(?on_exit, "Stopping; once more Ctrl-C stops at once");
+        drain.send_replace(on_exit == OnExit::Stop);
+        let orderly = async {
+            self.cycle.actuator.settle().await;
+            self.cancel.cancel();
+            tasks.close();
+            tasks.wait().await;
+            local.shut_down(on_exit, GRACE).await;
+        };
+        let hurry = tokio::select! {
+            () = orderly => false,
+            _ = self.inbox.interrupt.recv() => true,
+            _ = self.inbox.terminate.recv() => true,
+        };
+        if hurry {
+            self.cancel.cancel();
+            local.shut_down(on_exit, Duration::ZERO).await;
+        }
+        while let Ok(InstanceEvent { id, change }) = self.inbox.instances.try_recv() {
+            self.journal(JournalEvent::Instance { id, change }).await;
+        }
+        self.journal(JournalEvent::Stopped).await;
+    }
+}
+
+impl Remembered {
+    /// What is worth an entry: verdicts and decisions that are not those of the tick before.
+    fn changes(&mut self, report: &CycleReport) -> Vec<JournalEvent> {
+        let mut events = Vec::new();
+        for assessment in &report.assessments {
+            let before = self.verdicts.insert(assessment.live.clone(), assessment.verdict);
+            if before != Some(assessment.verdict) {
+                log_verdict(assessment);
+                events.push(JournalEvent::VerdictChanged { assessment: Box::new(assessment.clone()) });
+            }
+        }
+        let keys: Vec<String> = report.plan.decisions.iter().map(key).collect();
+        for (decision, key) in report.plan.decisions.iter().zip(&keys) {
+            if !self.decisions.contains(key) {
+                events.push(JournalEvent::Decided { decision: Box::new(decision.clone()) });
+            }
+        }
+        self.decisions = keys;
+        events
+    }
+}
+
+fn log_verdict(assessment: &Assessment) {
+    let delta = assessment.delta.map(|estimate| estimate.to_string());
+    tracing::info!(instance = %assessment.live, verdict = %assessment.verdict, delta, "Verdict changed");
+}
+
+/// What makes two holds the same: everything but the numbers that move every tick.
+fn key(decision: &Decision) -> String {
+    match decision {
+        Decision::Act(step) => step.id.to_string(),
+        Decision::Hold { instance, reason, instead_of, .. } => {
+            let reason = match reason {
+                foreshadow_model::HoldReason::CoolingDown { .. } => "cooling down".into(),
+                other => other.to_string(),
+            };
+            let kind = instead_of.as_ref().map(|action| action.kind().to_string());
+            format!("{instance:?} {reason} {kind:?}")
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What the operator sees: kept up to date after every tick, read by the control API.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use foreshadow_model::wire::Summary;
+use foreshadow_model::{
+    ActionRow, Decision, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Weight, Window,
+};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::cycle::Closed;
+
+/// Actions that are shown.
+const ACTIONS: usize = 20;
+
+/// Sums since the controller started.
+#[derive(Debug, Default)]
+struct Totals {
+    requests: u64,
+    mirrored: u64,
+    drops: BTreeMap<InstanceId, Drops>,
+    diverging: BTreeMap<InstanceId, BTreeMap<String, u64>>,
+    began: BTreeMap<foreshadow_model::ActionId, i64>,
+}
+
+/// The board that the status is written on.
+#[derive(Debug)]
+pub(crate) struct Board {
+    service: String,
+    started: Instant,
+    totals: Totals,
+    listen: SocketAddr,
+    mirror_pid: Option<u32>,
+    unenforced: Vec<String>,
+    shown: watch::Sender<Option<Arc<StatusReport>>>,
+}
+
+/// What of the loop's state goes into a status.
+pub(crate) struct Facts<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) weights: &'a BTreeMap<InstanceId, Weight>,
+    pub(crate) closed: &'a Closed,
+}
+
+impl Board {
+    pub(crate) fn new(service: String, listen: SocketAddr, unenforced: Vec<String>) -> Self {
+        let shown = watch::Sender::new(None);
+        Self {
+            service,
+            started: Instant::now(),
+            totals: Totals::default(),
+            listen,
+            mirror_pid: None,
+            unenforced,
+            shown,
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<StatusReport>>> {
+        self.shown.subscribe()
+    }
+
+    pub(crate) fn mirror(&mut self, pid: Option<u32>, listen: Option<SocketAddr>) {
+        self.mirror_pid = pid;
+        self.listen = listen.unwrap_or(self.listen);
+    }
+
+    /// Adds what the mirror counted.
+    pub(crate) fn add(&mut self, summary: &Summary) {
+        for seen in &summary.upstreams {
+            self.totals.requests += seen.live_side.requests;
+            self.totals.mirrored += seen.shadow_side.requests;
+            self.totals.drops.entry(seen.live.clone()).or_default().merge(&seen.drops);
+            let routes = self.totals.diverging.entry(seen.live.clone()).or_default();
+            for (route, n) in &seen.agreement.diverging_routes {
+                *routes.entry(route.clone()).or_default() += n;
+            }
+        }
+        self.totals.requests += summary.refused;
+    }
+
+    /// Shows the state after a tick.
+    pub(crate) fn show(&mut self, facts: &Facts<'_>) {
+        for step in facts.closed.report.plan.steps() {
+            self.totals.began.entry(step.id).or_insert(facts.closed.report.unix_ms);
+        }
+        let rows = facts.closed.inventory.pairs.iter().map(|pair| self.row(pair, facts)).collect();
+        let assessments = &facts.closed.report.assessments;
+        let report = StatusReport {
+            format: StatusReport::FORMAT,
+            service: self.service.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            mirror_pid: self.mirror_pid,
+            listen: self.listen.to_string(),
+            mode: facts.policy.mode,
+            paused: facts.ledger.paused,
+            tick: facts.closed.report.tick,
+            tick_seconds: facts.policy.tick.as_secs_f64(),
+            uptime_seconds: self.started.elapsed().as_secs_f64(),
+            pairs: rows,
+            actions: self.actions(facts.ledger),
+            unenforced: self.unenforced.clone(),
+            requests: self.totals.requests,
+            mirrored: self.totals.mirrored,
+            false_alarms_per_day: assessments.iter().map(|assessment| assessment.false_alarms_per_day).sum(),
+            controller_cpu_seconds: clock::cpu_seconds(),
+        };
+        self.shown.send_replace(Some(Arc::new(report)));
+    }
+
+    fn actions(&self, ledger: &Ledger) -> Vec<ActionRow> {
+        let row = |taken: &foreshadow_model::Taken| ActionRow {
+            id: taken.id,
+            unix_ms: self.totals.began.get(&taken.id).copied().unwrap_or_default(),
+            action: taken.action.clone(),
+            effect: taken.effect.clone(),
+        };
+        ledger.taken.iter().rev().take(ACTIONS).map(row).collect()
+    }
+
+    fn row(&self, pair: &Pair, facts: &Facts<'_>) -> PairRow {
+        let live = &pair.live.id;
+        let window = facts.closed.windows.iter().find(|window| window.live == *live && window.reported);
+        let report = &facts.closed.report;
+        PairRow {
+            live: pair.live.clone(),
+            shadow: pair.shadow.clone(),
+            weight: facts.weights.get(live).copied().unwrap_or(Weight::FULL),
+            sample_rate: window.map(|window| window.sample_rate).unwrap_or_default(),
+            requests_per_second: window.map_or(0.0, requests_per_second),
+            latency_p95_ms: window
+                .and_then(|window| window.live_side.latency.quantile(0.95))
+                .map(|us| us / 1000.0),
+            error_share: window.and_then(error_share),
+            pairs: window.map_or(0, |window| window.paired.n),
+            assessment: report.assessments.iter().find(|assessment| assessment.live == *live).cloned(),
+            decision: report.plan.decisions.iter().find(|decision| concerns(decision, live)).map(in_words),
+            drops: self.totals.drops.get(live).cloned().unwrap_or_default(),
+            diverging_routes: self.totals.diverging.get(live).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
+fn requests_per_second(window: &Window) -> f64 {
+    if 0.0 < window.span_seconds { window.live_side.requests as f64 / window.span_seconds } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
+fn error_share(window: &Window) -> Option<f64> {
+    let side = &window.live_side;
+    (0 < side.requests).then(|| side.errors as f64 / side.requests as f64)
+}
+
+/// Whether a decision is about this live.
+pub(crate) fn concerns(decision: &Decision, live: &InstanceId) -> bool {
+    match decision {
+        Decision::Act(step) => step.action.instance() == Some(live),
+        Decision::Hold { instance, .. } => instance.as_ref() == Some(live),
+    }
+}
+
+/// A decision as one line.
+fn in_words(decision: &Decision) -> String {
+    match decision {
+        Decision::Act(step) => format!("{}: {}", step.id, step.action),
+        Decision::Hold { reason, instead_of: Some(action), .. } => {
+            format!("hold ({reason}) instead of {action}")
+        }
+        Decision::Hold { reason, instead_of: None, .. } => format!("hold ({reason})"),
+    }
+}
