@@ -85,6 +85,10 @@ fn a_day_of_four_hundred_series() {
         let n = sealed.samples as f64;
         println!("{precision:?}: {sealed:?}");
         println!("  {:.3} bytes/sample compressed", sealed.bytes as f64 / n);
+        let packed = directory.path().join("packed.db");
+        let into = packed.to_str().unwrap();
+        rusqlite::Connection::open(&path).unwrap().execute("VACUUM INTO ?", [into]).unwrap();
+        println!("  {:.3} bytes/sample of file", std::fs::metadata(&packed).unwrap().len() as f64 / n);
         println!(
             "  record: {:.0} µs cpu, {:.0} µs wall per tick",
             per_tick(record_cpu),
