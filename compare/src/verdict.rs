@@ -1,8 +1,8 @@
 //! From evidence to a verdict: the state machine of `DELTA.md` §5.
 //!
 //! *Why evidence alone is not enough to act*: a burst of a few seconds is real, and over before an action could help.
-//! So acting also asks that the shift lasts: the median of the recent twelve ticks, which at most five bad ticks
-//! cannot move, must be 10 % or more.
+//! So acting also asks that the shift lasts: the median of the recent twelve ticks must be 10 % or more, which five
+//! bad ticks cannot cause alone (where a single tick is noisy by 10 % and more, three or four can).
 //! *Trips* into `Degraded` on evidence of the instance (mean over the streams' `R`) at the threshold, and a lasting
 //! shift of latency, or a lasting excess of failures. *Recovers* only through clear: evidence is gone because
 //! 24 ticks were calm. *First start*: `Calibrating`. *After a gap*: an inconclusive tick changes no evidence and
