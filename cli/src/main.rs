@@ -1,1 +1,49 @@
-fn main() {}
+//! The `foreshadow` binary: parse, call the engine, print.
+
+#![expect(clippy::print_stdout, reason = "results go to standard output")]
+
+mod args;
+mod command;
+mod demo;
+mod exit;
+mod failure;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Verb};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match dispatch(args) {
+        Ok(exit) => exit.into(),
+        Err(failure) if failure.is_closed_pipe() => Exit::Fine.into(),
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit().into()
+        }
+    }
+}
+
+fn dispatch(args: Args) -> Result<Exit, Failure> {
+    match args.verb {
+        Verb::Run(run) => command::run::run(&run),
+        Verb::Check(check) => command::check::check(&check),
+        Verb::Plan(plan) => command::plan::plan(&plan),
+        Verb::Status(status) => command::status::status(&status),
+        Verb::Explain(explain) => command::explain::explain(&explain),
+        Verb::Stop(to) => command::control::stop(&to),
+        Verb::Pause(to) => command::control::pause(&to),
+        Verb::Resume(to) => command::control::resume(&to),
+        Verb::Demo(demo) => demo::run(&demo),
+        Verb::Completions { shell } => command::completions::print(shell),
+        Verb::Launch => command::hidden::launch(),
+        Verb::MirrorWorker(worker) => command::hidden::mirror(&worker),
+        Verb::ProbeHelper { request } => command::hidden::probe(&request),
+        Verb::SampleService => demo::service::run(),
+    }
+}

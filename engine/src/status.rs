@@ -22,6 +22,7 @@ const ACTIONS: usize = 20;
 struct Totals {
     requests: u64,
     mirrored: u64,
+    mirror_cpu_seconds: f64,
     drops: BTreeMap<InstanceId, Drops>,
     diverging: BTreeMap<InstanceId, BTreeMap<String, u64>>,
     began: BTreeMap<foreshadow_model::ActionId, i64>,
@@ -82,6 +83,7 @@ impl Board {
             }
         }
         self.totals.requests += summary.refused;
+        self.totals.mirror_cpu_seconds += summary.cpu_seconds;
     }
 
     /// Shows the state after a tick.
@@ -110,6 +112,7 @@ impl Board {
             mirrored: self.totals.mirrored,
             false_alarms_per_day: assessments.iter().map(|assessment| assessment.false_alarms_per_day).sum(),
             controller_cpu_seconds: clock::cpu_seconds(),
+            mirror_cpu_seconds: self.totals.mirror_cpu_seconds,
         };
         self.shown.send_replace(Some(Arc::new(report)));
     }

@@ -222,6 +222,8 @@ pub struct StatusReport {
     pub false_alarms_per_day: f64,
     /// Cpu time of the controller, in seconds, since its start.
     pub controller_cpu_seconds: f64,
+    /// Cpu time of the mirror, in seconds, since the controller started.
+    pub mirror_cpu_seconds: f64,
 }
 
 impl StatusReport {

@@ -87,8 +87,8 @@ fn add_summaries(window: &mut Window, summaries: &[Summary]) {
 mod tests {
     use foreshadow_model::wire::UpstreamSummary;
     use foreshadow_model::{
-        Agreement, Drops, Generation, Instance, LogMoments, NodeName, Pair, Phase, Resources, Role, SampleRate,
-        SideWindow,
+        Agreement, Drops, Generation, Instance, LogMoments, NodeName, Pair, Phase, Resources, Role,
+        SampleRate, SideWindow,
     };
 
     use super::*;
@@ -129,7 +129,13 @@ mod tests {
             sample_rate: SampleRate::ALL,
             ejected: false,
         };
-        Summary { generation: Generation(1), span_seconds: 1.0, upstreams: vec![seen], refused: 0, cpu_seconds: 0.0 }
+        Summary {
+            generation: Generation(1),
+            span_seconds: 1.0,
+            upstreams: vec![seen],
+            refused: 0,
+            cpu_seconds: 0.0,
+        }
     }
 
     #[test]
@@ -146,7 +152,10 @@ mod tests {
         let windows = observer.close_windows(Tick(1), 1.9, &inventory(Phase::Ready));
         assert_eq!((windows[0].live_side.requests, windows[0].paired.n), (7, 2));
         assert!((windows[0].span_seconds - 2.0).abs() < 1e-12, "the span that the mirror measured");
-        assert!(!observer.close_windows(Tick(2), 1.0, &inventory(Phase::Ready))[0].reported, "nothing is counted twice");
+        assert!(
+            !observer.close_windows(Tick(2), 1.0, &inventory(Phase::Ready))[0].reported,
+            "nothing is counted twice"
+        );
     }
 
     #[test]

@@ -1,0 +1,178 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Know that an instance is about to hurt before its users do, and act first.
+#[derive(Debug, Parser)]
+#[command(name = "foreshadow", version, about, long_about = None, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    fine
+  1    unexpected failure
+  2    usage or configuration
+  10   status: an instance is degraded
+  11   status: nothing can be said (inconclusive)
+  12   refused by a guard
+  130  interrupted
+
+Set FORESHADOW_LOG (error, warn, info, debug, trace) to say how much is logged.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Run a service: its lives, their shadows, the mirror, and the loop that looks after them.
+    Run(RunArgs),
+    /// Check the configuration and this machine; says what is missing and how to mend it.
+    Check(CheckArgs),
+    /// Show what `run` would start and may do, and what a running controller would do now. Changes nothing.
+    Plan(CheckArgs),
+    /// Show lives, shadows, deltas and verdicts of a running controller.
+    Status(StatusArgs),
+    /// Tell from the journal why something was or was not done.
+    Explain(ExplainArgs),
+    /// Stop a running controller in good order.
+    Stop(ControllerArgs),
+    /// The kill switch: no action from now on; watching, mirroring and alarms go on.
+    Pause(ControllerArgs),
+    /// Lift the kill switch.
+    Resume(ControllerArgs),
+    /// See it work: a sample service falls ill, is found and healed; then the same with foreshadow only watching.
+    Demo(DemoArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Becomes an instance; told on standard input what to run.
+    #[command(hide = true)]
+    Launch,
+    /// The mirror's process.
+    #[command(hide = true)]
+    MirrorWorker(MirrorWorkerArgs),
+    /// A probe burst inside an instance's cgroup.
+    #[command(hide = true)]
+    ProbeHelper {
+        /// What to do, as JSON.
+        request: String,
+    },
+    /// The service of the demo.
+    #[command(hide = true)]
+    SampleService,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line; keys are stable and carry their unit.
+    Json,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// The configuration file.
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckArgs {
+    /// The configuration file.
+    pub(crate) config: PathBuf,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// Which controller is meant.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ControllerArgs {
+    /// The configuration file the controller was started with.
+    #[arg(short, long, default_value = "foreshadow.yaml")]
+    pub(crate) config: PathBuf,
+    /// Its state folder, instead of the one the configuration names.
+    #[arg(short, long)]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) controller: ControllerArgs,
+    /// Go on showing it, once per tick.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExplainArgs {
+    /// An action (`a7`), an instance (`live-1`), or `latest`.
+    #[arg(default_value = "latest")]
+    pub(crate) what: String,
+    #[command(flatten)]
+    pub(crate) controller: ControllerArgs,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+/// What befalls the sample service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fault {
+    /// One live may use only 80 % of the processor time it needs.
+    #[default]
+    Cpu,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct DemoArgs {
+    /// What befalls the sample service.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) fault: Fault,
+    /// Seed of the load: same seed, same requests at the same times.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Keep the folder with configuration, logs and journal.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MirrorWorkerArgs {
+    /// Where users connect.
+    #[arg(long)]
+    pub(crate) listen: SocketAddr,
+    /// Where the controller connects.
+    #[arg(long)]
+    pub(crate) socket: PathBuf,
+    /// Threads on the live path.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

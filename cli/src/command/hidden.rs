@@ -1,0 +1,39 @@
+//! What the controller starts its own binary for.
+
+use foreshadow_engine::mirror::{self, Options};
+use foreshadow_engine::{LAUNCH_FAILED, helper_answer};
+
+use crate::args::MirrorWorkerArgs;
+use crate::command::run::start_log;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Becomes an instance; returns only when that failed.
+pub(crate) fn launch() -> Result<Exit, Failure> {
+    let error = foreshadow_engine::launch();
+    eprintln!("foreshadow launch: {}", foreshadow_engine::model::with_causes(&error));
+    std::process::exit(i32::from(LAUNCH_FAILED))
+}
+
+/// Runs the mirror in a session of its own.
+pub(crate) fn mirror(args: &MirrorWorkerArgs) -> Result<Exit, Failure> {
+    start_log();
+    // Fails for a process that leads a group already, such as one started by hand in a shell: then it has what it needs.
+    nix::unistd::setsid().ok();
+    let options = Options { listen: args.listen, socket: args.socket.clone(), workers: args.workers };
+    mirror::run(&options)
+        .map_err(|error| Failure::new(&Flat(foreshadow_engine::model::with_causes(&error))))?;
+    Ok(Exit::Fine)
+}
+
+/// An error on one line: the controller quotes the last line of this process's log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Flat(String);
+
+/// Does a burst and prints what came of it.
+pub(crate) fn probe(request: &str) -> Result<Exit, Failure> {
+    let answer = helper_answer(request).map_err(|error| Failure::new(&error))?;
+    println!("{answer}");
+    Ok(Exit::Fine)
+}

@@ -1,0 +1,89 @@
+//! `foreshadow plan`: what would be started and may be done. Changes nothing.
+
+use std::io::{self, Write};
+
+use foreshadow_engine::config::Config;
+use foreshadow_engine::model::{Mode, StatusReport};
+use foreshadow_engine::{Client, control_socket};
+
+use crate::args::{CheckArgs, Output};
+use crate::command::{read_config, runtime};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+pub(crate) fn plan(args: &CheckArgs) -> Result<Exit, Failure> {
+    let config = read_config(&args.config)?;
+    let running = runtime()?.block_on(Client::new(&control_socket(&config.state)).status()).ok();
+    let mut out = io::stdout().lock();
+    if args.output == Output::Json {
+        let plan = serde_json::json!({
+            "service": config.service.as_str(),
+            "listen": config.listen.to_string(),
+            "lives": config.lives,
+            "command": config.template.command,
+            "policy": config.policy,
+            "decisions": running.as_ref().map(decisions),
+        });
+        writeln!(out, "{plan}")?;
+        return Ok(Exit::Fine);
+    }
+    writeln!(out, "{}\n", summary(&config))?;
+    match running {
+        None => writeln!(
+            out,
+            "No controller runs; `foreshadow run {}` would start the above.",
+            args.config.display()
+        )?,
+        Some(status) => {
+            writeln!(out, "A controller runs (process {}). Now it would:", status.pid)?;
+            let decisions = decisions(&status);
+            if decisions.is_empty() {
+                writeln!(out, "  do nothing: nothing gives cause for an action")?;
+            }
+            for decision in decisions {
+                writeln!(out, "  {decision}")?;
+            }
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn decisions(status: &StatusReport) -> Vec<String> {
+    status
+        .pairs
+        .iter()
+        .filter_map(|pair| Some(format!("{}: {}", pair.live.id, pair.decision.as_ref()?)))
+        .collect()
+}
+
+/// What `run` is about to do, in a few lines.
+pub(crate) fn summary(config: &Config) -> String {
+    let policy = &config.policy;
+    let resources = config.template.resources;
+    let limit = |value: Option<String>| value.unwrap_or_else(|| "unlimited".into());
+    let sizes: Vec<String> = policy.action.vertical.cpu_sizes.iter().map(ToString::to_string).collect();
+    let horizontal = &policy.action.horizontal;
+    let guards = &policy.action.guards;
+    let mode = match policy.mode {
+        Mode::Observe => "observe: decides and says so, does nothing",
+        Mode::Act => "act: carries decisions out",
+    };
+    let vertical = if sizes.is_empty() { "never (no sizes)".into() } else { sizes.join(" → ") };
+    format!(
+        "service    {} on http://{}\nlives      {} × `{}` (cpu {}, memory {}), each with a shadow on another node\n\
+         mode       {mode}\nvertical   cpu {vertical}\nhorizontal {} to {} lives\n\
+         guards     {:?} between actions on one instance, {} an hour, judged after {:?}\nstate      {}",
+        config.service,
+        config.listen,
+        config.lives,
+        config.template.command.join(" "),
+        limit(resources.cpu.map(|cpu| cpu.to_string())),
+        limit(resources.memory.map(|memory| memory.to_string())),
+        horizontal.lives_min,
+        horizontal.lives_max,
+        guards.cooldown,
+        guards.actions_per_hour,
+        guards.verify_after,
+        config.state.display(),
+    )
+}

@@ -1,0 +1,34 @@
+//! `foreshadow run`.
+
+use foreshadow_engine::{Ended, RunOptions};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::RunArgs;
+use crate::command::{plan, read_config, runtime};
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    start_log();
+    let config = read_config(&args.config)?;
+    eprintln!("{}", plan::summary(&config));
+    let options =
+        RunOptions { program: std::env::current_exe()?, on_status: None, stop: CancellationToken::new() };
+    Ok(match runtime()?.block_on(foreshadow_engine::run(config, options))? {
+        Ended::Stopped => Exit::Fine,
+        Ended::Interrupted => Exit::Interrupted,
+    })
+}
+
+/// Talk goes to standard error: silent between changes when all is well.
+pub(crate) fn start_log() {
+    let filter = EnvFilter::try_from_env("FORESHADOW_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,113 @@
+//! Errors as people read them: what failed, why, what to do.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use foreshadow_engine::config::ConfigError;
+use foreshadow_engine::{ClientError, RunError};
+
+use crate::exit::Exit;
+
+/// A command that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    causes: Vec<String>,
+    remedy: Option<String>,
+    is_closed_pipe: bool,
+}
+
+impl Failure {
+    pub(crate) fn new(error: &(dyn Error + 'static)) -> Self {
+        let mut causes = Vec::new();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            causes.push(error.to_string());
+            cause = error.source();
+        }
+        Self { exit: Exit::Failed, message: error.to_string(), causes, remedy: None, is_closed_pipe: false }
+    }
+
+    pub(crate) fn message(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), causes: Vec::new(), remedy: None, is_closed_pipe: false }
+    }
+
+    pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Whoever read our output has gone: nothing to complain about.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        self.is_closed_pipe
+    }
+
+    /// The configuration file could not be read.
+    pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::message(Exit::Usage, format!("failed to read the configuration `{}`: {error}", path.display()))
+            .remedy("give the path of the file, or write one: `config/examples/reference.yaml` explains every key")
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}", self.message)?;
+        for cause in &self.causes {
+            write!(f, "\n  because: {cause}")?;
+        }
+        if let Some(remedy) = &self.remedy {
+            write!(f, "\n  = help: {remedy}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { is_closed_pipe: error.kind() == io::ErrorKind::BrokenPipe, ..Self::new(&error) }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self { exit: Exit::Usage, ..Self::new(&error) }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let remedy = match &error {
+            RunError::Lock(_) => Some("stop the other one first: `foreshadow stop`"),
+            RunError::Mirror(_) => {
+                Some("stop what listens on the address, or choose another `listen`; `foreshadow check` looks")
+            }
+            RunError::State { .. } => Some("choose another `state` folder in the configuration"),
+            _ => None,
+        };
+        let failure = Self::new(&error);
+        match remedy {
+            Some(remedy) => failure.remedy(remedy),
+            None => failure,
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let failure = Self::new(&error);
+        match error {
+            ClientError::NotRunning { .. } => failure.remedy(
+                "start one with `foreshadow run CONFIG`, or name its configuration with `--config` or its state folder with `--state`",
+            ),
+            ClientError::NotReady(_) => failure.remedy("it is starting or stopping; try again in a moment"),
+            ClientError::Broken(_) => failure,
+        }
+    }
+}

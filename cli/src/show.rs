@@ -1,0 +1,140 @@
+//! Tables and pictures.
+
+use comfy_table::{Cell, ContentArrangement, Table, presets};
+use foreshadow_engine::model::{Mode, PairRow, StatusReport};
+
+/// The status as a person likes to read it.
+pub(crate) fn status(status: &StatusReport) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header([
+        "live",
+        "shadow",
+        "req/s",
+        "p95",
+        "rate",
+        "pairs",
+        "delta [95 %]",
+        "verdict",
+        "next action",
+    ]);
+    for pair in &status.pairs {
+        table.add_row(row(pair));
+    }
+    let mut text = head(status);
+    text += &format!("\n{table}");
+    for action in &status.actions {
+        let effect =
+            action.effect.as_ref().map_or_else(|| "being carried out or judged".into(), ToString::to_string);
+        text += &format!("\n{}  {}  {}: {effect}", time(action.unix_ms), action.id, action.action);
+    }
+    for warning in warnings(status) {
+        text += &format!("\nwarning: {warning}");
+    }
+    text
+}
+
+fn head(status: &StatusReport) -> String {
+    let mode = match (status.paused, status.mode) {
+        (true, _) => "PAUSED",
+        (false, Mode::Observe) => "observe",
+        (false, Mode::Act) => "act",
+    };
+    #[expect(clippy::cast_precision_loss, reason = "counts of requests")]
+    let share = if status.requests == 0 { 0.0 } else { status.mirrored as f64 / status.requests as f64 };
+    format!(
+        "{} on http://{}  mode {mode}  tick {} of {} s  {} requests, {:.1} % mirrored  expected false alarms: {:.2} a day",
+        status.service,
+        status.listen,
+        status.tick.0,
+        status.tick_seconds,
+        status.requests,
+        share * 100.0,
+        status.false_alarms_per_day,
+    )
+}
+
+fn row(pair: &PairRow) -> Vec<Cell> {
+    let assessment = pair.assessment.as_ref();
+    let dash = || "–".to_owned();
+    let shadow = pair
+        .shadow
+        .as_ref()
+        .map_or_else(|| "none".to_owned(), |shadow| format!("{} @{}", shadow.id, shadow.node));
+    let weight = if pair.weight.get() == 100 { String::new() } else { format!(" ({} %)", pair.weight) };
+    let verdict = assessment.map_or_else(dash, |assessment| {
+        let provisional = if assessment.provisional { " (provisional)" } else { "" };
+        format!("{}{provisional}", assessment.verdict)
+    });
+    [
+        format!("{} @{}{weight}", pair.live.id, pair.live.node),
+        shadow,
+        format!("{:.0}", pair.requests_per_second),
+        pair.latency_p95_ms.map_or_else(dash, |ms| format!("{ms:.1} ms")),
+        pair.sample_rate.to_string(),
+        pair.pairs.to_string(),
+        assessment.and_then(|assessment| assessment.delta).map_or_else(dash, |delta| delta.to_string()),
+        verdict,
+        pair.decision.clone().unwrap_or_else(dash),
+    ]
+    .into_iter()
+    .map(Cell::new)
+    .collect()
+}
+
+/// Warnings stand beside the numbers they qualify.
+fn warnings(status: &StatusReport) -> Vec<String> {
+    let mut all = status.unenforced.clone();
+    for pair in &status.pairs {
+        if let Some(shadow) = pair.shadow.as_ref().filter(|shadow| shadow.node == pair.live.node) {
+            all.push(format!("{} stands on the node of its live: a sick node stays unseen", shadow.id));
+        }
+        if 0 < pair.drops.total() {
+            let reasons: Vec<String> =
+                pair.drops.0.iter().map(|(reason, n)| format!("{n} {}", reason.label())).collect();
+            all.push(format!("{}: copies dropped: {}", pair.live.id, reasons.join(", ")));
+        }
+        let mut routes: Vec<_> = pair.diverging_routes.iter().collect();
+        routes.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+        for (route, n) in routes.iter().take(3) {
+            all.push(format!(
+                "{}: {n} answers of the shadow differ in kind on `{route}`; they count for nothing (exclude the path, or give the shadow what it lacks)",
+                pair.live.id
+            ));
+        }
+    }
+    all
+}
+
+/// A moment in local time.
+pub(crate) fn time(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms).map_or_else(
+        |_| "?".into(),
+        |time| time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%F %T").to_string(),
+    )
+}
+
+/// A row of blocks, one for each value, on a logarithmic scale from `low` to `high`.
+pub(crate) fn sparkline(values: &[f64], low: f64, high: f64) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let span = (high / low).ln().max(f64::MIN_POSITIVE);
+    let block = |value: &f64| {
+        if !value.is_finite() {
+            return ' ';
+        }
+        let height = ((value.max(low) / low).ln() / span * 7.0).round().clamp(0.0, 7.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=7")]
+        BLOCKS[height as usize]
+    };
+    values.iter().map(block).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparkline_is_logarithmic_and_shows_gaps() {
+        assert_eq!(sparkline(&[1.0, 10.0, 100.0, f64::NAN, 1e9], 1.0, 100.0), "▁▅█ █");
+    }
+}
