@@ -34,7 +34,7 @@ use crate::failure::Failure;
 
 use fault::CpuFault;
 use load::Seen;
-use picture::Stage;
+use picture::{Act, Stage};
 use score::Seconds;
 
 /// How long foreshadow learns what is normal.
@@ -72,7 +72,7 @@ pub(crate) struct Summary {
 /// What was seen while one fault was in force.
 #[derive(Debug, Default)]
 struct Watched {
-    detected_after: Option<Duration>,
+    detected_after_s: Option<f64>,
     attributed_to: Option<String>,
     actions: Vec<String>,
     began: Duration,
@@ -113,20 +113,35 @@ async fn play(args: &DemoArgs) -> Result<Exit, Failure> {
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
     let began = Instant::now();
     tasks.spawn_local(load::generate(address, args.seed, seen.clone(), cancel.clone()));
-    let mut play = Play { controller: &controller, stage: &mut stage, seen: &seen, began };
+    let mut play = Play { controller: &controller, stage: &mut stage, seen: &seen, began, said: Vec::new() };
     let (healed, watched) = play.acts().await?;
     let last = controller.status().await?;
-    let uptime = last.uptime_seconds;
     cancel.cancel();
     tasks.close();
     tasks.wait().await;
-    let answers = seen.borrow();
+    stage.say("end", "Stopping everything.");
+    controller.stop().await?;
+    let answers = seen.take();
     let with = Seconds::of(&answers, healed.began, WATCHED);
     let without = Seconds::of(&answers, watched.began, WATCHED);
+    let summary = summary(args, healed, &answers, &last, (&with, &without));
+    stage.end(&summary, &with, &without)?;
+    let healed = summary.detected_after_s.is_some() && summary.recovered_after_s.is_some();
+    Ok(if healed { Exit::Fine } else { Exit::Failed })
+}
+
+fn summary(
+    args: &DemoArgs,
+    healed: Watched,
+    answers: &[load::Answered],
+    last: &StatusReport,
+    (with, without): (&Seconds, &Seconds),
+) -> Summary {
     #[expect(clippy::cast_precision_loss, reason = "counts of requests")]
-    let summary = Summary {
+    let mirrored_share = last.mirrored as f64 / last.requests.max(1) as f64;
+    Summary {
         fault: "cpu",
-        detected_after_s: healed.detected_after.map(|after| after.as_secs_f64()),
+        detected_after_s: healed.detected_after_s,
         attributed_to: healed.attributed_to,
         actions: healed.actions,
         recovered_after_s: with.recovered_after(),
@@ -134,15 +149,10 @@ async fn play(args: &DemoArgs) -> Result<Exit, Failure> {
         slo_violation_s_observe_only: without.violations(),
         requests: answers.len(),
         failed_requests: answers.iter().filter(|answer| answer.failed).count(),
-        mirrored_share: last.mirrored as f64 / (last.requests.max(1)) as f64,
-        controller_cpu_ratio: last.controller_cpu_seconds / uptime.max(1.0),
+        mirrored_share,
+        controller_cpu_ratio: last.controller_cpu_seconds / last.uptime_seconds.max(1.0),
         seed: args.seed,
-    };
-    stage.say("end", "Stopping everything.");
-    controller.stop().await?;
-    stage.end(&summary, &with, &without)?;
-    let healed = summary.detected_after_s.is_some() && summary.recovered_after_s.is_some();
-    Ok(if healed { Exit::Fine } else { Exit::Failed })
+    }
 }
 
 /// The acts of the play, on a running stage.
@@ -151,6 +161,8 @@ struct Play<'a> {
     stage: &'a mut Stage,
     seen: &'a Seen,
     began: Instant,
+    /// What was said already.
+    said: Vec<String>,
 }
 
 impl Play<'_> {
@@ -168,7 +180,7 @@ impl Play<'_> {
     async fn wait(&mut self, what: &str, length: Duration) -> Result<(), Failure> {
         let until = Instant::now() + length;
         while Instant::now() < until {
-            self.show(what, length.saturating_sub(until - Instant::now()), length).await?;
+            self.show(Act { what, passed: length.saturating_sub(until - Instant::now()), length }).await?;
             sleep(ASK).await;
         }
         Ok(())
@@ -190,57 +202,45 @@ impl Play<'_> {
                 victim.id
             ),
         );
-        let mut known = Vec::new();
         while began.elapsed() < WATCHED {
-            let status = self.show(how, began.elapsed(), WATCHED).await?;
-            self.notice(&status, &victim.id, began.elapsed(), &mut watched, &mut known);
+            let status = self.show(Act { what: how, passed: began.elapsed(), length: WATCHED }).await?;
+            self.notice(&status, &victim.id, &mut watched);
             sleep(ASK).await;
         }
         fault.end()?;
         Ok(watched)
     }
 
-    fn notice(
-        &mut self,
-        status: &StatusReport,
-        victim: &InstanceId,
-        after: Duration,
-        watched: &mut Watched,
-        known: &mut Vec<String>,
-    ) {
+    /// Says what is new about the victim.
+    fn notice(&mut self, status: &StatusReport, victim: &InstanceId, watched: &mut Watched) {
         let Some(row) = status.pairs.iter().find(|row| row.live.id == *victim) else { return };
-        if let Some(assessment) = row.assessment.as_ref().filter(|a| a.verdict == Verdict::Degraded) {
-            if watched.detected_after.is_none() {
-                watched.detected_after = Some(after);
-                watched.attributed_to = assessment.attribution.as_ref().map(|why| why.first().to_string());
-                let delta = assessment.delta.map(|delta| delta.to_string()).unwrap_or_default();
-                let why = assessment.attribution.as_ref().map(ToString::to_string).unwrap_or_default();
-                self.stage.say(
-                    "degraded",
-                    &format!(
-                        "after {:.1} s: {victim} is Degraded, delta {delta}; {why}",
-                        after.as_secs_f64()
-                    ),
-                );
-            }
+        let after = (self.began.elapsed() - watched.began).as_secs_f64();
+        let degraded = row.assessment.as_ref().filter(|assessment| assessment.verdict == Verdict::Degraded);
+        if let (Some(assessment), None) = (degraded, watched.detected_after_s) {
+            watched.detected_after_s = Some(after);
+            watched.attributed_to = assessment.attribution.as_ref().map(|why| why.first().to_string());
+            let delta = assessment.delta.map(|delta| delta.to_string()).unwrap_or_default();
+            let why = assessment.attribution.as_ref().map(ToString::to_string).unwrap_or_default();
+            self.stage
+                .say("degraded", &format!("after {after:.1} s: {victim} is Degraded, delta {delta}; {why}"));
         }
-        let news = status.actions.iter().rev().map(|action| {
-            let effect = action.effect.as_ref().map_or_else(|| "begins".into(), ToString::to_string);
-            (action.action.to_string(), format!("{} {}: {effect}", action.id, action.action))
-        });
-        let holds = row.decision.iter().filter(|decision| decision.starts_with("hold")).map(|decision| {
-            // The numbers of a hold move; what it is about does not.
-            (String::new(), decision.split('(').next().unwrap_or_default().to_owned() + &reason_of(decision))
-        });
-        for (action, line) in news.chain(holds).collect::<Vec<_>>() {
-            if known.contains(&line) {
-                continue;
-            }
-            if !action.is_empty() && !watched.actions.contains(&action) && line.ends_with("begins") {
+        for taken in status.actions.iter().rev() {
+            let action = taken.action.to_string();
+            if taken.effect.is_none() && !watched.actions.contains(&action) {
                 watched.actions.push(action);
             }
-            self.stage.say("action", &format!("after {:.1} s: {line}", after.as_secs_f64()));
-            known.push(line);
+            let effect = taken.effect.as_ref().map_or_else(|| "begins".into(), ToString::to_string);
+            self.say_once(after, format!("{} {}: {effect}", taken.id, taken.action));
+        }
+        if let Some(hold) = row.decision.as_ref().filter(|decision| decision.contains("instead of")) {
+            self.say_once(after, hold.clone());
+        }
+    }
+
+    fn say_once(&mut self, after: f64, line: String) {
+        if !self.said.contains(&line) && !line.contains("cooling") {
+            self.stage.say("action", &format!("after {after:.1} s: {line}"));
+            self.said.push(line);
         }
     }
 
@@ -250,20 +250,14 @@ impl Play<'_> {
         live.ok_or_else(|| Failure::message(Exit::Failed, "the sample service has no live"))
     }
 
-    async fn show(&mut self, what: &str, passed: Duration, of: Duration) -> Result<StatusReport, Failure> {
+    async fn show(&mut self, act: Act<'_>) -> Result<StatusReport, Failure> {
         let status = self.controller.status().await?;
         let answers = self.seen.borrow();
         let now = self.began.elapsed();
         let last = Seconds::of(&answers, now.saturating_sub(Duration::from_secs(2)), Duration::from_secs(1));
-        self.stage.progress(what, passed, of, &status, last.p95_ms.first().copied().unwrap_or(f64::NAN));
+        self.stage.progress(act, &status, last.p95_ms.first().copied().unwrap_or(f64::NAN));
         Ok(status)
     }
-}
-
-fn reason_of(decision: &str) -> String {
-    let reason = decision.split_once('(').map_or("", |(_, rest)| rest);
-    let reason = reason.rsplit_once(')').map_or(reason, |(reason, _)| reason);
-    if reason.starts_with("cooling") { "(cooling down)".into() } else { format!("({reason})") }
 }
 
 /// The controller's process.

@@ -14,6 +14,9 @@ use foreshadow_model::{
 
 use crate::remedy::{is_errors_only, kinds, remedy, scale_out};
 
+/// A shift or an excess of errors below this is as good as gone: the clear level of the delta engine (`DELTA.md` §5).
+const CLEAR: f64 = 0.05;
+
 /// Processor use of one instance over the last tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
@@ -119,6 +122,8 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     let pair = inputs.inventory.pair(&assessment.live)?;
     let (action, because) = match assessment.verdict {
+        // The evidence clears more slowly than the shift goes: what is well again needs no action.
+        Verdict::Degraded if is_clearing(assessment) => return None,
         Verdict::Degraded => (degraded(assessment, inputs), reason(assessment)),
         Verdict::BothDegraded => {
             (both_degraded(inputs), "live and shadow are worse than their own past together".into())
@@ -142,6 +147,13 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         shift_log: shift_log.unwrap_or(0.0).max(0.0),
         error_excess: assessment.error_excess.map_or(0.0, |excess| excess.get().max(0.0)),
     })
+}
+
+/// Whether nothing is left of the shift that raised the alarm.
+fn is_clearing(assessment: &Assessment) -> bool {
+    let is_slow = assessment.delta.is_none_or(|estimate| CLEAR <= estimate.delta.get());
+    let fails = assessment.error_excess.is_some_and(|excess| CLEAR <= excess.get());
+    !is_slow && !fails
 }
 
 /// The first kind that fits the evidence, is possible, and was not tried in vain.
@@ -210,7 +222,9 @@ fn admit(wish: Wish, id: ActionId, inputs: &Inputs<'_>) -> Decision {
         Ok(action) => action,
         Err(reason) => return Decision::Hold { instance, reason, instead_of: None, because },
     };
-    match inputs.ledger.refusal(&action, inputs.tick, inputs.policy) {
+    let waits_for = instance.as_ref().filter(|_| action.kind() != ActionKind::Shadow);
+    let unsettled = waits_for.and_then(|live| inputs.ledger.unsettled(live, inputs.tick, inputs.policy));
+    match inputs.ledger.refusal(&action, inputs.tick, inputs.policy).or(unsettled) {
         Some(reason) => Decision::Hold { instance, reason, instead_of: Some(action), because },
         None => Decision::Act(Step { id, action, reason: because, shift_log, error_excess }),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,68 +119,36 @@ pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError>
     let state = config.state.clone();
     std::fs::create_dir_all(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
-    let opened = history::open(&database(&state))?;
-    let mirror = MirrorSettings {
-        program: options.program.clone(),
-        listen: config.listen,
-        socket: state.join("mirror.sock"),
-        log: state.join("logs").join("mirror.log"),
-        workers: workers(),
-    };
-    let connection = mirror_process::connect(&mirror).await?;
-    let (instance_events, instances) = mpsc::channel(1024);
-    let abilities = Abilities::detect();
-    let local = Local::open(settings(&config, &options), abilities, instance_events).await?;
-    let plane = Plane::new(&config.policy.mirror, config.policy.tick);
-    let cancel = CancellationToken::new();
-    let (drain, drain_seen) = watch::channel(false);
-    let (mirror_events, mirror_inbox) = mpsc::channel(64);
-    let tasks = TaskTracker::new();
-    let listen = connection.listen;
-    let keeper = Keeper {
-        settings: mirror,
-        plane: plane.clone(),
-        events: mirror_events,
-        cancel: cancel.clone(),
-        drain: drain_seen,
-    };
-    tasks.spawn(keeper.keep(connection));
-
-    let begun = begin(&config, &options, &local, plane, &opened, listen).await;
-    let (cycle, board, bursts) = match begun {
+    let ground = Ground::lay(&config, &options.program).await?;
+    let begun = match ground.begin(&config, &options.program).await {
         Ok(begun) => begun,
         Err(error) => {
-            drain.send_replace(true);
-            cancel.cancel();
-            local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
-            tasks.close();
-            tasks.wait().await;
+            ground.clear(OnExit::Stop).await;
             return Err(error);
         }
     };
-    let socket = foreshadow_serve::listen(&control_socket(&state)).map_err(RunError::Start)?;
-    let (command_sender, commands) = mpsc::channel(16);
-    let door = foreshadow_serve::serve(socket, board.subscribe(), command_sender, cancel.clone());
-    tasks.spawn(async move {
-        if let Err(error) = door.await {
-            tracing::error!(%error, "Control API ended");
-        }
-    });
+    let Ground { local, opened, cancel, drain, tasks, mirror, instances, .. } = ground;
+    let commands = open_door(&state, &begun.board, &tasks, &cancel).map_err(RunError::Start)?;
     let inbox = Inbox {
-        mirror: mirror_inbox,
-        bursts,
+        mirror,
+        bursts: begun.bursts,
         instances,
         commands,
         interrupt: signal(SignalKind::interrupt()).map_err(RunError::Start)?,
         terminate: signal(SignalKind::terminate()).map_err(RunError::Start)?,
-        stop: options.stop.clone(),
+        stop: options.stop,
     };
-    let history = opened.history;
-    let on_status = options.on_status;
-    let mut running =
-        Running { cycle, board, history, inbox, last: Remembered::default(), on_status, cancel };
+    let mut running = Running {
+        cycle: begun.cycle,
+        board: begun.board,
+        history: opened.history,
+        inbox,
+        last: Remembered::default(),
+        on_status: options.on_status,
+        cancel,
+    };
     let ended = running.turn().await;
-    running.end(&local, &config, drain, tasks).await;
+    running.end(&local, config.policy.on_exit, drain, tasks).await;
     drop(running);
     drop(local);
     if opened.thread.join().is_err() {
@@ -190,12 +158,113 @@ pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError>
     Ok(ended)
 }
 
+/// What must be there before the loop can turn: store, mirror, platform.
+struct Ground {
+    local: Local,
+    plane: Plane,
+    opened: history::Opened,
+    listen: std::net::SocketAddr,
+    cancel: CancellationToken,
+    drain: watch::Sender<bool>,
+    tasks: TaskTracker,
+    mirror: mpsc::Receiver<MirrorEvent>,
+    instances: mpsc::Receiver<InstanceEvent>,
+}
+
+/// What the loop begins with.
+struct Begun {
+    cycle: Cycle,
+    board: Board,
+    bursts: mpsc::Receiver<Bursts>,
+}
+
+impl Ground {
+    /// The mirror comes first: an address that is taken is found before anything else is started.
+    async fn lay(config: &Config, program: &Path) -> Result<Self, RunError> {
+        let opened = history::open(&database(&config.state))?;
+        let settings = MirrorSettings {
+            program: program.to_path_buf(),
+            listen: config.listen,
+            socket: config.state.join("mirror.sock"),
+            log: config.state.join("logs").join("mirror.log"),
+            workers: workers(),
+        };
+        let connection = mirror_process::connect(&settings).await?;
+        let (instance_events, instances) = mpsc::channel(1024);
+        let local = Local::open(platform(config, program), Abilities::detect(), instance_events).await?;
+        let plane = Plane::new(&config.policy.mirror, config.policy.tick);
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (drain, drain_seen) = watch::channel(false);
+        let (events, mirror) = mpsc::channel(64);
+        let listen = connection.listen;
+        let keeper =
+            Keeper { settings, plane: plane.clone(), events, cancel: cancel.clone(), drain: drain_seen };
+        tasks.spawn(keeper.keep(connection));
+        Ok(Self { local, plane, opened, listen, cancel, drain, tasks, mirror, instances })
+    }
+
+    /// Starts the lives and puts the loop together.
+    async fn begin(&self, config: &Config, program: &Path) -> Result<Begun, RunError> {
+        let unenforced = self.local.unenforced();
+        for lack in &unenforced {
+            tracing::warn!("Not enforced here: {lack}");
+        }
+        self.local.start_lives(config.lives).await?;
+        let policy = config.policy.clone();
+        let (senses, bursts) =
+            Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
+        let (history, last_tick) = (self.opened.history.clone(), self.opened.last_tick);
+        let started = JournalEvent::Started { version: env!("CARGO_PKG_VERSION").into(), mode: policy.mode };
+        history.append(last_tick, started).await.map_err(|error| RunError::Start(io::Error::other(error)))?;
+        let cycle = Cycle {
+            judges: Judges::new(policy.compare, policy.tick),
+            policy,
+            platform: self.local.clone(),
+            plane: self.plane.clone(),
+            actuator: Actuator::new(self.local.clone(), self.plane.clone(), history, self.opened.next_action),
+            observer: Observer::default(),
+            senses,
+            tick: last_tick,
+            generation: Generation(0),
+            calm_ticks: 0,
+        };
+        Ok(Begun { cycle, board: Board::new(config.service.to_string(), self.listen, unenforced), bursts })
+    }
+
+    /// Ends what was started before something else could not be.
+    async fn clear(self, on_exit: OnExit) {
+        self.drain.send_replace(true);
+        self.cancel.cancel();
+        self.local.shut_down(on_exit, Duration::from_secs(2)).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Opens the control API; commands arrive on the receiver.
+fn open_door(
+    state: &Path,
+    board: &Board,
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+) -> io::Result<mpsc::Receiver<Request>> {
+    let socket = foreshadow_serve::listen(&control_socket(state))?;
+    let (sender, commands) = mpsc::channel(16);
+    let door = foreshadow_serve::serve(socket, board.subscribe(), sender, cancel.clone());
+    tasks.spawn(async move {
+        if let Err(error) = door.await {
+            tracing::error!(%error, "Control API ended");
+        }
+    });
+    Ok(commands)
+}
+
 /// Threads of the mirror's live path: half of the machine, four at most.
 fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4))
 }
 
-fn settings(config: &Config, options: &RunOptions) -> Settings {
+fn platform(config: &Config, program: &Path) -> Settings {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Settings {
         service: config.service.clone(),
@@ -203,46 +272,9 @@ fn settings(config: &Config, options: &RunOptions) -> Settings {
         nodes: config.nodes.clone().unwrap_or_else(|| default_nodes(processors)),
         state: config.state.clone(),
         logs: LogLimits { size: config.logs.max, keep: config.logs.keep },
-        launcher: options.program.clone(),
+        launcher: program.to_path_buf(),
         shadows: true,
     }
-}
-
-async fn begin(
-    config: &Config,
-    options: &RunOptions,
-    local: &Local,
-    plane: Plane,
-    opened: &history::Opened,
-    listen: std::net::SocketAddr,
-) -> Result<(Cycle, Board, mpsc::Receiver<Bursts>), RunError> {
-    let unenforced = local.unenforced();
-    for lack in &unenforced {
-        tracing::warn!("Not enforced here: {lack}");
-    }
-    local.start_lives(config.lives).await?;
-    let policy = config.policy.clone();
-    let (senses, bursts) =
-        Senses::start(options.program.clone(), policy.probe, policy.tick).map_err(RunError::Start)?;
-    let version = env!("CARGO_PKG_VERSION").into();
-    let started = JournalEvent::Started { version, mode: policy.mode };
-    if let Err(error) = opened.history.append(opened.last_tick, started).await {
-        return Err(RunError::Start(io::Error::other(foreshadow_model::with_causes(&error))));
-    }
-    let actuator = Actuator::new(local.clone(), plane.clone(), opened.history.clone(), opened.next_action);
-    let cycle = Cycle {
-        judges: Judges::new(policy.compare, policy.tick),
-        policy,
-        platform: local.clone(),
-        plane,
-        actuator,
-        observer: Observer::default(),
-        senses,
-        tick: opened.last_tick,
-        generation: Generation(0),
-        calm_ticks: 0,
-    };
-    Ok((cycle, Board::new(config.service.to_string(), listen, unenforced), bursts))
 }
 
 impl Running {
@@ -339,8 +371,7 @@ impl Running {
     }
 
     /// Stops deciding, drains, stops shadows, then lives unless they are left. A second signal: now.
-    async fn end(&mut self, local: &Local, config: &Config, drain: watch::Sender<bool>, tasks: TaskTracker) {
-        let on_exit = config.policy.on_exit;
+    async fn end(&mut self, local: &Local, on_exit: OnExit, drain: watch::Sender<bool>, tasks: TaskTracker) {
         tracing::info!(?on_exit, "Stopping; once more Ctrl-C stops at once");
         drain.send_replace(on_exit == OnExit::Stop);
         let orderly = async {
@@ -379,7 +410,8 @@ impl Remembered {
         }
         let keys: Vec<String> = report.plan.decisions.iter().map(key).collect();
         for (decision, key) in report.plan.decisions.iter().zip(&keys) {
-            if !self.decisions.contains(key) {
+            // A step is journaled by whoever carries it out, before the world is touched.
+            if matches!(decision, Decision::Hold { .. }) && !self.decisions.contains(key) {
                 events.push(JournalEvent::Decided { decision: Box::new(decision.clone()) });
             }
         }

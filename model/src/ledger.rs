@@ -62,6 +62,22 @@ impl Ledger {
         (budget <= self.within_hour(now, policy)).then_some(HoldReason::BudgetSpent)
     }
 
+    /// The action on `live` that is under way or cools down; until it is through, nothing else is begun because of
+    /// this live, not even for the service as a whole.
+    #[must_use]
+    pub fn unsettled(&self, live: &InstanceId, now: Tick, policy: &Policy) -> Option<HoldReason> {
+        let cooldown = Tick::count_in(policy.action.guards.cooldown, policy.tick);
+        let last = self.taken.iter().rev().find(|taken| {
+            taken.action.kind() != ActionKind::Shadow && taken.action.instance() == Some(live)
+        })?;
+        let passed = now.since(last.tick);
+        match last.effect {
+            None => Some(HoldReason::ActionUnderWay { id: last.id }),
+            Some(_) if passed < cooldown => Some(HoldReason::CoolingDown { ticks_left: cooldown - passed }),
+            Some(_) => None,
+        }
+    }
+
     /// Kinds that were tried on `instance` within the hour and did not help.
     #[must_use]
     pub fn tried_in_vain(&self, instance: &InstanceId) -> Vec<ActionKind> {

@@ -63,7 +63,7 @@ fn story(reader: &Reader, what: &str) -> Result<Vec<JournalEntry>, Failure> {
         entries.reverse();
         return if entries.is_empty() { Err(nothing(what)) } else { Ok(entries) };
     }
-    match query(reader, None, None, &["decided"])?.first() {
+    match query(reader, None, None, &["decided", "intent"])?.first() {
         None => Err(nothing("what was decided: nothing gave cause for a decision yet")),
         Some(latest) => match latest.event.action_id() {
             Some(id) => of_action(reader, id),
@@ -96,7 +96,9 @@ fn in_words(entry: &JournalEntry) -> String {
         JournalEvent::Stopped => "controller stopped".into(),
         JournalEvent::VerdictChanged { assessment } => verdict(assessment),
         JournalEvent::Decided { decision } => decided(decision),
-        JournalEvent::Intent { step } => format!("{} begins: {}", step.id, step.action),
+        JournalEvent::Intent { step } => {
+            format!("decided {}: {}\n    because    {}", step.id, step.action, step.reason)
+        }
         JournalEvent::Applied { id } => {
             format!("{id} is in force; the next windows will tell whether it helps")
         }

@@ -14,6 +14,7 @@ use crate::failure::Failure;
 pub(crate) fn plan(args: &CheckArgs) -> Result<Exit, Failure> {
     let config = read_config(&args.config)?;
     let running = runtime()?.block_on(Client::new(&control_socket(&config.state)).status()).ok();
+    let exit = if running.as_ref().is_some_and(is_held) { Exit::Refused } else { Exit::Fine };
     let mut out = io::stdout().lock();
     if args.output == Output::Json {
         let plan = serde_json::json!({
@@ -25,7 +26,7 @@ pub(crate) fn plan(args: &CheckArgs) -> Result<Exit, Failure> {
             "decisions": running.as_ref().map(decisions),
         });
         writeln!(out, "{plan}")?;
-        return Ok(Exit::Fine);
+        return Ok(exit);
     }
     writeln!(out, "{}\n", summary(&config))?;
     match running {
@@ -45,7 +46,16 @@ pub(crate) fn plan(args: &CheckArgs) -> Result<Exit, Failure> {
             }
         }
     }
-    Ok(Exit::Fine)
+    Ok(exit)
+}
+
+/// Whether an action is asked for and a guard holds it back.
+fn is_held(status: &StatusReport) -> bool {
+    status
+        .pairs
+        .iter()
+        .filter_map(|pair| pair.decision.as_ref())
+        .any(|decision| decision.contains("instead of"))
 }
 
 fn decisions(status: &StatusReport) -> Vec<String> {

@@ -88,7 +88,7 @@ impl CpuFault {
             live.pids.iter().filter_map(|&pid| i32::try_from(pid).ok()).map(Pid::from_raw).collect();
         let runs = PERIOD.mul_f64((cores * LEFT).clamp(0.01, 1.0));
         std::thread::spawn(move || {
-            let send = |signal| pids.iter().for_each(|&pid| drop(kill(pid, signal).ok()));
+            let send = |signal| pids.iter().for_each(|&pid| kill(pid, signal).unwrap_or_default());
             while !stop.is_cancelled() {
                 std::thread::sleep(runs);
                 send(Signal::SIGSTOP);

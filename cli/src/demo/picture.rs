@@ -11,6 +11,14 @@ use super::score::{OBJECTIVE, Seconds};
 use crate::args::Output;
 use crate::show::sparkline;
 
+/// How far one part of the demo is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Act<'a> {
+    pub(crate) what: &'a str,
+    pub(crate) passed: Duration,
+    pub(crate) length: Duration,
+}
+
 /// Where the demo speaks.
 pub(crate) struct Stage {
     output: Output,
@@ -39,17 +47,11 @@ impl Stage {
     }
 
     /// Shows how it stands.
-    pub(crate) fn progress(
-        &mut self,
-        what: &str,
-        passed: Duration,
-        of: Duration,
-        status: &StatusReport,
-        p95_ms: f64,
-    ) {
+    pub(crate) fn progress(&mut self, act: Act<'_>, status: &StatusReport, p95_ms: f64) {
         let Some(bar) = &self.bar else { return };
-        bar.set_length(of.as_secs());
-        bar.set_position(passed.as_secs());
+        bar.set_length(act.length.as_secs());
+        bar.set_position(act.passed.as_secs());
+        let what = act.what;
         let verdicts: Vec<String> = status
             .pairs
             .iter()
