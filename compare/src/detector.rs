@@ -237,15 +237,19 @@ impl Detector {
         self.recent.summary()
     }
 
-    /// Standard error of the recent median: what the noise model expects or what was seen, whichever is more, and
-    /// the error of the level itself. While a shift is just beginning, what was seen is much more.
+    /// Standard error of the recent median: what calm ticks showed of the noise (the model, while it is provisional,
+    /// only where nothing was seen yet) or what the last ticks show, whichever is more, and the error of the level. While a shift is just beginning, what was seen is much more.
     #[expect(clippy::cast_precision_loss, reason = "a count of ticks")]
     pub(crate) fn recent_error(&self, recent: &Summary) -> f64 {
         /// A median is less sure than a mean, by π/2 in variance.
         const MEDIAN_OVER_MEAN: f64 = std::f64::consts::FRAC_PI_2;
         let n = recent.n as f64;
-        let modelled = self.noise.variance_of_mean(n, self.sampling);
-        let level = self.noise.long_run_variance(self.sampling) / self.baseline.ticks().clamp(1, 520) as f64;
+        let ticks = self.baseline.ticks().clamp(1, 520) as f64;
+        let of_mean = |n| {
+            let seen = self.noise.seen_variance_of_mean(n);
+            seen.unwrap_or_else(|| self.noise.variance_of_mean(n, self.sampling))
+        };
+        let (modelled, level) = (of_mean(n), of_mean(ticks));
         (MEDIAN_OVER_MEAN * modelled.max(recent.variance / n) + level).sqrt()
     }
 

@@ -162,6 +162,24 @@ impl Noise {
         self.variance_factor * (lingering + (self.white_variance + sampling) / n)
     }
 
+    /// Variance of the mean of `n` residuals in a row as it was *seen*: from the autocovariances of the first lags
+    /// (Bartlett), floored by independence. For intervals that are shown: the assumed model of the provisional phase
+    /// errs far on the safe side, which is right for an alarm and useless to a reader. `None` before it can be said.
+    pub(crate) fn seen_variance_of_mean(&self, n: f64) -> Option<f64> {
+        let learned = &self.learned;
+        let covariance = |k: usize| learned.products[k] / learned.n[k].max(1.0);
+        if learned.n[LAGS] <= 1.0 || n < 1.0 {
+            return None;
+        }
+        let mut sum = covariance(0);
+        let mut distance = 0.0;
+        for k in 1..=LAGS {
+            distance += 1.0;
+            sum += 2.0 * (1.0 - distance / n).max(0.0) * covariance(k);
+        }
+        Some(sum.max(covariance(0)) / n)
+    }
+
     /// What of the residual `r` is news. `effect` is `δ1` in log units: a stream with next to no noise would
     /// otherwise call any trifle a wonder.
     pub(crate) fn whiten(&mut self, r: f64, sampling: f64, effect: f64) -> Whitened {
