@@ -1,0 +1,141 @@
+//! A controller under test: started as a user would, spoken to through the command line.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How often a state that is waited for is looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// One test at a time.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The binary that is shipped.
+pub(crate) fn foreshadow() -> Command {
+    Command::new(assert_cmd::cargo::cargo_bin!("foreshadow"))
+}
+
+/// A running controller with its folder. Ended, and everything it started with it, when dropped.
+pub(crate) struct Controller {
+    pub(crate) folder: PathBuf,
+    child: Child,
+    _temporary: tempfile::TempDir,
+}
+
+impl Controller {
+    /// Starts `foreshadow run` on this configuration.
+    pub(crate) fn start(config: &str) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().to_path_buf();
+        std::fs::write(folder.join("foreshadow.yaml"), config).unwrap();
+        let child = run(&folder);
+        Self { folder, child, _temporary: temporary }
+    }
+
+    /// Starts another controller on the same folder, after the first one ended.
+    pub(crate) fn again(&mut self) {
+        self.child = run(&self.folder);
+    }
+
+    /// Runs a command about this controller.
+    pub(crate) fn command(&self, words: &[&str]) -> Output {
+        foreshadow().args(words).arg("--config").arg(self.folder.join("foreshadow.yaml")).output().unwrap()
+    }
+
+    /// The status, once there is one.
+    pub(crate) fn status(&self) -> Option<Value> {
+        let output = self.command(&["status", "--output", "json"]);
+        serde_json::from_slice(&output.stdout).ok()
+    }
+
+    /// Waits until the status is as wanted; panics with the log when it takes too long.
+    pub(crate) fn wait(&self, what: &str, limit: Duration, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+        let tries = limit.as_millis() / POLL.as_millis();
+        let mut last = None;
+        for _ in 0..tries {
+            if let Some(status) = self.status() {
+                if wanted(&status) {
+                    return status;
+                }
+                last = Some(status);
+            }
+            sleep(POLL);
+        }
+        panic!("no {what} within {limit:?}; last status:\n{last:#?}\nlog:\n{}", self.log());
+    }
+
+    /// Waits until every pair has a shadow that is ready.
+    pub(crate) fn wait_ready(&self) -> Value {
+        self.wait("shadows", Duration::from_secs(60), |status| {
+            let pairs = status["pairs"].as_array().unwrap();
+            !pairs.is_empty()
+                && pairs
+                    .iter()
+                    .all(|pair| pair["shadow"]["phase"] == "ready" && pair["live"]["phase"] == "ready")
+        })
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("run.log")).unwrap_or_default()
+    }
+
+    /// Waits for the controller's end and returns its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        Command::new("kill").args([format!("-{signal}"), self.child.id().to_string()]).status().unwrap();
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("TERM");
+            self.child.wait().unwrap();
+        }
+    }
+}
+
+fn run(folder: &Path) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("run.log")).unwrap();
+    foreshadow()
+        .arg("run")
+        .arg(folder.join("foreshadow.yaml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+/// The first pair's live of this name.
+pub(crate) fn pair<'a>(status: &'a Value, live: &str) -> &'a Value {
+    status["pairs"].as_array().unwrap().iter().find(|pair| pair["live"]["id"] == live).unwrap()
+}
+
+/// Whether this test can set limits: skips loudly, except on CI, which must have what it needs.
+pub(crate) fn has_cgroups() -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("foreshadow.yaml");
+    std::fs::write(
+        &file,
+        "service: check\nlisten: 127.0.0.1:0\nplatform:\n  type: local\n  local: { command: [true] }\n",
+    )
+    .unwrap();
+    let output = foreshadow().args(["check", "-o", "json"]).arg(file).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let works = text.lines().any(|line| line.contains(r#""what":"cgroups","isFine":true"#));
+    if !works {
+        eprintln!("SKIPPED: needs root and cgroups");
+    }
+    works
+}

@@ -1,0 +1,152 @@
+//! The loop on a service nobody here wrote: httpbin under gunicorn, asked by `hey`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::controller::{Controller, has_cgroups, pair, turn};
+
+/// How long the load runs; every step below must be through by then.
+const LOAD: &str = "150s";
+
+/// `gunicorn` with httpbin beside it: from `FORESHADOW_GUNICORN`, else from the path.
+fn gunicorn() -> Option<PathBuf> {
+    let named = std::env::var_os("FORESHADOW_GUNICORN").map(PathBuf::from);
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found = named.or_else(|| {
+        std::env::split_paths(&paths).map(|path| path.join("gunicorn")).find(|path| path.is_file())
+    })?;
+    let python = found.with_file_name("python");
+    let has_httpbin = Command::new(python)
+        .args(["-c", "import httpbin"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    has_httpbin.then_some(found)
+}
+
+fn hey(listen: &str, report: &Path) -> Child {
+    Command::new("hey")
+        .args(["-z", LOAD, "-c", "20", "-q", "3", &format!("http://{listen}/get")])
+        .stdout(fs::File::create(report).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// Leaves live 80 % of the processor time it uses, behind the controller's back.
+fn starve(live: &Value) {
+    let cgroup = |name: &str| PathBuf::from(live["cgroup"][name].as_str().unwrap());
+    let used = || -> f64 {
+        if let Ok(nanos) = fs::read_to_string(cgroup("cpuacct").join("cpuacct.usage")) {
+            return nanos.trim().parse::<f64>().unwrap() / 1e9;
+        }
+        let stat = fs::read_to_string(cgroup("cpu").join("cpu.stat")).unwrap();
+        let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+        micros.parse::<f64>().unwrap() / 1e6
+    };
+    let before = used();
+    sleep(Duration::from_secs(5));
+    let quota = ((used() - before) / 5.0 * 0.8 * 100_000.0).round();
+    let v2 = cgroup("cpu").join("cpu.max");
+    if v2.exists() {
+        fs::write(v2, format!("{quota} 100000")).unwrap();
+    } else {
+        fs::write(cgroup("cpu").join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
+    }
+}
+
+fn verdict(status: &Value, live: &str) -> String {
+    pair(status, live)["assessment"]["verdict"].to_string()
+}
+
+fn signal(signal: &str, instance: &Value) {
+    for pid in instance["pids"].as_array().unwrap() {
+        Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+    }
+}
+
+#[test]
+fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
+    let _turn = turn();
+    let Some(gunicorn) =
+        gunicorn().filter(|_| has_cgroups() && Command::new("hey").arg("-h").output().is_ok())
+    else {
+        assert!(std::env::var_os("CI").is_none(), "CI must have httpbin, gunicorn and hey");
+        eprintln!("SKIPPED: needs root, cgroups, `hey`, and gunicorn with httpbin (FORESHADOW_GUNICORN)");
+        return;
+    };
+    let mut controller = Controller::start(&format!(
+        "service: e2e-httpbin\nmode: act\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
+         command: [{gunicorn:?}, --threads, \"4\", --keep-alive, \"30\", -b, \"127.0.0.1:$PORT\", \"httpbin:app\"]\n    \
+         ready: {{ http: /status/200 }}\n    resources: {{ cpu: 400m, memory: 256Mi }}\n\
+         probe: {{ memoryEvery: 30 }}\n\
+         action:\n  vertical: {{ cpuSizes: [400m, 600m] }}\n  guards: {{ cooldown: 30s, verifyAfter: 15s }}\n"
+    ));
+    let status = controller.wait_ready();
+    let report = controller.folder.join("hey.txt");
+    let mut load = hey(status["listen"].as_str().unwrap(), &report);
+
+    let long = Duration::from_secs(60);
+    let mut peer_was_degraded = false;
+    let mut see = |status: &Value| {
+        peer_was_degraded |= verdict(status, "live-2").contains("degraded");
+        status["pairs"].as_array().unwrap().len()
+    };
+    controller.wait("calibration", long, |status| {
+        see(status);
+        ["live-1", "live-2"].iter().all(|live| verdict(status, live) == "\"healthy\"")
+    });
+    // The level is the median of the first 45 residuals: let it be learned.
+    sleep(Duration::from_secs(15));
+    starve(&pair(&controller.status().unwrap(), "live-1")["live"]);
+    let status = controller.wait("verdict", long, |status| {
+        see(status);
+        verdict(status, "live-1") == "\"degraded\""
+    });
+    let first = &pair(&status, "live-1")["assessment"]["attribution"]["shares"][0];
+    assert_eq!(first["resource"], "cpu", "{first}");
+    let status = controller.wait("outcome", long, |status| {
+        see(status);
+        !status["actions"][0]["effect"].is_null()
+    });
+    assert_eq!(status["actions"][0]["action"]["resize"]["instance"], "live-1");
+    assert_eq!(status["actions"][0]["action"]["resize"]["to"], 400, "absolute: back to its size");
+    assert!(!status["actions"][0]["effect"]["helped"].is_null(), "{}", status["actions"][0]);
+    let status = controller.wait("recovery", long, |status| {
+        see(status);
+        verdict(status, "live-1") == "\"healthy\""
+    });
+    assert!(!peer_was_degraded, "the other live stays out of it");
+
+    // A shadow that freezes, then one that dies: users notice neither, and nobody says live is fine because of it.
+    let shadow = &pair(&status, "live-2")["shadow"];
+    signal("-STOP", shadow);
+    controller.wait("doubt", long, |status| {
+        see(status);
+        verdict(status, "live-2").contains("inconclusive")
+    });
+    signal("-CONT", shadow);
+    signal("-KILL", shadow);
+    controller.wait("new shadow", long, |status| {
+        let new = &pair(status, "live-2")["shadow"];
+        new["phase"] == "ready" && new["pids"] != shadow["pids"]
+    });
+    assert!(load.try_wait().unwrap().is_none(), "the load must still run, or nothing was proved");
+    signal("-INT", &serde_json::json!({ "pids": [load.id()] }));
+    load.wait().unwrap();
+    let report = fs::read_to_string(&report).unwrap();
+    let codes: Vec<&str> = report
+        .lines()
+        .filter(|line| line.trim_start().starts_with('[') && line.contains("responses"))
+        .collect();
+    assert!(
+        codes.len() == 1 && codes[0].contains("[200]") && !report.contains("Error distribution"),
+        "{report}"
+    );
+    assert!(controller.command(&["stop"]).status.success());
+    assert_eq!(controller.ended(), Some(0));
+}
