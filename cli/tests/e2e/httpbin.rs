@@ -1,5 +1,6 @@
 //! The loop on a service nobody here wrote: httpbin under gunicorn, asked by `hey`.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -91,10 +92,9 @@ fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
     let mut load = hey(status["listen"].as_str().unwrap(), &report);
 
     let long = Duration::from_secs(60);
-    let mut peer_was_degraded = false;
-    let mut see = |status: &Value| {
-        peer_was_degraded |= verdict(status, "live-2").contains("degraded");
-        status["pairs"].as_array().unwrap().len()
+    let peer_was_degraded = Cell::new(false);
+    let see = |status: &Value| {
+        peer_was_degraded.set(peer_was_degraded.get() || verdict(status, "live-2").contains("egraded"));
     };
     controller.wait("calibration", long, |status| {
         see(status);
@@ -120,7 +120,7 @@ fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
         see(status);
         verdict(status, "live-1") == "\"healthy\""
     });
-    assert!(!peer_was_degraded, "the other live stays out of it");
+    assert!(!peer_was_degraded.get(), "the other live stays out of it");
 
     // A shadow that freezes, then one that dies: users notice neither, and nobody says live is fine because of it.
     let shadow = &pair(&status, "live-2")["shadow"];
