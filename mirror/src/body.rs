@@ -1,5 +1,6 @@
 //! Bodies on their way through, and the moment an answer is complete.
 
+use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,14 +8,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use foreshadow_model::DropReason;
 use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::pair::Pair;
+use crate::pair::LiveHalf;
 use crate::pool::{Endpoint, Sender};
 use crate::stats::{Answer, Stats};
 
@@ -22,7 +22,7 @@ use crate::stats::{Answer, Stats};
 #[derive(Debug)]
 pub(crate) enum RequestBody {
     /// Streamed from the client.
-    Client(Incoming),
+    Client(ClientBody),
     /// None; such a request can be sent a second time.
     Empty,
 }
@@ -36,23 +36,58 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Client(body) => body.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Client(body) => body.is_end_stream(),
+            Self::Client(body) => body.inner.is_end_stream(),
             Self::Empty => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Client(body) => body.size_hint(),
+            Self::Client(body) => body.inner.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
         }
+    }
+}
+
+impl RequestBody {
+    /// Where the time is summed up that live had to wait for this body; `None` for a request without one.
+    pub(crate) fn waits(&self) -> Option<Rc<Cell<Duration>>> {
+        match self {
+            Self::Client(body) => Some(body.waits.clone()),
+            Self::Empty => None,
+        }
+    }
+}
+
+/// A body on its way from the client. Measures how long live had to wait for it: a slow upload says nothing about
+/// live.
+#[derive(Debug)]
+pub(crate) struct ClientBody {
+    inner: Incoming,
+    dry_since: Option<Instant>,
+    waits: Rc<Cell<Duration>>,
+}
+
+impl ClientBody {
+    pub(crate) fn new(inner: Incoming) -> Self {
+        Self { inner, dry_since: None, waits: Rc::default() }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+        if frame.is_pending() {
+            self.dry_since.get_or_insert_with(Instant::now);
+        } else if let Some(since) = self.dry_since.take() {
+            self.waits.set(self.waits.get() + since.elapsed());
+        }
+        frame
     }
 }
 
@@ -98,9 +133,11 @@ pub(crate) struct Ending {
     pub(crate) started: Instant,
     pub(crate) status: StatusCode,
     pub(crate) stats: Arc<Stats>,
-    pub(crate) pair: Option<Arc<Pair>>,
+    pub(crate) half: Option<LiveHalf>,
     pub(crate) endpoint: Rc<Endpoint>,
     pub(crate) sender: Sender,
+    /// See [`RequestBody::waits`].
+    pub(crate) upload: Option<Rc<Cell<Duration>>>,
 }
 
 /// Live's answer. Counts the latency once, at the last byte, without the time it waited for a slow client: a client
@@ -135,33 +172,28 @@ impl LiveBody {
     }
 
     fn complete(&mut self) {
-        let Some(ending) = self.ending.take() else { return };
-        let latency = ending.started.elapsed().saturating_sub(self.client_time);
-        let answer = Answer { status: Some(ending.status), latency };
-        ending.stats.live(answer);
-        if let Some(pair) = &ending.pair {
-            pair.live(answer);
-        }
+        let Some(mut ending) = self.ending.take() else { return };
+        ending.count(Some(ending.status), self.client_time);
         ending.endpoint.give_back(ending.sender);
     }
 
     /// Live broke off in the middle of its answer: that is a failed request.
+    ///
+    /// A body dropped before either was not read to its end by the client, which says nothing about live; its half
+    /// of the pair counts that when it goes.
     fn broken(&mut self) {
-        let Some(ending) = self.ending.take() else { return };
-        let answer =
-            Answer { status: None, latency: ending.started.elapsed().saturating_sub(self.client_time) };
-        ending.stats.live(answer);
-        if let Some(pair) = &ending.pair {
-            pair.live(answer);
-        }
+        let Some(mut ending) = self.ending.take() else { return };
+        ending.count(None, self.client_time);
     }
 }
 
-impl Drop for LiveBody {
-    /// The client went away before the end: says nothing about live.
-    fn drop(&mut self) {
-        if let Some(Ending { pair: Some(pair), .. }) = self.ending.take() {
-            pair.dropped(DropReason::LiveAborted);
+impl Ending {
+    fn count(&mut self, status: Option<StatusCode>, client_time: Duration) {
+        let client_time = client_time + self.upload.take().map_or(Duration::ZERO, |waits| waits.get());
+        let answer = Answer { status, latency: self.started.elapsed().saturating_sub(client_time) };
+        self.stats.live(answer);
+        if let Some(half) = self.half.take() {
+            half.answered(answer);
         }
     }
 }

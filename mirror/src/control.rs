@@ -3,16 +3,17 @@
 //! The newest controller wins. Without one the mirror goes on with its last routing.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::wire::{FromMirror, LINE_BYTES_MAX, PROTOCOL, Routing, Summary, ToMirror};
 use rustix::time::ClockId;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::server::Shared;
@@ -20,11 +21,22 @@ use crate::server::Shared;
 /// How often a summary is sent before a routing says otherwise.
 const SUMMARY_EVERY: Duration = Duration::from_secs(5);
 
-/// Opens the socket; an old file of a dead mirror is replaced.
+/// Pause after a connection that could not be accepted, mostly for want of file descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(20);
+
+/// The shortest time between two summaries, whatever a routing says.
+const SUMMARY_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Opens the socket; the file of a dead mirror is replaced, that of a living one is not.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        Ok(_) => std::fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     // Made with mode 0600 from the start: no moment in which others could connect.
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
@@ -33,80 +45,112 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-/// Serves controllers until cancelled.
+/// Serves controllers until cancelled, the newest alone.
 pub(crate) async fn serve(listener: UnixListener, shared: Arc<Shared>, cancel: CancellationToken) {
+    let mut newer = None;
     loop {
-        let accepted = tokio::select! {
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
+        let stream = match newer.take() {
+            Some(stream) => stream,
+            None => tokio::select! {
+                () = cancel.cancelled() => return,
+                stream = accept(&listener) => stream,
+            },
         };
-        match accepted {
-            Ok((stream, _)) => {
-                // The next controller is accepted once this one is gone or a newer one stands in line.
-                let mut newer = None;
-                tokio::select! {
-                    () = cancel.cancelled() => return,
-                    result = converse(stream, &shared) => if let Err(error) = result {
-                        tracing::info!(%error, "Controller went away");
-                    },
-                    accepted = listener.accept() => newer = accepted.ok(),
-                }
-                if let Some((stream, _)) = newer {
-                    tracing::info!("A newer controller takes over");
-                    if let Err(error) = converse(stream, &shared).await {
-                        tracing::info!(%error, "Controller went away");
-                    }
-                }
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            stream = accept(&listener) => {
+                tracing::info!("A newer controller takes over");
+                newer = Some(stream);
             }
-            Err(error) => tracing::warn!(%error, "Control socket refused a connection"),
+            result = converse(stream, &shared) => match result {
+                Ok(()) => tracing::info!("Controller went away"),
+                Err(error) => tracing::warn!(%error, "Conversation with the controller ended"),
+            },
+        }
+    }
+}
+
+/// The next controller. Cancel-safe.
+async fn accept(listener: &UnixListener) -> UnixStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::warn!(%error, "Control socket refused a connection");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+            }
         }
     }
 }
 
 async fn converse(stream: UnixStream, shared: &Shared) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
-    let mut reader = BufReader::new(reader);
+    let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new() };
+    let table = shared.table();
     let hello = FromMirror::Hello {
         protocol: PROTOCOL,
         pid: std::process::id(),
         listen: shared.listen,
-        generation: shared.table().generation,
+        generation: table.generation,
     };
     send(&mut writer, &hello).await?;
     let mut clock = SummaryClock::new();
+    // What was counted before belongs to no span that this controller knows.
     drop(clock.summary(shared));
-    let mut ticks = interval(SUMMARY_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    ticks.tick().await;
-    let mut line = Vec::new();
+    let mut ticks = ticks(table.summary_every);
     loop {
-        let mut limited = (&mut reader).take(LINE_BYTES_MAX as u64);
         tokio::select! {
             _ = ticks.tick() => {
                 let summary = Box::new(clock.summary(shared));
                 send(&mut writer, &FromMirror::Summary { summary }).await?;
             }
-            // Cancel-safe: what was read so far stays in `line`.
-            read = limited.read_until(b'\n', &mut line) => {
-                read?;
-                if line.last() != Some(&b'\n') {
-                    return Ok(());
-                }
-                match serde_json::from_slice(&line) {
-                    Ok(ToMirror::Route { routing }) => {
-                        let every = routing.summary_every;
-                        if shared.route(*routing) && ticks.period() != every && !every.is_zero() {
-                            ticks = interval(every);
-                            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-                            ticks.tick().await;
-                        }
+            line = lines.next() => match line? {
+                None => return Ok(()),
+                Some(ToMirror::Drain { within }) => shared.drain(within),
+                Some(ToMirror::Route { routing }) => {
+                    shared.route(*routing);
+                    let every = shared.table().summary_every.max(SUMMARY_EVERY_MIN);
+                    if ticks.period() != every {
+                        ticks = self::ticks(every);
                     }
-                    Ok(ToMirror::Drain { within }) => shared.drain(within),
-                    Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
                 }
-                line.clear();
-            }
+            },
         }
+    }
+}
+
+/// Ticks of this period, the first one a period from now.
+fn ticks(every: Duration) -> Interval {
+    let every = every.max(SUMMARY_EVERY_MIN);
+    let mut ticks = interval_at(Instant::now() + every, every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+/// Messages, one a line.
+struct Lines<R> {
+    reader: R,
+    /// What was read of the next line. Lives here and not in [`Lines::next`], which may be cancelled at any time.
+    line: Vec<u8>,
+}
+
+impl<R: AsyncBufRead + Unpin> Lines<R> {
+    /// The next message, or `None` at the end. Cancel-safe.
+    async fn next(&mut self) -> io::Result<Option<ToMirror>> {
+        // One more than may be, to tell a line that is too long from one that just fits.
+        let room = (LINE_BYTES_MAX + 1).saturating_sub(self.line.len());
+        (&mut self.reader).take(room as u64).read_until(b'\n', &mut self.line).await?;
+        if self.line.last() == Some(&b'\n') {
+            let message = serde_json::from_slice(&self.line)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            self.line.clear();
+            return Ok(Some(message));
+        }
+        if self.line.is_empty() {
+            return Ok(None);
+        }
+        let is_too_long = LINE_BYTES_MAX < self.line.len();
+        Err(if is_too_long { io::ErrorKind::FileTooLarge } else { io::ErrorKind::UnexpectedEof }.into())
     }
 }
 
@@ -157,5 +201,43 @@ pub(crate) fn no_routing() -> Routing {
             routes: policy.routes,
         },
         summary_every: SUMMARY_EVERY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN: &[u8] = b"{\"type\":\"drain\",\"within\":{\"secs\":1,\"nanos\":0}}\n";
+
+    #[tokio::test]
+    async fn a_line_read_in_part_survives_being_cancelled() {
+        let (mut theirs, ours) = tokio::io::duplex(64);
+        let mut lines = Lines { reader: BufReader::new(ours), line: Vec::new() };
+        for byte in &DRAIN[..DRAIN.len() - 1] {
+            theirs.write_all(&[*byte]).await.unwrap();
+            let next = futures_util::FutureExt::now_or_never(lines.next());
+            assert!(next.is_none(), "not a line yet");
+        }
+        theirs.write_all(b"\n").await.unwrap();
+        assert!(matches!(lines.next().await.unwrap(), Some(ToMirror::Drain { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_line_of_many_reads_is_refused_at_the_limit_and_not_a_byte_before() {
+        let padding = vec![b' '; LINE_BYTES_MAX - DRAIN.len()];
+        let fits = [&padding, DRAIN].concat();
+        let mut lines = Lines { reader: BufReader::new(&fits[..]), line: Vec::new() };
+        assert!(lines.next().await.unwrap().is_some());
+        assert!(lines.next().await.unwrap().is_none());
+        let long = [&padding, &b"   "[..], DRAIN].concat();
+        let mut lines = Lines { reader: BufReader::new(&long[..]), line: Vec::new() };
+        assert_eq!(lines.next().await.unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[tokio::test]
+    async fn half_a_line_is_no_message() {
+        let mut lines = Lines { reader: BufReader::new(&DRAIN[..9]), line: Vec::new() };
+        assert_eq!(lines.next().await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -50,6 +50,18 @@ pub(crate) fn forwarded_for(headers: &mut HeaderMap, client: &HeaderValue) {
     headers.insert(X_FORWARDED_FOR, joined);
 }
 
+/// HTTP/2 splits cookies over several fields; an HTTP/1.1 server expects one (RFC 9113 §8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    if cookies.next().is_none() || cookies.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,7 @@
 mod balance;
 mod body;
 mod control;
+mod copy;
 mod headers;
 mod netns;
 mod pair;

@@ -8,7 +8,7 @@ use crate::stats::{Answer, Stats};
 
 /// One sampled request, held by both sides.
 #[derive(Debug)]
-pub(crate) struct Pair {
+struct Pair {
     stats: Arc<Stats>,
     route: String,
     half: Mutex<Half>,
@@ -22,28 +22,68 @@ enum Half {
     Settled,
 }
 
-impl Pair {
-    pub(crate) fn new(stats: Arc<Stats>, route: String) -> Arc<Self> {
-        Arc::new(Self { stats, route, half: Mutex::new(Half::Neither) })
-    }
+/// Live's half. Dropped without an answer, because the client went away or no live took the request, it counts
+/// [`DropReason::LiveAborted`]: no sampled request is ever lost without a reason.
+#[derive(Debug)]
+pub(crate) struct LiveHalf(Option<Arc<Pair>>);
 
+/// The shadow's half. Dropped without an answer it counts [`DropReason::ShadowError`].
+#[derive(Debug)]
+pub(crate) struct ShadowHalf(Option<Arc<Pair>>);
+
+/// Both halves of a request that was just sampled.
+pub(crate) fn halves(stats: Arc<Stats>, route: String) -> (LiveHalf, ShadowHalf) {
+    let pair = Arc::new(Pair { stats, route, half: Mutex::new(Half::Neither) });
+    (LiveHalf(Some(pair.clone())), ShadowHalf(Some(pair)))
+}
+
+impl LiveHalf {
     /// Live has answered.
-    pub(crate) fn live(&self, answer: Answer) {
-        if let Some(Half::Shadow(shadow)) = self.advance(Half::Live(answer)) {
-            self.stats.pair(answer, shadow, &self.route);
+    pub(crate) fn answered(mut self, answer: Answer) {
+        let Some(pair) = self.0.take() else { return };
+        if let Some(Half::Shadow(shadow)) = pair.advance(Half::Live(answer)) {
+            pair.stats.pair(answer, shadow, &pair.route);
         }
     }
+}
 
+impl Drop for LiveHalf {
+    fn drop(&mut self) {
+        if let Some(pair) = self.0.take() {
+            pair.dropped(DropReason::LiveAborted);
+        }
+    }
+}
+
+impl ShadowHalf {
     /// The shadow has answered.
-    pub(crate) fn shadow(&self, answer: Answer) {
-        self.stats.shadow(answer);
-        if let Some(Half::Live(live)) = self.advance(Half::Shadow(answer)) {
-            self.stats.pair(live, answer, &self.route);
+    pub(crate) fn answered(mut self, answer: Answer) {
+        let Some(pair) = self.0.take() else { return };
+        pair.stats.shadow(answer);
+        if let Some(Half::Live(live)) = pair.advance(Half::Shadow(answer)) {
+            pair.stats.pair(live, answer, &pair.route);
         }
     }
 
+    /// The copy came to nothing.
+    pub(crate) fn failed(mut self, reason: DropReason) {
+        if let Some(pair) = self.0.take() {
+            pair.dropped(reason);
+        }
+    }
+}
+
+impl Drop for ShadowHalf {
+    fn drop(&mut self) {
+        if let Some(pair) = self.0.take() {
+            pair.dropped(DropReason::ShadowError);
+        }
+    }
+}
+
+impl Pair {
     /// One side will never answer; counts why, once per pair.
-    pub(crate) fn dropped(&self, reason: DropReason) {
+    fn dropped(&self, reason: DropReason) {
         let mut half = self.half.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(std::mem::replace(&mut *half, Half::Settled), Half::Settled) {
             self.stats.dropped(reason);
@@ -71,6 +111,7 @@ impl Pair {
 mod tests {
     use std::time::Duration;
 
+    use foreshadow_model::wire::UpstreamSummary;
     use foreshadow_model::{InstanceId, SampleRate};
     use http::StatusCode;
 
@@ -78,35 +119,51 @@ mod tests {
 
     const OK: Answer = Answer { status: Some(StatusCode::OK), latency: Duration::from_millis(1) };
 
-    fn pair() -> (Arc<Stats>, Arc<Pair>) {
+    fn sampled() -> (Arc<Stats>, LiveHalf, ShadowHalf) {
         let stats = Arc::new(Stats::default());
-        (stats.clone(), Pair::new(stats, "GET /".into()))
+        let (live, shadow) = halves(stats.clone(), "GET /".into());
+        (stats, live, shadow)
+    }
+
+    fn seen(stats: &Stats) -> UpstreamSummary {
+        stats.take(InstanceId::live(1), None, SampleRate::ALL, false)
     }
 
     #[test]
     fn the_order_of_answers_does_not_matter() {
         for live_first in [true, false] {
-            let (stats, pair) = pair();
+            let (stats, live, shadow) = sampled();
             if live_first {
-                pair.live(OK);
-                pair.shadow(OK);
+                live.answered(OK);
+                shadow.answered(OK);
             } else {
-                pair.shadow(OK);
-                pair.live(OK);
+                shadow.answered(OK);
+                live.answered(OK);
             }
-            assert_eq!(stats.take(InstanceId::live(1), None, SampleRate::ALL, false).agreement.same, 1);
+            let seen = seen(&stats);
+            assert_eq!((seen.agreement.same, seen.drops.total()), (1, 0));
         }
     }
 
     #[test]
     fn a_lost_half_is_counted_once_and_never_paired() {
-        let (stats, pair) = pair();
-        pair.live(OK);
-        pair.dropped(DropReason::Timeout);
-        pair.dropped(DropReason::ShadowError);
-        pair.shadow(OK);
-        let seen = stats.take(InstanceId::live(1), None, SampleRate::ALL, false);
-        assert_eq!(seen.drops.total(), 1);
+        let (stats, live, shadow) = sampled();
+        shadow.failed(DropReason::Timeout);
+        live.answered(OK);
+        let seen = seen(&stats);
+        assert_eq!(seen.drops.0, [(DropReason::Timeout, 1)].into());
         assert_eq!(seen.agreement.total(), 0);
+    }
+
+    #[test]
+    fn a_half_that_is_forgotten_is_counted() {
+        let (stats, live, shadow) = sampled();
+        drop(live);
+        shadow.answered(OK);
+        assert_eq!(seen(&stats).drops.0, [(DropReason::LiveAborted, 1)].into());
+        let (stats, live, shadow) = sampled();
+        live.answered(OK);
+        drop(shadow);
+        assert_eq!(seen(&stats).drops.0, [(DropReason::ShadowError, 1)].into());
     }
 }

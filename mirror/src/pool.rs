@@ -1,6 +1,7 @@
 //! Keep-alive connections to one instance, owned by one thread.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +12,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::body::RequestBody;
@@ -20,9 +21,11 @@ use crate::netns;
 /// Idle connections kept per instance and thread.
 const IDLE_MAX: usize = 256;
 
-/// Below this idle time a server practically never closes a connection just as it is used again. Above it, a request
-/// that may be repeated is kept until the answer begins.
-const FRESH: Duration = Duration::from_millis(500);
+/// How long an instance may take to accept a connection. A host that is gone refuses nothing, it is silent.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After this idle time a connection is let go.
+const IDLE_FOR: Duration = Duration::from_secs(60);
 
 /// How long an instance that refuses connections is passed over, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -49,7 +52,7 @@ pub(crate) enum SendError {
 pub(crate) struct Endpoint {
     address: SocketAddr,
     netns: Option<PathBuf>,
-    idle: RefCell<Vec<(Sender, Instant)>>,
+    idle: RefCell<VecDeque<(Sender, Instant)>>,
     tasks: TaskTracker,
     paused_until: Cell<Option<Instant>>,
     pause: Cell<Duration>,
@@ -72,24 +75,31 @@ impl Endpoint {
     }
 
     /// Whether it refused connections a moment ago and is passed over.
-    pub(crate) fn is_paused(&self, now: Instant) -> bool {
-        self.paused_until.get().is_some_and(|until| now < until)
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused_until.get().is_some_and(|until| Instant::now() < until)
     }
 
     /// Sends a request over an idle or a new connection. The sender comes back with the answer; give it back once the
     /// answer's body is complete.
+    ///
+    /// An instance may close an idle connection at the very moment it is used again. A request that may be repeated
+    /// is then sent once more, over a new connection; never twice more, or a request that kills its connection would
+    /// go through all of them.
     pub(crate) async fn send(
         &self,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
-        loop {
-            let Some((mut sender, since)) = self.idle_sender().await else { break };
-            let spare = if FRESH < since.elapsed() { repeatable(&request) } else { None };
+        while let Some(mut sender) = self.idle_sender() {
+            let spare = repeatable(&request);
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, sender)),
-                Err(mut error) => match error.take_message().or(spare) {
-                    Some(again) => request = again,
-                    None => return Err(SendError::Broken(error.into_error())),
+                Err(mut error) => match (error.take_message(), spare) {
+                    (Some(unsent), _) => request = unsent,
+                    (None, Some(spare)) => {
+                        request = spare;
+                        break;
+                    }
+                    (None, None) => return Err(SendError::Broken(error.into_error())),
                 },
             }
         }
@@ -112,26 +122,51 @@ impl Endpoint {
     /// Keeps a connection for the next request.
     pub(crate) fn give_back(&self, sender: Sender) {
         let mut idle = self.idle.borrow_mut();
+        let now = Instant::now();
+        // One a time is enough: there is never more than one that came since the last look.
+        if idle.front().is_some_and(|(oldest, since)| oldest.is_closed() || IDLE_FOR < now - *since) {
+            idle.pop_front();
+        }
         if !sender.is_closed() && idle.len() < IDLE_MAX {
-            idle.push((sender, Instant::now()));
+            idle.push_back((sender, now));
         }
     }
 
-    async fn idle_sender(&self) -> Option<(Sender, Instant)> {
-        loop {
-            let (mut sender, since) = self.idle.borrow_mut().pop()?;
-            if sender.is_ready() || sender.ready().await.is_ok() {
-                return Some((sender, since));
+    /// The connection used last that can take a request now. One that is still busy, because the instance answered
+    /// before an upload was over, is left: to wait for it would be to wait for another client.
+    fn idle_sender(&self) -> Option<Sender> {
+        let mut idle = self.idle.borrow_mut();
+        let mut at = idle.len();
+        while let Some(before) = at.checked_sub(1) {
+            at = before;
+            let sender = &idle.get(at)?.0;
+            let is_ready = sender.is_ready();
+            if is_ready || sender.is_closed() {
+                let sender = idle.remove(at)?.0;
+                if is_ready {
+                    return Some(sender);
+                }
             }
         }
+        None
     }
 
     async fn connect(&self) -> io::Result<Sender> {
-        let stream = match netns::connect(self.address, self.netns.as_deref()).await {
+        // The first attempt after a pause finds out whether it is back; the others do not wait for it meanwhile.
+        let is_first = self.paused_until.get().is_some() && !self.is_paused();
+        if is_first {
+            self.paused_until.set(Some(Instant::now() + CONNECT_TIMEOUT));
+        }
+        let connecting = timeout(CONNECT_TIMEOUT, netns::connect(self.address, self.netns.as_deref()));
+        let stream = match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => stream,
             Err(error) => {
-                self.paused_until.set(Some(Instant::now() + self.pause.get()));
-                self.pause.set((self.pause.get() * 2).min(PAUSE_MAX));
+                // Many connections refused at once are one refusal.
+                if is_first || !self.is_paused() {
+                    let pause = self.pause.get();
+                    self.paused_until.set(Some(Instant::now() + pause));
+                    self.pause.set((pause * 2).min(PAUSE_MAX));
+                }
                 return Err(error);
             }
         };

@@ -5,28 +5,31 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use foreshadow_model::DropReason;
 use http::header::{self, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::balance::Balancer;
-use crate::body::{AnswerBody, Ending, LiveBody, RequestBody};
-use crate::headers::{self, MARK, MARK_VALUE};
-use crate::pair::Pair;
+use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, RequestBody};
+use crate::copy::Candidate;
+use crate::headers;
+use crate::pair::LiveHalf;
 use crate::pool::{Endpoint, SendError};
-use crate::redact::redact_request;
-use crate::sample::{Sampler, SessionSource};
-use crate::stats::{self, Answer};
-use crate::table::{Entry, Job, Table};
+use crate::sample::Sampler;
+use crate::stats::{Answer, Stats};
+use crate::table::{Entry, Table};
+
+/// A client that goes away after waiting this long for the first byte of an answer got none, and that is live's
+/// failure. Without it a frozen live would look like a live without requests. Sooner is the client's own whim.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who sends a request.
 #[derive(Clone, Debug)]
@@ -40,12 +43,18 @@ pub(crate) struct Client {
 
 /// One worker thread's view: the table and its own connections. Nothing in it is shared between threads.
 pub(crate) struct Proxy {
-    table: RefCell<Arc<Table>>,
-    endpoints: RefCell<Vec<Rc<Endpoint>>>,
+    view: RefCell<Rc<View>>,
     balancer: RefCell<Balancer>,
     sampler: Sampler,
     tasks: TaskTracker,
     refused: Arc<AtomicU64>,
+}
+
+/// A table and the endpoints of its entries, at the same places. A request keeps the view it began with: places in
+/// a newer one may belong to other lives.
+struct View {
+    table: Arc<Table>,
+    endpoints: Vec<Rc<Endpoint>>,
 }
 
 impl Proxy {
@@ -56,105 +65,103 @@ impl Proxy {
         tasks: TaskTracker,
         refused: Arc<AtomicU64>,
     ) -> Self {
-        let proxy = Self {
-            table: RefCell::new(table.clone()),
-            endpoints: RefCell::default(),
-            balancer: RefCell::default(),
-            sampler,
-            tasks,
-            refused,
-        };
+        let empty = Rc::new(View { table: table.clone(), endpoints: Vec::new() });
+        let proxy = Self { view: RefCell::new(empty), balancer: RefCell::default(), sampler, tasks, refused };
         proxy.adopt(table);
         proxy
     }
 
     /// Takes over a newer table; connections to instances that stay are kept.
     pub(crate) fn adopt(&self, table: Arc<Table>) {
-        let mut endpoints = self.endpoints.borrow_mut();
-        *endpoints = table
-            .entries
-            .iter()
-            .map(|entry| {
-                let address = entry.upstream.address;
-                let known = endpoints.iter().find(|endpoint| endpoint.address() == address);
-                known.cloned().unwrap_or_else(|| Endpoint::new(address, None, self.tasks.clone()))
-            })
-            .collect();
-        *self.table.borrow_mut() = table;
+        let before = self.view.borrow().clone();
+        let endpoint = |entry: &Entry| {
+            let address = entry.upstream.address;
+            let known = before.endpoints.iter().find(|endpoint| endpoint.address() == address);
+            known.cloned().unwrap_or_else(|| Endpoint::new(address, None, self.tasks.clone()))
+        };
+        let endpoints = table.entries.iter().map(endpoint).collect();
+        *self.view.borrow_mut() = Rc::new(View { table, endpoints });
     }
 
     /// Answers a request.
     pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
-        let table = self.table.borrow().clone();
+        let view = self.view.borrow().clone();
         let (mut parts, body) = request.into_parts();
-        let body = if body.is_end_stream() { RequestBody::Empty } else { RequestBody::Client(body) };
-        let Some(chosen) = self.choose(&table, None) else {
+        if parts.method == Method::CONNECT {
+            return self.refuse(StatusCode::NOT_IMPLEMENTED);
+        }
+        let Some(chosen) = self.choose(&view, None) else {
             return self.refuse(StatusCode::SERVICE_UNAVAILABLE);
         };
+        let has_body = !body.is_end_stream();
         headers::strip_hop_by_hop(&mut parts.headers);
         if parts.version == Version::HTTP_2 {
             host_from_authority(&mut parts);
+            headers::join_cookies(&mut parts.headers);
         }
-        let pair =
-            table.entries.get(chosen).and_then(|entry| self.sample(&table, entry, client, &parts, &body));
+        let half = view.table.entries.get(chosen).and_then(|entry| {
+            Candidate { table: &view.table, entry, client, parts: &parts, has_body }.take_copy(&self.sampler)
+        });
         headers::forwarded_for(&mut parts.headers, &client.forwarded);
-        parts.uri = origin_form(&parts.uri);
+        if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {
+            parts.uri = origin_form(&parts.uri);
+        }
         parts.version = Version::HTTP_11;
-        self.forward(&table, chosen, Request::from_parts(parts, body), pair).await
+        let body = if has_body { RequestBody::Client(ClientBody::new(body)) } else { RequestBody::Empty };
+        self.forward(&view, chosen, Request::from_parts(parts, body), half).await
     }
 
     /// The next live by weight, `except` left out; `None` if there is none that takes connections.
-    fn choose(&self, table: &Table, except: Option<usize>) -> Option<usize> {
-        let now = Instant::now();
-        let endpoints = self.endpoints.borrow();
-        let open = |(at, entry): (usize, &Entry)| {
-            let usable =
-                Some(at) != except && endpoints.get(at).is_some_and(|endpoint| !endpoint.is_paused(now));
-            if usable { entry.upstream.weight.get() } else { 0 }
+    fn choose(&self, view: &View, except: Option<usize>) -> Option<usize> {
+        let open = |(at, (entry, endpoint)): (usize, (&Entry, &Rc<Endpoint>))| {
+            let is_usable = Some(at) != except && !endpoint.is_paused();
+            if is_usable { entry.upstream.weight.get() } else { 0 }
         };
+        let all = || view.table.entries.iter().zip(&view.endpoints).enumerate();
         let mut balancer = self.balancer.borrow_mut();
-        balancer.pick(table.entries.iter().enumerate().map(open)).or_else(|| {
+        balancer.pick(all().map(open)).or_else(|| {
             // Every weight is 0 or every live refuses: a refused connection is still better tried than not.
-            let any = |(at, entry): (usize, &Entry)| {
+            let any = |(at, (entry, _)): (usize, (&Entry, &Rc<Endpoint>))| {
                 if Some(at) == except { 0 } else { entry.upstream.weight.get().max(1) }
             };
-            balancer.pick(table.entries.iter().enumerate().map(any))
+            balancer.pick(all().map(any))
         })
     }
 
     async fn forward(
         &self,
-        table: &Table,
+        view: &View,
         mut at: usize,
         mut request: Request<RequestBody>,
-        mut pair: Option<Arc<Pair>>,
+        mut half: Option<LiveHalf>,
     ) -> Response<AnswerBody> {
-        for _try in 0..=table.entries.len() {
-            let (Some(entry), Some(endpoint)) =
-                (table.entries.get(at), self.endpoints.borrow().get(at).cloned())
-            else {
+        for _try in 0..=view.table.entries.len() {
+            let (Some(entry), Some(endpoint)) = (view.table.entries.get(at), view.endpoints.get(at)) else {
                 break;
             };
-            let started = Instant::now();
-            match endpoint.send(request).await {
+            let upload = request.body().waits();
+            let waiting = Waiting { started: Instant::now(), stats: Some(&entry.stats) };
+            let sent = endpoint.send(request).await;
+            let started = waiting.over();
+            match sent {
                 Ok((response, sender)) => {
-                    entry.ejected.store(false, Ordering::Relaxed);
+                    entry.note_ejected(false);
                     let ending = Ending {
                         started,
                         status: response.status(),
                         stats: entry.stats.clone(),
-                        pair,
-                        endpoint,
+                        half,
+                        endpoint: endpoint.clone(),
                         sender,
+                        upload,
                     };
                     return to_client(response, ending);
                 }
                 Err(SendError::NeverSent { request: unsent }) => {
-                    entry.ejected.store(true, Ordering::Relaxed);
-                    if let Some(pair) = pair.take() {
-                        pair.dropped(DropReason::LiveAborted);
-                    }
-                    let Some(next) = self.choose(table, Some(at)) else { break };
+                    entry.note_ejected(true);
+                    // The copy went to the shadow of a live that does not answer: the pair is void.
+                    drop(half.take());
+                    let Some(next) = self.choose(view, Some(at)) else { break };
                     at = next;
                     request = *unsent;
                 }
@@ -162,8 +169,8 @@ impl Proxy {
                     tracing::debug!(%error, live = %entry.upstream.id, "Live broke off before its answer");
                     let answer = Answer { status: None, latency: started.elapsed() };
                     entry.stats.live(answer);
-                    if let Some(pair) = pair {
-                        pair.live(answer);
+                    if let Some(half) = half {
+                        half.answered(answer);
                     }
                     return self.refuse(StatusCode::BAD_GATEWAY);
                 }
@@ -172,45 +179,11 @@ impl Proxy {
         self.refuse(StatusCode::BAD_GATEWAY)
     }
 
-    /// Takes a copy if the request is sampled. Never waits: what does not fit is dropped and counted.
-    fn sample(
-        &self,
-        table: &Table,
-        entry: &Entry,
-        client: &Client,
-        parts: &request::Parts,
-        body: &RequestBody,
-    ) -> Option<Arc<Pair>> {
-        let shadow = entry.shadow.as_ref()?;
-        if !self.is_sampled(table, entry, client, parts) {
-            return None;
-        }
-        entry.stats.sampled();
-        let queued =
-            build_copy(table, entry, parts, body).and_then(|(job, pair)| match shadow.queue.try_send(job) {
-                Ok(()) => Ok(pair),
-                Err(TrySendError::Full(_) | TrySendError::Closed(_)) => Err(DropReason::QueueFull),
-            });
-        queued.map_err(|reason| entry.stats.dropped(reason)).ok()
-    }
-
-    fn is_sampled(&self, table: &Table, entry: &Entry, client: &Client, parts: &request::Parts) -> bool {
-        let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if !safe || parts.headers.contains_key(&MARK) {
-            return false;
-        }
-        let source = SessionSource {
-            headers: &parts.headers,
-            client: client.address.ip(),
-            connection: client.connection,
-        };
-        self.sampler.samples(table.rate(entry, parts.uri.path()), &table.copies.session, &source)
-    }
-
     fn refuse(&self, status: StatusCode) -> Response<AnswerBody> {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let text = match status {
             StatusCode::SERVICE_UNAVAILABLE => "foreshadow: no instance of the service is ready\n",
+            StatusCode::NOT_IMPLEMENTED => "foreshadow: no tunnels\n",
             _ => "foreshadow: the instance broke off before it answered\n",
         };
         let mut response = Response::new(AnswerBody::Own(Full::new(Bytes::from_static(text.as_bytes()))));
@@ -220,33 +193,28 @@ impl Proxy {
     }
 }
 
-/// Builds the redacted copy within the byte budget.
-fn build_copy(
-    table: &Table,
-    entry: &Entry,
-    parts: &request::Parts,
-    body: &RequestBody,
-) -> Result<(Job, Arc<Pair>), DropReason> {
-    if !matches!(body, RequestBody::Empty) {
-        return Err(DropReason::RedactionFailed);
-    }
-    let bytes = size(parts);
-    if table.copies.copy_bytes.get() < bytes {
-        return Err(DropReason::TooBig);
-    }
-    let held = table.budget.take(bytes, table.copies.queue_bytes.get()).ok_or(DropReason::QueueFull)?;
-    let mut request = redact_request(&table.redactor, parts)?;
-    request.headers_mut().insert(MARK, MARK_VALUE);
-    let pair = Pair::new(entry.stats.clone(), stats::route(&parts.method, parts.uri.path()));
-    Ok((Job { request, pair: pair.clone(), bytes: held }, pair))
+/// A request that has no answer yet. Dropped, it is one whose client went away.
+struct Waiting<'a> {
+    started: Instant,
+    stats: Option<&'a Stats>,
 }
 
-/// Bytes a copy of the head will hold, near enough.
-fn size(parts: &request::Parts) -> u64 {
-    let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
-    let fields: usize =
-        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-    (path + fields) as u64
+impl Waiting<'_> {
+    /// The wait came to an end; returns when it began.
+    fn over(mut self) -> Instant {
+        self.stats = None;
+        self.started
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let Some(stats) = self.stats else { return };
+        let latency = self.started.elapsed();
+        if PATIENCE <= latency {
+            stats.live(Answer { status: None, latency });
+        }
+    }
 }
 
 fn to_client(response: Response<Incoming>, ending: Ending) -> Response<AnswerBody> {

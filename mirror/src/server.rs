@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use foreshadow_model::wire::{Routing, Summary};
+use foreshadow_model::InstanceId;
+use foreshadow_model::wire::{Routing, ShadowTarget, Summary};
+use futures_util::FutureExt as _;
 use http::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +28,9 @@ use crate::redact::Redactor;
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
 use crate::table::Table;
+
+/// How long a connection that was accepted while draining may take to send its request.
+const LATE: Duration = Duration::from_millis(200);
 
 /// How the mirror is started.
 #[derive(Debug, Clone)]
@@ -86,9 +91,12 @@ impl Shared {
             tracing::warn!(offered = %routing.generation, in_force = %now.generation, "Older routing refused");
             return false;
         }
+        if let Some(shadow) = shadow_among_lives(&routing) {
+            tracing::error!(%shadow, "Routing refused: it sends users to a shadow");
+            return false;
+        }
         let redactor = Redactor::new(self.key, &routing.copies.redact);
-        let (queue, timeout) = (routing.copies.queue, routing.copies.shadow_timeout);
-        let next = now.next(routing, redactor, |target| self.shadows.open(target, queue, timeout));
+        let next = now.next(routing, redactor, |line| self.shadows.open(line));
         self.table.send_replace(Arc::new(next));
         true
     }
@@ -101,7 +109,7 @@ impl Shared {
     pub(crate) fn summary(&self, span_seconds: f64, cpu_seconds: f64) -> Summary {
         let table = self.table();
         let upstreams = table.entries.iter().map(|entry| {
-            let shadow = entry.shadow.as_ref().map(|handle| handle.target.id.clone());
+            let shadow = entry.shadow.as_ref().map(|handle| handle.line.target.id.clone());
             let ejected = entry.ejected.load(Ordering::Relaxed);
             entry.stats.take(entry.upstream.id.clone(), shadow, entry.upstream.sample_rate, ejected)
         });
@@ -115,6 +123,18 @@ impl Shared {
     }
 }
 
+/// The shadow that users would be routed to. An address within a namespace of its own is another one.
+fn shadow_among_lives(routing: &Routing) -> Option<InstanceId> {
+    let shadows = routing.upstreams.iter().filter_map(|upstream| upstream.shadow.as_ref());
+    let is_live = |shadow: &ShadowTarget| {
+        routing
+            .upstreams
+            .iter()
+            .any(|live| live.id == shadow.id || (shadow.netns.is_none() && live.address == shadow.address))
+    };
+    shadows.filter(|shadow| is_live(shadow)).map(|shadow| shadow.id.clone()).next()
+}
+
 /// Runs the mirror until it is drained, by its controller or by `SIGTERM`.
 ///
 /// # Errors
@@ -124,13 +144,21 @@ pub fn run(options: &Options) -> Result<(), MirrorError> {
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|source| MirrorError::Listen { address: options.listen, source })?;
     let shared = Arc::new(share(&listener).map_err(MirrorError::Start)?);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MirrorError::Start)?;
+    // Everything that can fail comes before the first user is served.
+    let socket = {
+        let _within = runtime.enter();
+        control::listen(&options.socket)
+            .map_err(|source| MirrorError::Socket { path: options.socket.clone(), source })?
+    };
     let workers = (0..options.workers.max(1))
         .map(|number| start_worker(number, &listener, &shared))
         .collect::<io::Result<Vec<_>>>()
         .map_err(MirrorError::Start)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MirrorError::Start)?;
-    runtime.block_on(control_plane(options, &shared))?;
+    // The workers have their own: while they drain, nobody else must keep the port open.
+    drop(listener);
+    runtime.block_on(control_plane(options, socket, &shared))?;
     for worker in workers {
         if worker.join().is_err() {
             tracing::error!("A worker thread panicked");
@@ -146,7 +174,7 @@ fn share(listener: &TcpListener) -> io::Result<Shared> {
     let redactor = Redactor::new(key, &none.copies.redact);
     Ok(Shared {
         listen: listener.local_addr()?,
-        table: watch::Sender::new(Arc::new(Table::empty(none.copies, redactor))),
+        table: watch::Sender::new(Arc::new(Table::empty(none, redactor))),
         shadows: ShadowThread::start()?,
         key,
         sampler: Sampler::default(),
@@ -156,9 +184,11 @@ fn share(listener: &TcpListener) -> io::Result<Shared> {
     })
 }
 
-async fn control_plane(options: &Options, shared: &Arc<Shared>) -> Result<(), MirrorError> {
-    let socket = control::listen(&options.socket)
-        .map_err(|source| MirrorError::Socket { path: options.socket.clone(), source })?;
+async fn control_plane(
+    options: &Options,
+    socket: UnixListener,
+    shared: &Arc<Shared>,
+) -> Result<(), MirrorError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(MirrorError::Start)?;
     // A mirror serves users: it must not go down with the terminal of whoever started the controller.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(MirrorError::Start)?;
@@ -219,10 +249,24 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<()> {
             },
         }
     }
+    // Who was let in by the kernel before the drain gets an answer; their first request may still be on its way.
+    let late = CancellationToken::new();
+    let mut is_late = false;
+    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
+        connections.spawn_local(serve(stream, address, proxy.clone(), late.clone()));
+        is_late = true;
+    }
     drop(listener);
     connections.close();
     let within = *shared.drain_within.lock().unwrap_or_else(PoisonError::into_inner);
-    if tokio::time::timeout(within, connections.wait()).await.is_err() {
+    let finished = async {
+        if is_late {
+            tokio::time::sleep(LATE).await;
+            late.cancel();
+        }
+        connections.wait().await;
+    };
+    if tokio::time::timeout(within, finished).await.is_err() {
         tracing::warn!(connections = connections.len(), "Connections cut off: they did not finish in time");
     }
     Ok(())

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::DropReason;
-use foreshadow_model::wire::ShadowTarget;
 use http::Request;
 use http_body_util::BodyExt;
 use tokio::sync::{Semaphore, mpsc};
@@ -19,19 +18,21 @@ use tokio_util::task::TaskTracker;
 use crate::body::RequestBody;
 use crate::pool::{Endpoint, SendError};
 use crate::stats::Answer;
-use crate::table::{Job, ShadowHandle};
+use crate::table::{Job, ShadowHandle, ShadowLine};
 
 /// Copies under way to one shadow at the same time. More would only queue inside the shadow and be measured as its
 /// latency.
 const IN_FLIGHT_MAX: usize = 64;
+
+/// Copies that may wait for one shadow, whatever the policy says.
+const QUEUE_MAX: usize = 1 << 20;
 
 /// Nice value of the shadow thread.
 const NICE: i32 = 5;
 
 /// Asks the shadow thread to serve one more shadow.
 struct Order {
-    target: ShadowTarget,
-    timeout: Duration,
+    line: ShadowLine,
     jobs: mpsc::Receiver<Job>,
 }
 
@@ -60,42 +61,44 @@ impl ShadowThread {
         Ok(Self { orders })
     }
 
-    /// Opens a queue of this many copies to a shadow.
-    pub(crate) fn open(&self, target: &ShadowTarget, queue: u32, timeout: Duration) -> ShadowHandle {
-        let (sender, jobs) = mpsc::channel(usize::try_from(queue.max(1)).unwrap_or(usize::MAX >> 4));
-        let order = Order { target: target.clone(), timeout, jobs };
-        if self.orders.try_send(order).is_err() {
+    /// Opens a queue to a shadow.
+    pub(crate) fn open(&self, line: ShadowLine) -> ShadowHandle {
+        // The bound keeps a mistyped policy from asking the channel for more than it can number.
+        let (queue, jobs) =
+            mpsc::channel(usize::try_from(line.queue).map_or(QUEUE_MAX, |n| n.clamp(1, QUEUE_MAX)));
+        if self.orders.try_send(Order { line: line.clone(), jobs }).is_err() {
             // The handle stays without a reader: its copies are counted as dropped, live notices nothing.
-            tracing::warn!(shadow = %target.id, "Shadow thread does not keep up");
+            tracing::warn!(shadow = %line.target.id, "Shadow thread does not keep up");
         }
-        ShadowHandle { target: target.clone(), queue: sender }
+        ShadowHandle { line, queue }
     }
 }
 
 async fn serve(mut order: Order, tasks: TaskTracker) {
-    let endpoint = Endpoint::new(order.target.address, order.target.netns.clone(), tasks.clone());
+    let ShadowLine { target, timeout, .. } = order.line;
+    let endpoint = Endpoint::new(target.address, target.netns, tasks.clone());
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     while let Some(job) = order.jobs.recv().await {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let endpoint = endpoint.clone();
         tasks.spawn_local(async move {
-            copy(&endpoint, job, order.timeout).await;
+            copy(&endpoint, job, timeout).await;
             drop(permit);
         });
     }
 }
 
 async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
-    let Job { request, pair, bytes } = job;
+    let Job { request, half, bytes } = job;
     let (parts, ()) = request.into_parts();
     let request = Request::from_parts(parts, RequestBody::Empty);
     match timeout(limit, exchange(endpoint, request)).await {
-        Ok(Ok(answer)) => pair.shadow(answer),
+        Ok(Ok(answer)) => half.answered(answer),
         Ok(Err(error)) => {
             tracing::trace!(%error, "Copy failed");
-            pair.dropped(DropReason::ShadowError);
+            half.failed(DropReason::ShadowError);
         }
-        Err(_elapsed) => pair.dropped(DropReason::Timeout),
+        Err(_elapsed) => half.failed(DropReason::Timeout),
     }
     drop(bytes);
 }

@@ -1,21 +1,23 @@
 //! The routing in force, as the workers see it. Replaced whole, never changed in place.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use foreshadow_model::wire::{CopyRules, Routing, ShadowTarget, Upstream};
 use foreshadow_model::{Generation, RouteRule, SampleRate};
 use tokio::sync::mpsc;
 
-use crate::pair::Pair;
-use crate::redact::Redactor;
+use crate::pair::ShadowHalf;
+use crate::redact::{Redactor, percent_decoded};
 use crate::stats::Stats;
 
 /// A copy on its way to a shadow.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) request: http::Request<()>,
-    pub(crate) pair: Arc<Pair>,
+    pub(crate) half: ShadowHalf,
     pub(crate) bytes: HeldBytes,
 }
 
@@ -50,8 +52,18 @@ impl Drop for HeldBytes {
 /// The way to one shadow. When the last clone goes, its task ends.
 #[derive(Clone, Debug)]
 pub(crate) struct ShadowHandle {
-    pub(crate) target: ShadowTarget,
+    pub(crate) line: ShadowLine,
     pub(crate) queue: mpsc::Sender<Job>,
+}
+
+/// All that a queue to a shadow was opened with; another line needs another queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ShadowLine {
+    pub(crate) target: ShadowTarget,
+    /// Copies that may wait.
+    pub(crate) queue: u32,
+    /// How long the shadow may take.
+    pub(crate) timeout: Duration,
 }
 
 /// One live behind the balancer.
@@ -64,6 +76,15 @@ pub(crate) struct Entry {
     pub(crate) ejected: Arc<AtomicBool>,
 }
 
+impl Entry {
+    /// Notes whether it refuses connections. Written only when that changes: all workers read the same line of cache.
+    pub(crate) fn note_ejected(&self, is_ejected: bool) {
+        if self.ejected.load(Ordering::Relaxed) != is_ejected {
+            self.ejected.store(is_ejected, Ordering::Relaxed);
+        }
+    }
+}
+
 /// Everything a worker needs to serve a request.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -72,12 +93,21 @@ pub(crate) struct Table {
     pub(crate) copies: CopyRules,
     pub(crate) redactor: Redactor,
     pub(crate) budget: Arc<ByteBudget>,
+    /// How often a summary is wanted.
+    pub(crate) summary_every: Duration,
 }
 
 impl Table {
     /// A table that routes nothing.
-    pub(crate) fn empty(copies: CopyRules, redactor: Redactor) -> Self {
-        Self { generation: Generation(0), entries: Vec::new(), copies, redactor, budget: Arc::default() }
+    pub(crate) fn empty(routing: Routing, redactor: Redactor) -> Self {
+        Self {
+            generation: routing.generation,
+            entries: Vec::new(),
+            copies: routing.copies,
+            redactor,
+            budget: Arc::default(),
+            summary_every: routing.summary_every,
+        }
     }
 
     /// The table for a newer routing; counters and shadow queues of instances that stay are taken along.
@@ -85,17 +115,22 @@ impl Table {
         &self,
         routing: Routing,
         redactor: Redactor,
-        mut open: impl FnMut(&ShadowTarget) -> ShadowHandle,
+        mut open: impl FnMut(ShadowLine) -> ShadowHandle,
     ) -> Self {
         let entries = routing
             .upstreams
             .into_iter()
             .map(|upstream| {
                 let before = self.entries.iter().find(|entry| entry.upstream.id == upstream.id);
-                let shadow = upstream.shadow.as_ref().map(|target| {
+                let shadow = upstream.shadow.clone().map(|target| {
+                    let line = ShadowLine {
+                        target,
+                        queue: routing.copies.queue,
+                        timeout: routing.copies.shadow_timeout,
+                    };
                     match before.and_then(|entry| entry.shadow.as_ref()) {
-                        Some(handle) if handle.target == *target => handle.clone(),
-                        _ => open(target),
+                        Some(handle) if handle.line == line => handle.clone(),
+                        _ => open(line),
                     }
                 });
                 Entry {
@@ -112,11 +147,17 @@ impl Table {
             copies: routing.copies,
             redactor,
             budget: self.budget.clone(),
+            summary_every: routing.summary_every,
         }
     }
 
-    /// The rate for a path: the entry's own, or none where a rule says so. The longest prefix wins.
+    /// The rate for a path: the entry's own, or none where a rule says so. The longest prefix wins. A path is
+    /// compared in the spelling that servers give it: `/%61dmin` and `//admin` are `/admin`.
     pub(crate) fn rate(&self, entry: &Entry, path: &str) -> SampleRate {
+        if self.copies.routes.is_empty() {
+            return entry.upstream.sample_rate;
+        }
+        let Some(path) = plain_path(path) else { return SampleRate::NONE };
         let rule = self
             .copies
             .routes
@@ -130,6 +171,25 @@ impl Table {
     }
 }
 
+/// The path without percent-encoding, doubled slashes and dot segments; `None` if its encoding is broken.
+fn plain_path(path: &str) -> Option<Cow<'_, str>> {
+    let odd = ["%", "//", "/.", "\\", ";"];
+    if !odd.iter().any(|odd| path.contains(odd)) {
+        return Some(Cow::Borrowed(path));
+    }
+    let decoded = percent_decoded(path)?.replace('\\', "/");
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment.split(';').next().unwrap_or_default() {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            name => segments.push(name),
+        }
+    }
+    let end = if decoded.ends_with('/') && !segments.is_empty() { "/" } else { "" };
+    Some(Cow::Owned(format!("/{}{end}", segments.join("/"))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +201,16 @@ mod tests {
         assert!(budget.take(60, 100).is_none());
         drop(first);
         assert!(budget.take(100, 100).is_some(), "a refusal leaves nothing behind");
+    }
+
+    #[test]
+    fn another_spelling_does_not_lead_round_a_rule() {
+        for path in ["/admin", "/%61dmin/x", "//admin", "/a/../admin", "/./admin", "/admin;v=1", "/\\admin"] {
+            assert!(plain_path(path).unwrap().starts_with("/admin"), "{path}");
+        }
+        assert_eq!(plain_path("/a/b/").unwrap(), "/a/b/");
+        assert_eq!(plain_path("/a//b/").unwrap(), "/a/b/");
+        assert_eq!(plain_path("/.."), Some("/".into()));
+        assert_eq!(plain_path("/%zz"), None);
     }
 }
