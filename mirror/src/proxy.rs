@@ -95,6 +95,10 @@ impl Proxy {
         };
         let has_body = !body.is_end_stream();
         headers::strip_hop_by_hop(&mut parts.headers);
+        if has_body && body.size_hint().exact().is_none() {
+            // Said aloud, or the body of a GET, whose length nobody knows, would be taken for none.
+            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         if parts.version == Version::HTTP_2 {
             host_from_authority(&mut parts);
             headers::join_cookies(&mut parts.headers);

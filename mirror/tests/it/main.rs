@@ -1,0 +1,13 @@
+//! The mirror against real sockets: each test tries to break one promise.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
+mod client;
+mod control;
+mod copies;
+mod lives;
+mod mirror;
+mod origin;
+mod pairs;
+mod passing;
+mod shadows;
