@@ -184,7 +184,9 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) async fn keep(self, first: Connection) {
+    pub(crate) async fn keep(mut self, first: Connection) {
+        // From port 0 the system chose one; a mirror that is started again must be found at the same.
+        self.settings.listen = first.listen;
         let mut connection = Some(first);
         loop {
             let mut open = match connection.take() {
@@ -214,6 +216,10 @@ impl Keeper {
             tracing::error!(error = ?ended.err(), "Mirror went away");
             self.tell(MirrorEvent::Lost);
             sleep(RESTART).await;
+            // Collects what is left of the process, or it stays a zombie.
+            if let Some(Err(error)) = open.child.as_mut().map(Child::try_wait) {
+                tracing::warn!(%error, "Mirror's end not collected");
+            }
         }
     }
 

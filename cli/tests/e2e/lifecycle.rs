@@ -72,6 +72,37 @@ fn a_controller_starts_serves_is_paused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_second_interrupt_ends_what_does_not_want_to_end() {
+    let _turn = turn();
+    let text = config("e2e-now", "");
+    let (before, after) = text.split_once("command: [").unwrap();
+    let (command, rest) = after.split_once(", sample-service]").unwrap();
+    let stubborn = format!("{before}command: [sh, -c, \"trap '' TERM INT; exec {} sample-service\"]{rest}", command.trim_matches('"'));
+    let mut controller = Controller::start(&stubborn);
+    let status = controller.wait_ready();
+    controller.signal("INT");
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(pids(&status).iter().any(|&pid| is_alive(pid)), "they ignore a polite request");
+    controller.signal("INT");
+    assert_eq!(controller.ended(), Some(130));
+    assert!(pids(&status).iter().all(|&pid| !is_alive(pid)), "{}", controller.log());
+}
+
+#[test]
+fn a_mirror_that_is_killed_comes_back_at_the_same_address() {
+    let _turn = turn();
+    let controller = Controller::start(&config("e2e-mirror", ""));
+    let status = controller.wait_ready();
+    let mirror = status["mirrorPid"].as_u64().unwrap();
+    Command::new("kill").args(["-9", &mirror.to_string()]).status().unwrap();
+    let again = controller.wait("new mirror", Duration::from_secs(20), |status| {
+        status["mirrorPid"].as_u64().is_some_and(|pid| pid != mirror)
+    });
+    assert_eq!(again["listen"], status["listen"]);
+    controller.wait("answer", Duration::from_secs(10), |status| get(status, "/item/1").as_deref() == Some("200"));
+}
+
+#[test]
 fn a_live_that_is_killed_comes_back_while_its_peer_serves() {
     let _turn = turn();
     let controller = Controller::start(&config("e2e-kill", ""));

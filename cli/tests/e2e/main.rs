@@ -4,5 +4,6 @@
 
 mod command_line;
 mod controller;
+mod demo;
 mod httpbin;
 mod lifecycle;

@@ -1,0 +1,283 @@
+//! What `decide` does with a story. Each file under `scenarios/` is one, readable by an operator; `expect` holds the
+//! decisions as `foreshadow plan` prints them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use foreshadow_decide::{Inputs, Usage, plan};
+use foreshadow_model::{
+    Action, ActionId, ActionPolicy, ActionType, Assessment, ComparePolicy, Decision, Effect, Estimate,
+    Generation, GuardPolicy, HorizontalPolicy, Inconclusive, Instance, InstanceId, Inventory, Ledger,
+    MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair, Phase, Policy, Pressure, ProbePolicy,
+    Ratio, Resources, Role, SamplingNeed, Taken, Tick, Verdict, VerticalPolicy, Weight,
+};
+use serde::Deserialize;
+
+/// Now, in every story; "ticks ago" counts back from here.
+const NOW: u64 = 10_000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Story {
+    story: String,
+    #[serde(default)]
+    policy: StoryPolicy,
+    lives: Vec<Live>,
+    #[serde(default)]
+    paused: bool,
+    #[serde(default)]
+    taken: Vec<Before>,
+    #[serde(default)]
+    calm_ticks: u64,
+    expect: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct StoryPolicy {
+    mode: Mode,
+    r#type: ActionType,
+    sizes: Vec<u32>,
+    lives_min: u32,
+    lives_max: u32,
+}
+
+impl Default for StoryPolicy {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Act,
+            r#type: ActionType::Auto,
+            sizes: vec![500, 750, 1000],
+            lives_min: 2,
+            lives_max: 4,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Live {
+    verdict: String,
+    #[serde(default)]
+    delta: Option<f64>,
+    #[serde(default)]
+    errors: Option<f64>,
+    /// `own` or `node`.
+    #[serde(default)]
+    short: Option<String>,
+    #[serde(default = "usual_limit")]
+    cpu: Option<u32>,
+    #[serde(default)]
+    used: f64,
+    #[serde(default = "usual_weight")]
+    weight: u16,
+    /// Processor time on its node that is promised to nobody.
+    #[serde(default = "usual_room")]
+    room: u32,
+}
+
+fn usual_limit() -> Option<u32> {
+    Some(500)
+}
+fn usual_weight() -> u16 {
+    100
+}
+fn usual_room() -> u32 {
+    1000
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Before {
+    kind: String,
+    #[serde(default = "first")]
+    live: u32,
+    ticks_ago: u64,
+    /// `helped`, `vain`, or absent while it is under way.
+    #[serde(default)]
+    effect: Option<String>,
+}
+
+fn first() -> u32 {
+    1
+}
+
+fn ratio(value: f64) -> Ratio {
+    Ratio::new(value).unwrap()
+}
+
+fn verdict(word: &str) -> Verdict {
+    match word {
+        "calibrating" => Verdict::Calibrating,
+        "healthy" => Verdict::Healthy,
+        "warn" => Verdict::Warn,
+        "degraded" => Verdict::Degraded,
+        "bothDegraded" => Verdict::BothDegraded,
+        "shadowSuspect" => Verdict::ShadowSuspect,
+        "tooFewSamples" => Verdict::Inconclusive(Inconclusive::TooFewSamples),
+        "copiesDropped" => Verdict::Inconclusive(Inconclusive::CopiesDropped),
+        other => panic!("unknown verdict `{other}`"),
+    }
+}
+
+fn policy(story: &StoryPolicy) -> Policy {
+    Policy {
+        mode: story.mode,
+        tick: Duration::from_secs(5),
+        mirror: MirrorPolicy::default(),
+        probe: ProbePolicy::default(),
+        compare: ComparePolicy::default(),
+        action: ActionPolicy {
+            kind: story.r#type,
+            vertical: VerticalPolicy {
+                cpu_sizes: story.sizes.iter().map(|&size| MilliCpu::new(size)).collect(),
+            },
+            horizontal: HorizontalPolicy {
+                lives_min: story.lives_min,
+                lives_max: story.lives_max,
+                busy: ratio(0.8),
+                calm: ratio(0.3),
+                calm_for: Duration::from_secs(600),
+            },
+            guards: GuardPolicy {
+                cooldown: Duration::from_secs(60),
+                actions_per_hour: 5,
+                verify_after: Duration::from_secs(30),
+            },
+        },
+        on_exit: OnExit::Stop,
+    }
+}
+
+fn instance(id: InstanceId, role: Role, node: &NodeName, cpu: Option<u32>) -> Instance {
+    Instance {
+        id,
+        role,
+        node: node.clone(),
+        phase: Phase::Ready,
+        resources: Resources { cpu: cpu.map(MilliCpu::new), memory: None },
+        pids: vec![1],
+        port: 1,
+        netns: None,
+        cgroup: None,
+        restarts: 0,
+        ready_after_seconds: Some(1.0),
+        revision: 1,
+    }
+}
+
+fn inventory(lives: &[Live]) -> Inventory {
+    let mut inventory = Inventory::default();
+    for (number, live) in (1..).zip(lives) {
+        let (id, node) = (InstanceId::live(number), NodeName::new(format!("n{number}")).unwrap());
+        inventory.nodes.push(NodeRoom {
+            name: node.clone(),
+            cpu: MilliCpu::new(live.room + 4000),
+            cpu_promised: MilliCpu::new(4000),
+        });
+        let shadow = instance(id.shadow_of(), Role::Shadow, &node, live.cpu);
+        inventory.pairs.push(Pair { live: instance(id, Role::Live, &node, live.cpu), shadow: Some(shadow) });
+    }
+    inventory
+}
+
+fn assessment(number: u32, live: &Live) -> Assessment {
+    let short = |what| live.short.as_deref() == Some(what);
+    let estimate =
+        |delta: f64| Estimate { delta: ratio(delta), low: ratio(delta - 0.05), high: ratio(delta + 0.05) };
+    Assessment {
+        tick: Tick(NOW),
+        live: InstanceId::live(number),
+        verdict: verdict(&live.verdict),
+        provisional: false,
+        delta: live.delta.map(estimate),
+        own_delta: live.delta.map(ratio),
+        error_excess: live.errors.map(ratio),
+        evidence: 1e6,
+        threshold: 1e4,
+        streams: Vec::new(),
+        false_alarms_per_day: 1.7,
+        attribution: None,
+        pressure: Pressure { own_cgroup: short("own"), node: short("node") },
+        sampling: SamplingNeed::default(),
+        load: None,
+    }
+}
+
+fn taken(number: u64, before: &Before) -> Taken {
+    let instance = InstanceId::live(before.live);
+    let cpu = |milli| Some(MilliCpu::new(milli));
+    let action = match before.kind.as_str() {
+        "vertical" => Action::Resize { instance, from: cpu(500), to: cpu(750) },
+        "shift" => Action::Shift { instance, from: Weight::FULL, to: Weight::new(50) },
+        "eject" => Action::Shift { instance, from: Weight::FULL, to: Weight::NONE },
+        "horizontal" => Action::Scale { from: 2, to: 3 },
+        "shadow" => Action::RecreateShadow { instance },
+        other => panic!("unknown kind `{other}`"),
+    };
+    let effect = before.effect.as_deref().map(|word| match word {
+        "helped" => Effect::Helped { before: ratio(0.5), after: ratio(0.0) },
+        "vain" => Effect::DidNotHelp { before: ratio(0.5), after: Some(ratio(0.5)) },
+        other => panic!("unknown effect `{other}`"),
+    });
+    Taken { id: ActionId(number), tick: Tick(NOW - before.ticks_ago), action, effect }
+}
+
+fn in_words(decision: &Decision) -> String {
+    let whom =
+        |instance: &Option<InstanceId>| instance.as_ref().map_or("service".into(), ToString::to_string);
+    match decision {
+        Decision::Act(step) => step.action.to_string(),
+        Decision::Hold { instance, reason, instead_of: Some(action), .. } => {
+            format!("hold {}: {reason}, instead of {action}", whom(instance))
+        }
+        Decision::Hold { instance, reason, instead_of: None, .. } => {
+            format!("hold {}: {reason}", whom(instance))
+        }
+    }
+}
+
+fn check(path: &Path) {
+    let text = std::fs::read_to_string(path).unwrap();
+    let story: Story =
+        serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let policy = policy(&story.policy);
+    let inventory = inventory(&story.lives);
+    let numbered = || (1..).zip(&story.lives);
+    let assessments: Vec<Assessment> = numbered().map(|(number, live)| assessment(number, live)).collect();
+    let weights: BTreeMap<_, _> =
+        numbered().map(|(number, live)| (InstanceId::live(number), Weight::new(live.weight))).collect();
+    let usage = |(number, live): (u32, &Live)| {
+        let cores_max = live.cpu.map_or(5.0, |cpu| f64::from(cpu) / 1000.0);
+        (InstanceId::live(number), Usage { cores: live.used, cores_max })
+    };
+    let usage: BTreeMap<_, _> = numbered().map(usage).collect();
+    let ledger = Ledger {
+        paused: story.paused,
+        taken: (1..).zip(&story.taken).map(|(n, before)| taken(n, before)).collect(),
+    };
+    let plan = plan(&Inputs {
+        tick: Tick(NOW),
+        generation: Generation(1),
+        next_id: ActionId(100),
+        inventory: &inventory,
+        assessments: &assessments,
+        weights: &weights,
+        usage: &usage,
+        calm_ticks: story.calm_ticks,
+        ledger: &ledger,
+        policy: &policy,
+    });
+    let decisions: Vec<String> = plan.decisions.iter().map(in_words).collect();
+    assert_eq!(decisions, story.expect, "\n{}: {}", path.display(), story.story);
+}
+
+#[test]
+fn every_story_ends_as_it_should() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut stories: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    stories.sort();
+    assert!(10 < stories.len());
+    stories.iter().for_each(|path| check(path));
+}
