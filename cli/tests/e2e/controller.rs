@@ -139,3 +139,40 @@ pub(crate) fn has_cgroups() -> bool {
     }
     works
 }
+
+/// Asks for `path` sixty times a second, over twenty connections, for `length`.
+pub(crate) fn hey(status: &Value, path: &str, length: &str, report: &Path) -> Child {
+    let url = format!("http://{}{path}", status["listen"].as_str().unwrap());
+    Command::new("hey")
+        .args(["-z", length, "-c", "20", "-q", "3", &url])
+        .stdout(std::fs::File::create(report).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+/// Leaves live 80 % of the processor time it uses, behind the controller's back.
+pub(crate) fn starve(live: &Value) {
+    let cgroup = |name: &str| PathBuf::from(live["cgroup"][name].as_str().unwrap());
+    let used = || -> f64 {
+        if let Ok(nanos) = std::fs::read_to_string(cgroup("cpuacct").join("cpuacct.usage")) {
+            return nanos.trim().parse::<f64>().unwrap() / 1e9;
+        }
+        let stat = std::fs::read_to_string(cgroup("cpu").join("cpu.stat")).unwrap();
+        let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
+        micros.parse::<f64>().unwrap() / 1e6
+    };
+    let before = used();
+    sleep(Duration::from_secs(5));
+    let quota = ((used() - before) / 5.0 * 0.8 * 100_000.0).round();
+    let v2 = cgroup("cpu").join("cpu.max");
+    if v2.exists() {
+        std::fs::write(v2, format!("{quota} 100000")).unwrap();
+    } else {
+        std::fs::write(cgroup("cpu").join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
+    }
+}
+
+/// The verdict on a live, as JSON.
+pub(crate) fn verdict(status: &Value, live: &str) -> String {
+    pair(status, live)["assessment"]["verdict"].to_string()
+}

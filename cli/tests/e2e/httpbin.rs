@@ -2,14 +2,14 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, has_cgroups, pair, turn};
+use crate::controller::{Controller, has_cgroups, hey, pair, starve, turn, verdict};
 
 /// How long the load runs; every step below must be through by then.
 const LOAD: &str = "150s";
@@ -28,40 +28,6 @@ fn gunicorn() -> Option<PathBuf> {
         .status()
         .is_ok_and(|status| status.success());
     has_httpbin.then_some(found)
-}
-
-fn hey(listen: &str, report: &Path) -> Child {
-    Command::new("hey")
-        .args(["-z", LOAD, "-c", "20", "-q", "3", &format!("http://{listen}/get")])
-        .stdout(fs::File::create(report).unwrap())
-        .spawn()
-        .unwrap()
-}
-
-/// Leaves live 80 % of the processor time it uses, behind the controller's back.
-fn starve(live: &Value) {
-    let cgroup = |name: &str| PathBuf::from(live["cgroup"][name].as_str().unwrap());
-    let used = || -> f64 {
-        if let Ok(nanos) = fs::read_to_string(cgroup("cpuacct").join("cpuacct.usage")) {
-            return nanos.trim().parse::<f64>().unwrap() / 1e9;
-        }
-        let stat = fs::read_to_string(cgroup("cpu").join("cpu.stat")).unwrap();
-        let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
-        micros.parse::<f64>().unwrap() / 1e6
-    };
-    let before = used();
-    sleep(Duration::from_secs(5));
-    let quota = ((used() - before) / 5.0 * 0.8 * 100_000.0).round();
-    let v2 = cgroup("cpu").join("cpu.max");
-    if v2.exists() {
-        fs::write(v2, format!("{quota} 100000")).unwrap();
-    } else {
-        fs::write(cgroup("cpu").join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
-    }
-}
-
-fn verdict(status: &Value, live: &str) -> String {
-    pair(status, live)["assessment"]["verdict"].to_string()
 }
 
 fn signal(signal: &str, instance: &Value) {
@@ -89,7 +55,7 @@ fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
     ));
     let status = controller.wait_ready();
     let report = controller.folder.join("hey.txt");
-    let mut load = hey(status["listen"].as_str().unwrap(), &report);
+    let mut load = hey(&status, "/get", LOAD, &report);
 
     let long = Duration::from_secs(60);
     let peer_was_degraded = Cell::new(false);

@@ -77,7 +77,10 @@ fn a_second_interrupt_ends_what_does_not_want_to_end() {
     let text = config("e2e-now", "");
     let (before, after) = text.split_once("command: [").unwrap();
     let (command, rest) = after.split_once(", sample-service]").unwrap();
-    let stubborn = format!("{before}command: [sh, -c, \"trap '' TERM INT; exec {} sample-service\"]{rest}", command.trim_matches('"'));
+    let stubborn = format!(
+        "{before}command: [sh, -c, \"trap '' TERM INT; exec {} sample-service\"]{rest}",
+        command.trim_matches('"')
+    );
     let mut controller = Controller::start(&stubborn);
     let status = controller.wait_ready();
     controller.signal("INT");
@@ -99,7 +102,8 @@ fn a_mirror_that_is_killed_comes_back_at_the_same_address() {
         status["mirrorPid"].as_u64().is_some_and(|pid| pid != mirror)
     });
     assert_eq!(again["listen"], status["listen"]);
-    controller.wait("answer", Duration::from_secs(10), |status| get(status, "/item/1").as_deref() == Some("200"));
+    controller
+        .wait("answer", Duration::from_secs(10), |status| get(status, "/item/1").as_deref() == Some("200"));
 }
 
 #[test]

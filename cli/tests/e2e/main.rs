@@ -5,5 +5,6 @@
 mod command_line;
 mod controller;
 mod demo;
+mod figures;
 mod httpbin;
 mod lifecycle;
