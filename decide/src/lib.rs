@@ -8,4 +8,4 @@ mod rate;
 mod remedy;
 
 pub use plan::{Inputs, Usage, plan};
-pub use rate::sample_rate;
+pub use rate::{Asked, sample_rate};

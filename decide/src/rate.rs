@@ -23,23 +23,43 @@ const KNEE: f64 = 10.0;
 /// How much of the rate is kept per tick on the way down: evidence that fades for a tick must not end the sample.
 const DECAY: f64 = 0.8;
 
-/// The rate for the next tick.
-///
-/// `requests` is the number of mirrorable requests of live in the last tick; `budget` the copies one tick may cost.
+/// How far the copies of a tick may be from what was wanted before the rate is corrected. Sessions are sampled whole:
+/// of twenty connections at 10 % there may be none, or one that carries a third of the requests.
+const TOLERANCE: f64 = 2.0;
+
+/// How fast the rate climbs while too few sessions fall into the sample.
+const CLIMB: f64 = 1.5;
+
+/// What live was asked in the last tick, and what of it was copied.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asked {
+    /// Requests that may be mirrored.
+    pub requests: f64,
+    /// Those that fell into the sample.
+    pub sampled: f64,
+    /// Copies that a tick may cost.
+    pub budget: f64,
+}
+
+/// The rate for the next tick: what the evidence needs, corrected by what the last rate really gave.
 #[must_use]
-pub fn sample_rate(
-    now: SampleRate,
-    need: &SamplingNeed,
-    requests: f64,
-    budget: f64,
-    policy: &MirrorPolicy,
-) -> SampleRate {
+pub fn sample_rate(now: SampleRate, need: &SamplingNeed, asked: Asked, policy: &MirrorPolicy) -> SampleRate {
+    let Asked { requests, sampled, budget } = asked;
     if requests < 1.0 {
         return now;
     }
     let wanted = pairs_wanted(need).max(PAIRS_MIN).min(budget);
-    let rate = (wanted / requests).max(now.get() * DECAY);
-    let ceiling = policy.rate_max.get().min(budget / requests);
+    let nominal = wanted / requests;
+    let rate = if sampled < wanted / TOLERANCE {
+        nominal.max(now.get() * CLIMB)
+    } else if wanted * TOLERANCE < sampled {
+        nominal.max(now.get() * DECAY)
+    } else {
+        now.get()
+    };
+    // One session may carry more than its share: then the rate that gave too much comes down with it.
+    let over = if budget < sampled { now.get() * budget / sampled } else { 1.0 };
+    let ceiling = policy.rate_max.get().min(over).min((TOLERANCE * budget / requests).max(nominal));
     SampleRate::clamped(rate.max(policy.rate_min.get()).min(ceiling))
 }
 
@@ -74,8 +94,10 @@ mod tests {
         }
     }
 
+    /// The rate when sessions are many and small: the sample is what the rate says.
     fn rate(now: f64, need: &SamplingNeed, requests: f64) -> f64 {
-        sample_rate(SampleRate::clamped(now), need, requests, 1000.0, &MirrorPolicy::default()).get()
+        let asked = Asked { requests, sampled: now * requests, budget: 1000.0 };
+        sample_rate(SampleRate::clamped(now), need, asked, &MirrorPolicy::default()).get()
     }
 
     #[test]
@@ -102,18 +124,38 @@ mod tests {
         assert!((rate(0.2, &need(false), 0.0) - 0.2).abs() < 1e-12);
     }
 
+    #[test]
+    fn a_rate_that_no_session_falls_into_climbs_until_one_does() {
+        let mut now = SampleRate::clamped(0.05);
+        for _ in 0..10 {
+            // Twenty connections, the first of which is sampled from 30 % on.
+            let sampled = if now.get() < 0.3 { 0.0 } else { 10.0 };
+            let asked = Asked { requests: 200.0, sampled, budget: 1000.0 };
+            now = sample_rate(now, &need(false), asked, &MirrorPolicy::default());
+        }
+        assert!((0.3..0.5).contains(&now.get()), "{now}");
+    }
+
+    #[test]
+    fn a_session_that_floods_brings_the_rate_down() {
+        let asked = Asked { requests: 10_000.0, sampled: 5_000.0, budget: 1_000.0 };
+        let next = sample_rate(SampleRate::clamped(0.05), &need(true), asked, &MirrorPolicy::default());
+        assert!(next.get() <= 0.0101, "{next}");
+    }
+
     proptest! {
         #[test]
-        fn neither_policy_nor_budget_is_ever_passed(
+        fn the_policy_is_never_passed_and_what_passes_the_budget_comes_down(
             now in 0.0..=1.0_f64, c in 0.0..10.0_f64, v in 0.0..10.0_f64, left in -5.0..20.0_f64,
-            requests in 0.0..1e6_f64, budget in 1.0..1e5_f64, suspicious: bool,
+            requests in 1.0..1e6_f64, share in 0.0..=1.0_f64, budget in 1.0..1e5_f64, suspicious: bool,
         ) {
             let need = SamplingNeed { pair_variance: c, tick_variance: v, threshold_log: 9.2, remaining_log: left, effect_sq: 0.013, suspicious };
             let policy = MirrorPolicy::default();
-            let rate = sample_rate(SampleRate::clamped(now), &need, requests, budget, &policy).get();
-            if 1.0 <= requests {
-                prop_assert!(rate <= policy.rate_max.get() + 1e-12);
-                prop_assert!(rate * requests <= budget + 1e-6);
+            let asked = Asked { requests, sampled: requests * share, budget };
+            let next = sample_rate(SampleRate::clamped(now), &need, asked, &policy).get();
+            prop_assert!(next <= policy.rate_max.get() + 1e-12);
+            if budget < asked.sampled {
+                prop_assert!(next <= (now * budget / asked.sampled) + 1e-9);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use foreshadow_act::{Actuator, Platform, PlatformError};
-use foreshadow_decide::{Inputs, Usage};
+use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
     Assessment, CycleReport, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Window,
 };
@@ -97,12 +97,14 @@ impl Cycle {
 
     fn rates(&self, windows: &[Window], assessments: &[Assessment]) -> BTreeMap<InstanceId, SampleRate> {
         let rate = |(window, assessment): (&Window, &Assessment)| {
-            let budget = f64::from(self.policy.mirror.copies_per_second) * window.span_seconds;
             #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
-            let requests = window.live_side.requests as f64;
+            let asked = Asked {
+                requests: window.live_side.requests as f64,
+                sampled: window.sampled as f64,
+                budget: f64::from(self.policy.mirror.copies_per_second) * window.span_seconds,
+            };
             let now = self.plane.rate(&window.live);
-            let policy = &self.policy.mirror;
-            let rate = foreshadow_decide::sample_rate(now, &assessment.sampling, requests, budget, policy);
+            let rate = foreshadow_decide::sample_rate(now, &assessment.sampling, asked, &self.policy.mirror);
             (window.live.clone(), rate)
         };
         windows.iter().zip(assessments).map(rate).collect()
