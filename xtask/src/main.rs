@@ -2,6 +2,7 @@
 //! tool knows: which crate may use which.
 #![expect(clippy::print_stdout, reason = "a tool of the developers: its results are what it prints")]
 
+mod bench;
 mod check;
 mod tidy;
 
@@ -31,6 +32,9 @@ enum Task {
     },
     /// Write `schemas/` anew.
     Schema,
+    /// Measure a claim of speed on this machine.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -39,6 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Tidy => tidy::run(&root)?,
         Task::Check { only } => check::run(&root, &only)?,
         Task::Schema => schema(&root)?,
+        Task::Bench(bench) => bench::run(&root, bench)?,
     };
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
