@@ -4,20 +4,23 @@
 //! controller; what runs is written down, so that the next controller finds lives again and ends orphaned shadows.
 
 mod abilities;
+mod adopt;
 pub mod cgroup;
+mod end;
 mod isolate;
 mod launch;
 mod logs;
 mod make;
 mod member;
 mod netns;
+mod port;
 mod ready;
 mod record;
 mod supervise;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +29,7 @@ use foreshadow_model::{
     Instance, InstanceId, Inventory, LocalNode, MilliCpu, NodeRoom, OnExit, Pair, Phase, ServiceName,
     Template,
 };
-use nix::sys::signal::Signal;
+use futures_util::future::join_all;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -38,14 +41,17 @@ pub use logs::LogLimits;
 pub use make::default_nodes;
 
 use make::ShadowRoom;
-use member::{Member, Process, ProcessMark};
-use record::{Record, Recorded};
+use member::Member;
+use record::Record;
 
 /// How often a state that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
 /// How long a process may take to finish after `SIGTERM`.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How often a new instance may die before we say that it does not start.
+const DEATHS_MAX: u32 = 3;
 
 /// How the service is run here.
 #[derive(Clone, Debug)]
@@ -89,6 +95,10 @@ pub(crate) struct Inner {
     rooms: Mutex<BTreeMap<InstanceId, ShadowRoom>>,
     /// Shadows being made (`None`) or to be tried again at a time.
     making: Mutex<BTreeMap<InstanceId, Option<Instant>>>,
+    /// Last revision of every name that was retired: the next of that name must not look like it.
+    retired: Mutex<BTreeMap<InstanceId, u64>>,
+    /// One writer of the record at a time.
+    recording: tokio::sync::Mutex<()>,
     /// One change of the set of instances at a time.
     change: tokio::sync::Mutex<()>,
     events: mpsc::Sender<InstanceEvent>,
@@ -107,14 +117,21 @@ impl Local {
         events: mpsc::Sender<InstanceEvent>,
     ) -> Result<Self, PlatformError> {
         let failed = |error: io::Error| PlatformError::failed("open the state folder", error);
-        std::fs::create_dir_all(&settings.state).map_err(failed)?;
-        let record = Record::read(&settings.state.join("instances.json")).map_err(failed)?;
+        if settings.nodes.is_empty() || settings.template.command.is_empty() {
+            return Err(failed(io::Error::other("expected at least one node and a command")));
+        }
+        let settings = Settings { state: absolute(&settings.state).map_err(failed)?, ..settings };
+        let record = Record::read(&record_in(&settings.state)).map_err(failed)?;
+        // What cannot be written down must not be started.
+        record.write(&record_in(&settings.state)).map_err(failed)?;
         let inner = Arc::new(Inner {
             settings,
             abilities,
             members: Mutex::default(),
             rooms: Mutex::default(),
             making: Mutex::default(),
+            retired: Mutex::default(),
+            recording: tokio::sync::Mutex::default(),
             change: tokio::sync::Mutex::default(),
             events,
             tasks: TaskTracker::new(),
@@ -133,7 +150,7 @@ impl Local {
         let _change = self.inner.change.lock().await;
         for number in 1..=lives {
             if !self.inner.members().contains_key(&InstanceId::live(number)) {
-                self.inner.add_live(number)?;
+                self.inner.add_live(number).await?;
             }
         }
         for number in 1..=lives {
@@ -144,19 +161,14 @@ impl Local {
 
     /// Ends supervision, then shadows, then lives unless they are to be left.
     pub async fn shut_down(&self, on_exit: OnExit, grace: Duration) {
+        // From here on nothing is added: see `Inner::admit`.
         self.inner.cancel.cancel();
+        self.inner.tasks.close();
         let ids: Vec<(InstanceId, bool)> =
             self.inner.members().values().map(|member| (member.id().clone(), member.is_live())).collect();
         let ending = ids.into_iter().filter(|(_, is_live)| !is_live || on_exit == OnExit::Stop);
-        let tasks = TaskTracker::new();
-        for (id, _) in ending {
-            let inner = self.inner.clone();
-            tasks.spawn(async move { inner.end(&id, grace).await });
-        }
-        tasks.close();
-        tasks.wait().await;
-        self.inner.write_record();
-        self.inner.tasks.close();
+        join_all(ending.map(|(id, _)| async move { self.inner.end(&id, grace).await })).await;
+        self.inner.write_record().await;
         if timeout(grace.max(Duration::from_secs(1)), self.inner.tasks.wait()).await.is_err() {
             tracing::warn!("Some tasks of the platform did not end in time");
         }
@@ -189,18 +201,25 @@ impl Platform for Local {
             let remedy = self.inner.abilities.unenforced().join("; ");
             return Err(PlatformError::NotPossible { what: format!("resize `{live}`"), remedy });
         };
-        let mut members = self.inner.members();
-        if !members.contains_key(live) {
-            return Err(PlatformError::NoSuchInstance(live.clone()));
+        {
+            let mut members = self.inner.members();
+            if !members.contains_key(live) {
+                return Err(PlatformError::NoSuchInstance(live.clone()));
+            }
+            for id in [live.clone(), live.shadow_of()] {
+                let Some(member) = members.get_mut(&id) else { continue };
+                let Some(paths) = member.instance.cgroup.clone() else { continue };
+                if tree.cpu(&paths) == cpu {
+                    member.instance.resources.cpu = cpu;
+                    continue;
+                }
+                tree.set_cpu(&paths, cpu)
+                    .map_err(|error| PlatformError::failed(format!("resize `{id}`"), error))?;
+                member.instance.resources.cpu = cpu;
+                member.instance.revision += 1;
+            }
         }
-        for id in [live.clone(), live.shadow_of()] {
-            let Some(member) = members.get_mut(&id) else { continue };
-            let Some(paths) = member.instance.cgroup.clone() else { continue };
-            tree.set_cpu(&paths, cpu)
-                .map_err(|error| PlatformError::failed(format!("resize `{id}`"), error))?;
-            member.instance.resources.cpu = cpu;
-            member.instance.revision += 1;
-        }
+        self.inner.write_record().await;
         Ok(())
     }
 
@@ -208,25 +227,26 @@ impl Platform for Local {
         let _change = self.inner.change.lock().await;
         let numbers = self.inner.live_numbers();
         for number in (1..=lives).filter(|number| !numbers.contains(number)) {
-            self.inner.add_live(number)?;
+            self.inner.add_live(number).await?;
             if let Err(error) = self.inner.wait_ready(&InstanceId::live(number)).await {
-                self.inner.end(&InstanceId::live(number), Duration::ZERO).await;
+                self.inner.retire(&InstanceId::live(number), Duration::ZERO).await;
                 return Err(error);
             }
         }
         for number in numbers.into_iter().filter(|&number| lives < number) {
-            let live = InstanceId::live(number);
-            self.inner.end(&live.shadow_of(), GRACE).await;
-            self.inner.end(&live, GRACE).await;
+            self.inner.retire(&InstanceId::live(number), GRACE).await;
         }
         Ok(())
     }
 
     async fn recreate_shadow(&self, live: &InstanceId) -> Result<(), PlatformError> {
         let _change = self.inner.change.lock().await;
+        if !self.inner.members().contains_key(live) {
+            return Err(PlatformError::NoSuchInstance(live.clone()));
+        }
         self.inner.end(&live.shadow_of(), Duration::from_secs(2)).await;
         // Supervision sees a live without a shadow and makes one.
-        self.inner.making_shadows().remove(live);
+        self.inner.make_shadow_soon(live);
         Ok(())
     }
 }
@@ -242,6 +262,41 @@ impl Inner {
 
     fn rooms(&self) -> MutexGuard<'_, BTreeMap<InstanceId, ShadowRoom>> {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, BTreeMap<InstanceId, u64>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn last_revision(&self, id: &InstanceId) -> u64 {
+        self.retired().get(id).copied().unwrap_or(0)
+    }
+
+    /// Ports that a new instance may not have: those of others, and those a shadow reaches its targets at.
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        let targets = self.settings.template.egress_allow.iter().map(|target| target.port);
+        self.members().values().map(|member| member.instance.port).chain(targets).collect()
+    }
+
+    pub(crate) fn record_path(&self) -> PathBuf {
+        record_in(&self.settings.state)
+    }
+
+    /// Forgets a pause after a shadow could not be made; one that is being made is let go on.
+    fn make_shadow_soon(&self, live: &InstanceId) {
+        let mut making = self.making_shadows();
+        if making.get(live).is_some_and(Option::is_some) {
+            making.remove(live);
+        }
+    }
+
+    /// Ends a live with its shadow.
+    async fn retire(&self, live: &InstanceId, grace: Duration) {
+        self.end(&live.shadow_of(), grace).await;
+        self.end(live, grace).await;
+        // One that was just being made when the first call came; now that its live is gone there is no other.
+        self.end(&live.shadow_of(), Duration::ZERO).await;
+        self.make_shadow_soon(live);
     }
 
     /// Tells the journal; a full queue loses the line, not the event: the inventory shows what is.
@@ -260,101 +315,104 @@ impl Inner {
             .collect()
     }
 
-    fn add_live(&self, number: u32) -> Result<(), PlatformError> {
-        let mut member = self.make_live(number)?;
-        member
-            .start(&self.settings.launcher)
-            .map_err(|error| PlatformError::failed(format!("start `{}`", member.id()), error))?;
-        self.tell(member.id(), format!("started on node {}", member.instance.node));
-        self.members().insert(member.id().clone(), member);
-        self.write_record();
-        Ok(())
+    async fn add_live(&self, number: u32) -> Result<(), PlatformError> {
+        let member = self.make_live(number)?;
+        self.launch(member, None, None).await
     }
 
     pub(crate) async fn create_shadow(&self, live: &InstanceId) -> Result<(), PlatformError> {
-        let Some((number, cpu)) =
-            self.members().get(live).map(|member| (number_of(live), member.instance.resources.cpu))
-        else {
+        let found = self.members().get(live).map(|member| self.read_back(&member.instance).resources.cpu);
+        let Some(cpu) = found else {
             return Err(PlatformError::NoSuchInstance(live.clone()));
         };
-        let (mut member, room) = self.make_shadow(live, number.unwrap_or(1), cpu).await?;
-        if let Some(room) = room {
-            self.rooms().insert(member.id().clone(), room);
+        let (member, room) = self.make_shadow(live, number_of(live).unwrap_or(1), cpu).await?;
+        self.launch(member, room, Some(live)).await
+    }
+
+    /// Takes a new instance up and starts it. It is written down *before* it runs: killed in between, we leave a record
+    /// without a process, never a process without a record.
+    async fn launch(
+        &self,
+        member: Member,
+        room: Option<ShadowRoom>,
+        live: Option<&InstanceId>,
+    ) -> Result<(), PlatformError> {
+        let (id, node) = (member.id().clone(), member.instance.node.clone());
+        if let Err((member, room)) = self.admit(Box::new(member), room, live) {
+            self.clear(&id, member.cgroup(), room).await;
+            return Err(PlatformError::failed(format!("start `{id}`"), "it is not wanted any more"));
         }
-        let started = member.start(&self.settings.launcher);
-        let id = member.id().clone();
-        self.tell(&id, format!("started on node {}", member.instance.node));
-        self.members().insert(id.clone(), member);
+        self.write_record().await;
+        let started = match self.members().get_mut(&id) {
+            Some(member) if member.instance.phase != Phase::Stopping => member.start(&self.settings.launcher),
+            _ => Err(io::Error::other("it is not wanted any more")),
+        };
         if let Err(error) = started {
             self.end(&id, Duration::ZERO).await;
             return Err(PlatformError::failed(format!("start `{id}`"), error));
         }
-        self.write_record();
+        self.tell(&id, format!("started on node {node}"));
+        self.write_record().await;
+        Ok(())
+    }
+
+    /// Makes an instance known, unless all ends or the live it is for has gone meanwhile: then it is given back.
+    fn admit(
+        &self,
+        mut member: Box<Member>,
+        room: Option<ShadowRoom>,
+        live: Option<&InstanceId>,
+    ) -> Result<(), (Box<Member>, Option<ShadowRoom>)> {
+        let mut members = self.members();
+        let wanted_by =
+            live.map(|live| members.get(live).filter(|live| live.instance.phase != Phase::Stopping));
+        if self.cancel.is_cancelled() || wanted_by.is_some_and(|live| live.is_none()) {
+            return Err((member, room));
+        }
+        // The live may have been resized since its shadow was begun.
+        if let (Some(Some(live)), Some(tree), Some(paths)) =
+            (wanted_by, &self.abilities.cgroups, member.cgroup().cloned())
+        {
+            let cpu = self.read_back(&live.instance).resources.cpu;
+            if tree.set_cpu(&paths, cpu).is_ok() {
+                member.instance.resources.cpu = cpu;
+            }
+        }
+        if let Some(room) = room {
+            self.rooms().insert(member.id().clone(), room);
+        }
+        members.insert(member.id().clone(), *member);
         Ok(())
     }
 
     async fn wait_ready(&self, id: &InstanceId) -> Result<(), PlatformError> {
         let limit = self.settings.template.ready_timeout;
         let until = Instant::now() + limit;
+        let mut restarts_before = None;
         loop {
-            let state =
-                self.members().get(id).map(|member| (member.instance.is_ready(), member.instance.restarts));
-            match state {
-                None => return Err(PlatformError::NoSuchInstance(id.clone())),
-                Some((true, _)) => return Ok(()),
-                Some((false, restarts)) if restarts < 3 && Instant::now() < until => sleep(POLL).await,
-                Some((false, restarts)) => {
-                    let log = self.log_of(id);
-                    let why = if restarts < 3 {
-                        format!("not ready within {limit:?}")
-                    } else {
-                        "it died again and again".into()
-                    };
-                    let message =
-                        format!("{why}; last lines of `{}`:\n{}", log.display(), logs::tail(&log, 5));
-                    return Err(PlatformError::failed(format!("start `{id}`"), message));
+            let why = {
+                let members = self.members();
+                let Some(member) = members.get(id) else {
+                    return Err(PlatformError::NoSuchInstance(id.clone()));
+                };
+                let restarts = member.instance.restarts;
+                let deaths = restarts - *restarts_before.get_or_insert(restarts);
+                if member.instance.is_ready() {
+                    return Ok(());
+                } else if member.unlaunched {
+                    "its command could not be run".into()
+                } else if DEATHS_MAX <= deaths {
+                    "it died again and again".into()
+                } else if until <= Instant::now() {
+                    format!("not ready within {limit:?}")
+                } else {
+                    String::new()
                 }
-            }
-        }
-    }
-
-    /// Ends an instance and everything that was made for it. One that is not there is a success.
-    async fn end(&self, id: &InstanceId, grace: Duration) {
-        {
-            let mut members = self.members();
-            let Some(member) = members.get_mut(id) else { return };
-            member.instance.phase = Phase::Stopping;
-            member.retry_at = None;
-            member.signal(if grace.is_zero() { Signal::SIGKILL } else { Signal::SIGTERM });
-        }
-        if !self.gone_within(id, grace).await {
-            if let Some(member) = self.members().get(id) {
-                member.signal(Signal::SIGKILL);
-            }
-            if !self.gone_within(id, GRACE).await {
-                tracing::error!(instance = %id, "Instance does not die");
-            }
-        }
-        let member = self.members().remove(id);
-        let room = self.rooms().remove(id);
-        if let Some(Err(error)) = member.and_then(|member| member.cgroup().map(cgroup::remove)) {
-            tracing::warn!(%error, instance = %id, "Cgroup stays behind");
-        }
-        if let Some(Err(error)) = room.map(ShadowRoom::leave) {
-            tracing::warn!(%error, instance = %id, "Namespace or copies of a shadow stay behind");
-        }
-        self.tell(id, "retired".into());
-        self.write_record();
-    }
-
-    async fn gone_within(&self, id: &InstanceId, limit: Duration) -> bool {
-        let until = Instant::now() + limit;
-        loop {
-            if self.members().get_mut(id).is_none_or(Member::is_gone) {
-                return true;
-            }
-            if until <= Instant::now() {
-                return false;
+            };
+            if !why.is_empty() {
+                let log = self.log_of(id);
+                let message = format!("{why}; last lines of `{}`:\n{}", log.display(), logs::tail(&log, 5));
+                return Err(PlatformError::failed(format!("start `{id}`"), message));
             }
             sleep(POLL).await;
         }
@@ -390,54 +448,26 @@ impl Inner {
         let mut instance = instance.clone();
         if let (Some(tree), Some(paths)) = (&self.abilities.cgroups, &instance.cgroup) {
             instance.resources.cpu = tree.cpu(paths);
-            let pids = cgroup::pids(paths);
+            let mut pids = cgroup::pids(paths);
+            // The one that was started first; a shadow's attendant is outside and no part of it.
+            pids.sort_by_key(|pid| !instance.pids.contains(pid));
             if !pids.is_empty() {
                 instance.pids = pids;
             }
         }
         instance
     }
+}
 
-    async fn adopt(&self, record: Record) {
-        let mut orphans = Vec::new();
-        for (id, Recorded { instance, process }) in record.instances {
-            let alive = process.filter(|mark| mark.is_alive());
-            let is_live = instance.role == foreshadow_model::Role::Live;
-            let named = self.settings.nodes.iter().find(|node| node.name == instance.node);
-            let Some(node) = named.or(self.settings.nodes.first()) else { continue };
-            let mut member = self.member(instance, node, &[], None);
-            member.process = alive.map(Process::Adopted);
-            if is_live && alive.is_some() {
-                member.instance.phase = Phase::Starting;
-                tracing::info!(instance = %id, pid = member.process.as_ref().map(Process::pid), "Live adopted");
-                self.tell(&id, "adopted".into());
-            } else {
-                orphans.push(id.clone());
-            }
-            self.members().insert(id, member);
-        }
-        for id in orphans {
-            self.end(&id, Duration::from_secs(2)).await;
-            let room = self.settings.state.join("netns").join(id.as_str());
-            if let Err(error) = netns::remove(&room) {
-                tracing::warn!(%error, instance = %id, "Namespace of an orphan stays behind");
-            }
-        }
-    }
+/// Mounts and other processes know no working directory of ours.
+fn absolute(folder: &Path) -> io::Result<PathBuf> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("`{}`: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(named)?;
+    folder.canonicalize().map_err(named)
+}
 
-    pub(crate) fn write_record(&self) {
-        let instances = self
-            .members()
-            .values()
-            .map(|member| {
-                let process = member.process.as_ref().and_then(|process| ProcessMark::of(process.pid()));
-                (member.id().clone(), Recorded { instance: member.instance.clone(), process })
-            })
-            .collect();
-        if let Err(error) = Record::new(instances).write(&self.settings.state.join("instances.json")) {
-            tracing::error!(%error, "Record of instances not written: a crash now would orphan them");
-        }
-    }
+fn record_in(state: &Path) -> PathBuf {
+    state.join("instances.json")
 }
 
 fn number_of(id: &InstanceId) -> Option<u32> {

@@ -5,6 +5,7 @@ use std::fs;
 use foreshadow_model::Resources;
 
 use super::cgroup::{self, Hierarchy};
+use super::make::allowed_processors;
 use super::netns;
 
 /// One thing that was looked at.
@@ -64,14 +65,16 @@ impl Abilities {
 
 fn detect_cgroups() -> (Option<Hierarchy>, Finding) {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let lost = "cpu and memory limits cannot be set or measured";
+    let lost =
+        "cpu and memory limits cannot be set or measured, and what leaves its session outlives its live";
     let finding =
         |works, found: String, remedy: &str| Finding { what: "cgroups", works, found, remedy: remedy.into() };
     let Some(hierarchy) = Hierarchy::detect(&mountinfo) else {
         return (None, finding(false, format!("{lost}: none is mounted"), "mount cgroup2 on /sys/fs/cgroup"));
     };
     let name = format!("check-{}", std::process::id());
-    match hierarchy.create("check", &name, Resources::default(), "0") {
+    let cpu = allowed_processors().first().map_or_else(String::new, u32::to_string);
+    match hierarchy.create("check", &name, Resources::default(), &cpu) {
         Ok(paths) => {
             let found = format!(
                 "{:?} with cpu{}",

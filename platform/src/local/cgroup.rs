@@ -247,11 +247,12 @@ pub fn pids(paths: &CgroupPaths) -> Vec<u32> {
 /// Removes an empty cgroup. What is still in use stays and is told.
 ///
 /// # Errors
-/// The error of the first directory that could not be removed.
+/// The error of the first directory that could not be removed; the others are tried all the same.
 pub fn remove(paths: &CgroupPaths) -> io::Result<()> {
+    let mut first = Ok(());
     for directory in paths.directories() {
         match fs::remove_dir(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => first = first.and(Err(error)),
             _ => {}
         }
         // The service's own directory goes with its last instance; it is in use until then.
@@ -259,7 +260,7 @@ pub fn remove(paths: &CgroupPaths) -> io::Result<()> {
             drop(fs::remove_dir(service));
         }
     }
-    Ok(())
+    first
 }
 
 fn write(path: &Path, value: &str) -> Result<(), CgroupError> {

@@ -1,24 +1,32 @@
-//! A shadow's view of the disk: it reads everything and writes nothing that is not its own.
+//! A shadow's view of the machine: it reads nearly everything and changes nothing that is not its own.
 //!
 //! In a mount namespace of its own, every file system becomes read-only; declared storage is replaced by the shadow's
 //! copy at the same path; temporary folders become overlays whose upper half lives in memory. Network namespaces do
-//! not cover sockets that are files, and one of those may lead to live's database: `/run` is emptied, and every other
-//! socket file that somebody listens on is covered.
+//! not cover sockets that are files, and one of those may lead to live's database: see [`sockets`]. Its processes are
+//! numbered in a namespace of their own, so that lives cannot be named, signalled or traced. What root could undo all
+//! this with is given up at last.
+
+mod devices;
+mod privileges;
+pub(crate) mod sockets;
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
 /// Folders that programs expect to write to.
-const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// File systems that stay writable: a process writes about itself there, not about others.
-const STAY_WRITABLE: [&str; 2] = ["/proc", "/dev"];
+/// File systems that the shadow gets its own of.
+const OWN: [&str; 2] = ["/proc", "/dev"];
+
+/// What root may change of the whole machine through `/proc`.
+const SYSTEM_WIDE: [&str; 5] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
 
 /// Memory that all temporary files of one shadow may take; it counts against the shadow's own memory limit too.
 const SCRATCH: &str = "size=256m,mode=0755";
@@ -35,6 +43,8 @@ pub(crate) struct Isolation {
     pub hosts: Option<PathBuf>,
     /// Socket files that somebody outside listens on.
     pub sockets: Vec<PathBuf>,
+    /// Foreshadow's own state, whose sockets command it.
+    pub state: PathBuf,
 }
 
 /// A copy of a file or folder, shown at the original's path.
@@ -47,12 +57,12 @@ pub(crate) struct StorageCopy {
     pub path: PathBuf,
 }
 
-/// Moves this process into a mount namespace as described.
+/// Moves this process, the first one of a process namespace, into the view described.
 ///
 /// # Errors
-/// The first mount that failed, with its path.
+/// The first step that failed, with its path.
 pub(crate) fn isolate(isolation: &Isolation) -> io::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC)?;
     mount(None::<&Path>, "/", None::<&Path>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&Path>)?;
     // Opened before anything is covered: an overlay on `/tmp` would hide a copy that lies below it.
     let copies: Vec<(File, &Path)> = isolation
@@ -61,65 +71,98 @@ pub(crate) fn isolate(isolation: &Isolation) -> io::Result<()> {
         .map(|entry| Ok((File::open(&entry.copy)?, entry.path.as_path())))
         .collect::<io::Result<_>>()?;
     let hosts = isolation.hosts.as_ref().map(File::open).transpose()?;
-    let null = File::open("/dev/null")?;
-    mount(
-        Some("tmpfs"),
-        &isolation.scratch,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-        Some(SCRATCH),
-    )
-    .map_err(|error| at(&isolation.scratch, error))?;
-    make_read_only(&isolation.scratch)?;
+    tmpfs(&isolation.scratch, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, SCRATCH)?;
+    // By its descriptor from here on, for the same reason.
+    let scratch = File::open(&isolation.scratch)?;
+    let within = |name: &str| by_descriptor(&scratch).join(name);
+    for name in ["dev", "empty"] {
+        fs::create_dir(within(name))?;
+    }
+    let empty = File::open(within("empty"))?;
+    devices::replace(&isolation.scratch.join("dev"))?;
+    let mounted = make_read_only(&isolation.scratch)?;
     for (number, path) in TEMPORARY.iter().map(Path::new).enumerate() {
         if path.is_dir() {
-            overlay(path, &isolation.scratch.join(number.to_string())).map_err(|error| named(path, error))?;
+            overlay(path, &within(&number.to_string())).map_err(|error| named(path, error))?;
         }
     }
-    for socket in isolation.sockets.iter().filter(|socket| !socket.starts_with("/run") && socket.exists()) {
-        bind(&null, socket).map_err(|error| named(socket, error))?;
+    sockets::cover(&isolation.sockets, std::slice::from_ref(&isolation.state), &mounted, &empty)?;
+    if Path::new("/run").is_dir() {
+        tmpfs(Path::new("/run"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, "size=16m,mode=0755")?;
     }
     for (copy, path) in &copies {
-        bind(copy, path).map_err(|error| named(path, error))?;
-        remount(path, MsFlags::empty())?;
+        show(copy, path).map_err(|error| named(path, error))?;
     }
     if let Some(hosts) = &hosts {
         bind(hosts, Path::new("/etc/hosts")).map_err(|error| named(Path::new("/etc/hosts"), error))?;
     }
-    if Path::new("/run").is_dir() {
-        mount(
-            Some("tmpfs"),
-            "/run",
-            Some("tmpfs"),
-            MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
-            Some("size=16m,mode=0755"),
-        )?;
-    }
-    Ok(())
+    own_processes()?;
+    // The kernel makes no user namespaces for a process whose root is not that of its mount namespace, and in one of
+    // those a shadow would be root again: it could mount its own cgroup and lift its limits. A second root over the
+    // first is all it takes, as long as the shadow may not change its root.
+    Ok(mount(Some("/"), "/", None::<&Path>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&Path>)?)
 }
 
-fn make_read_only(scratch: &Path) -> io::Result<()> {
-    for point in mount_points(&fs::read_to_string("/proc/self/mountinfo")?) {
-        let stays = STAY_WRITABLE.iter().any(|path| point.starts_with(path));
-        if !stays && point != scratch && point.exists() {
-            remount(&point, MsFlags::MS_RDONLY)?;
+/// The last step before the command runs; see [`privileges`].
+///
+/// # Errors
+/// When something cannot be given up.
+pub(crate) fn give_up_privileges() -> io::Result<()> {
+    privileges::give_up()
+}
+
+/// Makes every file system read-only but the shadow's own; returns where they are mounted.
+fn make_read_only(scratch: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut mounted = Vec::new();
+    for Mounted { point, kind, no_exec } in mounts(&fs::read_to_string("/proc/self/mountinfo")?) {
+        if kind == "nsfs" {
+            // Namespaces of other shadows: kept open here they would outlive those.
+            umount2(&point, MntFlags::MNT_DETACH).ok();
+            continue;
         }
+        if OWN.iter().any(|path| point.starts_with(path)) || point.starts_with(scratch) || !point.exists() {
+            continue;
+        }
+        let kept = if no_exec { MsFlags::MS_NOEXEC } else { MsFlags::empty() };
+        match remount(&point, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | kept) {
+            // No file system is to be seen there: another one was mounted over it.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => continue,
+            other => other?,
+        }
+        mounted.push(point);
     }
-    Ok(())
+    Ok(mounted)
 }
 
-/// The mount points in a `mountinfo`, with its octal escapes undone.
-fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
+/// One line of `mountinfo`.
+#[derive(Debug, PartialEq, Eq)]
+struct Mounted {
+    point: PathBuf,
+    kind: String,
+    no_exec: bool,
+}
+
+/// The lines of a `mountinfo`, with the octal escapes of paths undone.
+fn mounts(mountinfo: &str) -> Vec<Mounted> {
     let unescape = |text: &str| {
         let text = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n");
         PathBuf::from(text.replace("\\134", "\\"))
     };
-    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape).collect()
+    let line = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut fields = left.split(' ').skip(4);
+        Some(Mounted {
+            point: unescape(fields.next()?),
+            no_exec: fields.next()?.split(',').any(|option| option == "noexec"),
+            kind: right.split(' ').next()?.to_owned(),
+        })
+    };
+    mountinfo.lines().filter_map(line).collect()
 }
 
 fn remount(path: &Path, flags: MsFlags) -> io::Result<()> {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags;
-    mount(None::<&Path>, path, None::<&Path>, flags, None::<&Path>).map_err(|error| at(path, error))
+    mount(None::<&Path>, path, None::<&Path>, flags, None::<&Path>).map_err(|error| named(path, error.into()))
 }
 
 fn overlay(path: &Path, upper: &Path) -> io::Result<()> {
@@ -130,42 +173,50 @@ fn overlay(path: &Path, upper: &Path) -> io::Result<()> {
     fs::set_permissions(upper, mode)?;
     let options =
         format!("lowerdir={},upperdir={},workdir={}", path.display(), upper.display(), work.display());
-    Ok(mount(Some("overlay"), path, Some("overlay"), MsFlags::MS_NOSUID, Some(options.as_str()))?)
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("overlay"), path, Some("overlay"), flags, Some(options.as_str()))?)
+}
+
+fn tmpfs(path: &Path, flags: MsFlags, options: &str) -> io::Result<()> {
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options)).map_err(|error| named(path, error.into()))
+}
+
+/// Shows a copy at the original's path, which may have been hidden by an emptied folder.
+fn show(copy: &File, path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        if copy.metadata()?.is_dir() { fs::create_dir(path)? } else { drop(File::create(path)?) }
+    }
+    bind(copy, path)?;
+    remount(path, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)
 }
 
 fn bind(source: &File, path: &Path) -> io::Result<()> {
-    let source = format!("/proc/self/fd/{}", source.as_raw_fd());
-    Ok(mount(Some(source.as_str()), path, None::<&Path>, MsFlags::MS_BIND, None::<&Path>)?)
+    Ok(mount(Some(&by_descriptor(source)), path, None::<&Path>, MsFlags::MS_BIND, None::<&Path>)?)
 }
 
-fn at(path: &Path, error: nix::Error) -> io::Error {
-    named(path, error.into())
+fn by_descriptor(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// A `/proc` that knows the shadow's processes only, and through which nothing of the machine is changed.
+fn own_processes() -> io::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let proc = Path::new("/proc");
+    mount(Some("proc"), proc, Some("proc"), flags, None::<&Path>)
+        .map_err(|error| named(proc, error.into()))?;
+    for path in SYSTEM_WIDE.iter().map(Path::new).filter(|path| path.exists()) {
+        mount(Some(path), path, None::<&Path>, MsFlags::MS_BIND, None::<&Path>)
+            .map_err(|error| named(path, error.into()))?;
+        remount(path, flags | MsFlags::MS_RDONLY)?;
+    }
+    Ok(())
 }
 
 fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
-}
-
-/// The socket files somebody listens on, from the text of `/proc/net/unix`. Abstract sockets are left out: a network
-/// namespace covers those.
-pub(crate) fn listening_sockets(proc_net_unix: &str) -> Vec<PathBuf> {
-    /// `__SO_ACCEPTCON`: the socket listens.
-    const ACCEPTS: u32 = 0x1_0000;
-    let mut paths: Vec<PathBuf> = proc_net_unix
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
-            let path = fields.nth(3)?;
-            // Datagram sockets have no listening state; one that is bound to a path can be written to.
-            let is_datagram = line.split_ascii_whitespace().nth(4) == Some("0002");
-            (path.starts_with('/') && (flags & ACCEPTS != 0 || is_datagram)).then(|| PathBuf::from(path))
-        })
-        .collect();
-    paths.sort();
-    paths.dedup();
-    paths
 }
 
 #[cfg(test)]
@@ -173,18 +224,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listening_socket_files_are_found_and_abstract_ones_are_not() {
-        let text = "Num       RefCount Protocol Flags    Type St Inode Path\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 17741 /tmp/.s.PGSQL.5432\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 17742 /tmp/.s.PGSQL.5432\n\
-            0000000000000000: 00000002 00000000 00010000 0001 01 17743 @/tmp/abstract\n\
-            0000000000000000: 00000002 00000000 00000000 0002 01 17744 /dev/log\n\
-            0000000000000000: 00000003 00000000 00000000 0001 03 17745\n";
-        assert_eq!(listening_sockets(text), [Path::new("/dev/log"), Path::new("/tmp/.s.PGSQL.5432")]);
-    }
-
-    #[test]
     fn mount_points_with_spaces_are_read_as_they_are() {
-        assert_eq!(mount_points("1 0 8:1 / /mnt/a\\040b rw - ext4 /dev/x rw\n"), [Path::new("/mnt/a b")]);
+        let text = "1 0 8:1 / /mnt/a\\040b rw,noexec shared:1 - ext4 /dev/x rw\n";
+        let expected = Mounted { point: PathBuf::from("/mnt/a b"), kind: "ext4".into(), no_exec: true };
+        assert_eq!(mounts(text), [expected]);
     }
 }

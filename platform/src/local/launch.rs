@@ -3,14 +3,18 @@
 //! The controller starts its own binary as a *launcher* and hands it a [`LaunchSpec`] on standard input; the launcher
 //! moves itself into session, cgroup and namespaces, then replaces itself by the user's command. So the command never
 //! runs a single instruction outside its limits, and nothing happens between fork and exec of a threaded process.
+//!
+//! A shadow that is shut in needs one process more: a process namespace begins with a child. Its launcher stays as the
+//! *attendant*, outside of the shadow's limits; it waits and hands the exit code on. The shadow dies with it.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::process::CommandExt;
+use std::io::{self, Read, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::process::{Signal, getpid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use super::isolate::{self, Isolation};
@@ -56,25 +60,56 @@ fn step<T, E: Into<io::Error>>(name: impl Into<String>, result: Result<T, E>) ->
     result.map_err(|source| LaunchError::Step { step: name.into(), source: source.into() })
 }
 
-/// Reads a [`LaunchSpec`] from standard input and becomes its command. Returns only with an error.
+/// Reads a [`LaunchSpec`] from standard input and becomes its command, or its attendant until that ends. Returns only
+/// with an error.
 #[must_use]
 pub fn launch() -> LaunchError {
-    match prepare() {
+    let (text, spec) = match read() {
+        Ok(read) => read,
+        Err(error) => return error,
+    };
+    // The first process of a namespace is the one that an attendant started.
+    let result = if spec.isolation.is_some() && !getpid().is_init() { attend(&text) } else { settle(&spec) };
+    match result {
         Err(error) => error,
-        Ok(spec) => become_command(&spec),
+        Ok(()) => become_command(&spec),
     }
 }
 
-fn prepare() -> Result<LaunchSpec, LaunchError> {
+fn read() -> Result<(String, LaunchSpec), LaunchError> {
+    if getpid().is_init() {
+        step("bind to the attendant", set_parent_process_death_signal(Some(Signal::KILL)))?;
+    }
     let mut text = String::new();
     io::stdin().lock().read_to_string(&mut text).map_err(LaunchError::Spec)?;
-    let spec: LaunchSpec = serde_json::from_str(&text).map_err(|error| LaunchError::Spec(error.into()))?;
+    let spec = serde_json::from_str(&text).map_err(|error| LaunchError::Spec(error.into()))?;
     let null = step("open /dev/null", File::open("/dev/null"))?;
     step("close standard input", rustix::stdio::dup2_stdin(&null))?;
     step("start a session", nix::unistd::setsid())?;
+    Ok((text, spec))
+}
+
+/// Starts this program again as the first process of a namespace, and ends as it ends.
+fn attend(spec: &str) -> Result<(), LaunchError> {
+    step("make a process namespace", unshare(CloneFlags::CLONE_NEWPID))?;
+    let mut inner = Command::new("/proc/self/exe");
+    let mut child =
+        step("start the launcher", inner.args(std::env::args_os().skip(1)).stdin(Stdio::piped()).spawn())?;
+    let handed = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(spec.as_bytes()));
+    let status = step("wait for the launcher", child.wait())?;
+    // A launcher that died early says more than the pipe that broke by it.
+    if status.success() {
+        step("hand on what to launch", handed)?;
+    }
+    std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+}
+
+/// Moves this process to where the command shall run.
+fn settle(spec: &LaunchSpec) -> Result<(), LaunchError> {
     for cgroup in &spec.cgroups {
         let file = cgroup.join("cgroup.procs");
-        step(format!("join `{}`", file.display()), fs::write(&file, std::process::id().to_string()))?;
+        // Zero is whoever writes: in a namespace of its own a process knows no number that means it outside.
+        step(format!("join `{}`", file.display()), fs::write(&file, "0"))?;
     }
     let mut cpus = rustix::thread::CpuSet::new();
     spec.cpus.iter().filter_map(|&cpu| usize::try_from(cpu).ok()).for_each(|cpu| cpus.set(cpu));
@@ -86,10 +121,13 @@ fn prepare() -> Result<LaunchSpec, LaunchError> {
         step("enter the network namespace", setns(&file, CloneFlags::CLONE_NEWNET))?;
     }
     if let Some(isolation) = &spec.isolation {
-        step("shut off the disk", isolate::isolate(isolation))?;
+        step("shut off the machine", isolate::isolate(isolation))?;
     }
     step(format!("change to `{}`", spec.workdir.display()), std::env::set_current_dir(&spec.workdir))?;
-    Ok(spec)
+    if spec.isolation.is_some() {
+        step("give up privileges", isolate::give_up_privileges())?;
+    }
+    Ok(())
 }
 
 fn become_command(spec: &LaunchSpec) -> LaunchError {

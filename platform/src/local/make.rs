@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use foreshadow_act::PlatformError;
 use foreshadow_model::{
@@ -12,10 +13,11 @@ use foreshadow_model::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::isolate::{Isolation, StorageCopy, listening_sockets};
+use super::isolate::sockets::listening;
+use super::isolate::{Isolation, StorageCopy};
 use super::launch::LaunchSpec;
 use super::member::Member;
-use super::{Inner, netns};
+use super::{Inner, cgroup, netns, port};
 
 /// Stands for the port in arguments and environment.
 const PORT: &str = "$PORT";
@@ -30,10 +32,10 @@ pub(crate) struct ShadowRoom {
 
 impl ShadowRoom {
     /// Lets go of the namespace and deletes the copies.
-    pub(crate) fn leave(self) -> io::Result<()> {
+    pub(crate) async fn leave(self) -> io::Result<()> {
         self.cancel.cancel();
         netns::remove(&self.netns)?;
-        match fs::remove_dir_all(&self.folder) {
+        match tokio::fs::remove_dir_all(&self.folder).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -46,10 +48,10 @@ impl Inner {
         let node = self.node_of(number, 0);
         let id = InstanceId::live(number);
         let instance = self.instance(id, Role::Live, node, self.settings.template.resources)?;
-        Ok(self.member(instance, node, &[], None))
+        Ok(self.member(instance, node, None))
     }
 
-    /// A shadow that is not started yet, on another node than its live where there is one.
+    /// A shadow that is not started yet, on another node than its live where there is one. A failure leaves nothing.
     pub(crate) async fn make_shadow(
         &self,
         live: &InstanceId,
@@ -58,35 +60,47 @@ impl Inner {
     ) -> Result<(Member, Option<ShadowRoom>), PlatformError> {
         let node = self.node_of(number, 1);
         let id = live.shadow_of();
+        if !self.abilities.namespaces && !self.settings.template.storage.is_empty() {
+            return Err(PlatformError::NotPossible {
+                what: format!("give `{id}` its own copy of the storage"),
+                remedy: "run as root, or declare no storage: without a mount namespace the shadow would write to live's files".into(),
+            });
+        }
         let resources = Resources { cpu, ..self.settings.template.resources };
         let mut instance = self.instance(id.clone(), Role::Shadow, node, resources)?;
-        let mut overrides: Vec<(String, String)> = self
-            .settings
-            .template
-            .shadow_env
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
-        overrides.push(("FORESHADOW_ROLE".into(), "shadow".into()));
         if !self.abilities.namespaces {
-            if !self.settings.template.storage.is_empty() {
-                return Err(PlatformError::NotPossible {
-                    what: format!("give `{id}` its own copy of the storage"),
-                    remedy: "run as root, or declare no storage: without a mount namespace the shadow would write to live's files".into(),
-                });
-            }
-            return Ok((self.member(instance, node, &overrides, None), None));
+            return Ok((self.member(instance, node, None), None));
         }
-        let folder = self.settings.state.join("shadows").join(id.as_str());
-        let room = ShadowRoom {
-            netns: self.settings.state.join("netns").join(id.as_str()),
-            folder: folder.clone(),
+        let room = self.room_of(&id);
+        match self.furnish(&room).await {
+            Ok(isolation) => {
+                instance.netns = Some(room.netns.clone());
+                Ok((self.member(instance, node, Some(isolation)), Some(room)))
+            }
+            Err(error) => {
+                self.clear(&id, instance.cgroup.as_ref(), Some(room)).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What a shadow of this name holds, whether it is there or not.
+    pub(crate) fn room_of(&self, shadow: &InstanceId) -> ShadowRoom {
+        ShadowRoom {
+            netns: self.settings.state.join("netns").join(shadow.as_str()),
+            folder: self.settings.state.join("shadows").join(shadow.as_str()),
             cancel: self.cancel.child_token(),
-        };
-        let hosts = self.open_egress(&room, &folder).await?;
-        let isolation = self.isolation(&folder, hosts).await?;
-        instance.netns = Some(room.netns.clone());
-        Ok((self.member(instance, node, &overrides, Some(isolation)), Some(room)))
+        }
+    }
+
+    async fn furnish(&self, room: &ShadowRoom) -> Result<Isolation, PlatformError> {
+        let hosts = self.open_egress(room).await?;
+        tokio::select! {
+            () = room.cancel.cancelled() => {
+                Err(PlatformError::failed("copy the storage for the shadow", io::Error::other("shutting down")))
+            }
+            isolation = self.isolation(&room.folder, hosts) => isolation,
+        }
     }
 
     /// The node of the `number`th instance, moved on by `shift`: live and shadow of one number never share a node
@@ -111,9 +125,17 @@ impl Inner {
                     .map_err(|error| PlatformError::failed(format!("make the cgroup of `{id}`"), error))?,
             ),
         };
-        let port = free_port().map_err(|error| PlatformError::failed("find a free port", error))?;
+        let strangers = cgroup.as_ref().map(cgroup::pids).unwrap_or_default();
+        if !strangers.is_empty() {
+            // Nothing of ours is left there: whoever it is, its limits and its life are not ours to touch.
+            let message = format!(
+                "processes {strangers:?} are in its cgroup; end them, or give this service another name if another foreshadow runs one of the same name"
+            );
+            return Err(PlatformError::failed(format!("make `{id}`"), message));
+        }
+        let port =
+            port::free(&self.ports()).map_err(|error| PlatformError::failed("find a free port", error))?;
         Ok(Instance {
-            id,
             role,
             node: node.name.clone(),
             phase: Phase::Starting,
@@ -124,7 +146,8 @@ impl Inner {
             cgroup,
             restarts: 0,
             ready_after_seconds: None,
-            revision: 0,
+            revision: self.last_revision(&id),
+            id,
         })
     }
 
@@ -133,15 +156,20 @@ impl Inner {
         &self,
         instance: Instance,
         node: &LocalNode,
-        overrides: &[(String, String)],
         isolation: Option<Isolation>,
     ) -> Member {
         let template = &self.settings.template;
         let port = instance.port.to_string();
         let mut environment: BTreeMap<String, String> = template.env.clone();
-        environment.insert("FORESHADOW_ROLE".into(), "live".into());
+        let role = match instance.role {
+            Role::Live => "live",
+            Role::Shadow => {
+                environment.extend(template.shadow_env.clone());
+                "shadow"
+            }
+        };
+        environment.insert("FORESHADOW_ROLE".into(), role.into());
         environment.insert("FORESHADOW_INSTANCE".into(), instance.id.to_string());
-        environment.extend(overrides.iter().cloned());
         environment.insert("PORT".into(), port.clone());
         let filled = |text: &String| text.replace(PORT, &port);
         let launch = LaunchSpec {
@@ -163,32 +191,40 @@ impl Inner {
     }
 
     /// Makes the namespace of a shadow with the way to its allowed targets; returns the hosts file if names need one.
-    async fn open_egress(&self, room: &ShadowRoom, folder: &Path) -> Result<Option<PathBuf>, PlatformError> {
+    async fn open_egress(&self, room: &ShadowRoom) -> Result<Option<PathBuf>, PlatformError> {
         let failed = |error| PlatformError::failed("make the shadow's network namespace", error);
-        let mut targets = Vec::new();
-        let mut hosts = String::from("127.0.0.1 localhost\n");
+        let own_name = rustix::system::uname();
+        let mut hosts = format!("127.0.0.1 localhost {}\n", own_name.nodename().to_string_lossy());
+        let mut targets: Vec<SocketAddr> = Vec::new();
         for EgressTarget { host, port } in &self.settings.template.egress_allow {
-            let address = tokio::net::lookup_host((host.as_str(), *port))
-                .await
-                .map_err(|error| PlatformError::failed(format!("look up the egress target `{host}`"), error))?
-                .next()
-                .ok_or_else(|| failed(io::Error::other(format!("`{host}` has no address"))))?;
-            hosts += &format!("{} {host}\n", address.ip());
-            targets.push(address);
+            let before = targets.len();
+            let addresses = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| {
+                PlatformError::failed(format!("look up the egress target `{host}`"), error)
+            })?;
+            for address in addresses {
+                hosts += &format!("{} {host}\n", address.ip());
+                targets.push(address);
+            }
+            if targets.len() == before {
+                return Err(failed(io::Error::other(format!("`{host}` has no address"))));
+            }
         }
+        targets.sort();
+        targets.dedup();
         let netns = room.netns.clone();
-        let addresses: Vec<SocketAddr> = targets.clone();
+        let addresses = targets.clone();
         let listeners = tokio::task::spawn_blocking(move || netns::create(&netns, &addresses))
             .await
             .map_err(|error| failed(error.into()))?
             .map_err(failed)?;
         for (listener, target) in listeners.into_iter().zip(&targets) {
+            let Some(listener) = listener else { continue };
             let carry = netns::forward(listener, target.to_string(), &self.tasks, room.cancel.clone())
                 .map_err(failed)?;
             self.tasks.spawn(carry);
         }
-        fs::create_dir_all(folder).map_err(failed)?;
-        let file = folder.join("hosts");
+        fs::create_dir_all(&room.folder).map_err(failed)?;
+        let file = room.folder.join("hosts");
         fs::write(&file, hosts).map_err(failed)?;
         Ok(Path::new("/etc/hosts").exists().then_some(file))
     }
@@ -203,19 +239,22 @@ impl Inner {
             copy_tree(path, &copy).await.map_err(failed)?;
             storage.push(StorageCopy { copy, path: path.clone() });
         }
-        let sockets = listening_sockets(&fs::read_to_string("/proc/net/unix").unwrap_or_default());
-        Ok(Isolation { scratch, storage, hosts, sockets })
+        Ok(Isolation { scratch, storage, hosts, sockets: listening(), state: self.settings.state.clone() })
     }
 }
 
 /// Copies a file or folder with `cp -a`, sharing blocks where the file system can.
 async fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    if to.exists() {
-        if to.is_dir() { fs::remove_dir_all(to)? } else { fs::remove_file(to)? }
+    if to.is_dir() {
+        tokio::fs::remove_dir_all(to).await?;
+    } else if to.exists() {
+        fs::remove_file(to)?;
     }
     let output = tokio::process::Command::new("cp")
         .args(["-a", "--reflink=auto", "--"])
         .args([from, to])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
         .output()
         .await?;
     if output.status.success() {
@@ -228,14 +267,15 @@ fn cpu_list(cpus: &[u32]) -> String {
     cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-/// The machine's processors as nodes `a` and `b`, or as the one node `a` where there is only one.
+/// The first `processors` of those this process may use, as nodes `a` and `b`, or as the one node `a` where there is
+/// only one.
 #[must_use]
 pub fn default_nodes(processors: usize) -> Vec<LocalNode> {
-    let all: Vec<u32> = (0..u32::try_from(processors).unwrap_or(1).max(1)).collect();
+    let mut all = allowed_processors();
+    if all.len() < processors {
+        all = (0..u32::try_from(processors).unwrap_or(u32::MAX)).collect();
+    }
+    all.truncate(processors.max(1));
     let node = |name: &str, cpus: &[u32]| {
         NodeName::new(name).ok().map(|name| LocalNode { name, cpus: cpus.to_vec() })
     };
@@ -244,15 +284,26 @@ pub fn default_nodes(processors: usize) -> Vec<LocalNode> {
     nodes.into_iter().flatten().filter(|node| !node.cpus.is_empty()).collect()
 }
 
+/// The processors this process may use: in a container they seldom begin with 0.
+pub(crate) fn allowed_processors() -> Vec<u32> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
+    (0..rustix::thread::CpuSet::MAX_CPU)
+        .filter(|&cpu| set.is_set(cpu))
+        .filter_map(|cpu| u32::try_from(cpu).ok())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn processors_become_two_nodes_where_there_are_two() {
-        let names = |n| default_nodes(n).iter().map(|node| cpu_list(&node.cpus)).collect::<Vec<_>>();
-        assert_eq!(names(1), ["0"]);
-        assert_eq!(names(2), ["0", "1"]);
-        assert_eq!(names(5), ["0,1,2", "3,4"]);
+        let sizes = |n| default_nodes(n).iter().map(|node| node.cpus.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(0), [1]);
+        assert_eq!(sizes(1), [1]);
+        assert_eq!(sizes(2), [1, 1]);
+        assert_eq!(sizes(5), [3, 2]);
+        assert_eq!(default_nodes(1)[0].cpus, allowed_processors()[..1]);
     }
 }

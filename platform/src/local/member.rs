@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::launch::LaunchSpec;
+use super::launch::{LAUNCH_FAILED, LaunchSpec};
 use super::{cgroup, logs};
 
 /// Pause before what died is started again, at first and at most.
@@ -48,30 +48,61 @@ impl ProcessMark {
 
 /// A process, started by us or found again.
 #[derive(Debug)]
-pub(crate) enum Process {
-    Ours(Child),
-    Adopted(ProcessMark),
+pub(crate) struct Process {
+    pid: u32,
+    /// Taken while the process was there for sure; its number may be somebody else's later.
+    mark: Option<ProcessMark>,
+    /// Ours to wait for; `None` for one that was found again.
+    child: Option<Child>,
 }
 
 impl Process {
-    pub(crate) fn pid(&self) -> u32 {
-        match self {
-            Self::Ours(child) => child.id(),
-            Self::Adopted(mark) => mark.pid,
+    pub(crate) fn adopted(mark: ProcessMark) -> Self {
+        Self { pid: mark.pid, mark: Some(mark), child: None }
+    }
+
+    fn started(child: Child) -> Self {
+        Self { pid: child.id(), mark: ProcessMark::of(child.id()), child: Some(child) }
+    }
+
+    pub(crate) fn mark(&self) -> Option<ProcessMark> {
+        self.mark
+    }
+
+    /// How it ended; `None` while it runs.
+    pub(crate) fn ended(&mut self) -> Option<Death> {
+        let Some(child) = &mut self.child else {
+            let gone = self.mark.is_none_or(|mark| !mark.is_alive());
+            return gone.then(|| Death { how: "it is gone".into(), before_launch: false });
+        };
+        match child.try_wait() {
+            Ok(None) => None,
+            Ok(Some(status)) => {
+                let before_launch = status.code() == Some(i32::from(LAUNCH_FAILED));
+                Some(Death { how: status.to_string(), before_launch })
+            }
+            Err(error) => Some(Death { how: error.to_string(), before_launch: false }),
         }
     }
 
-    /// How it ended, in words; `None` while it runs.
-    pub(crate) fn ended(&mut self) -> Option<String> {
-        match self {
-            Self::Ours(child) => match child.try_wait() {
-                Ok(None) => None,
-                Ok(Some(status)) => Some(status.to_string()),
-                Err(error) => Some(error.to_string()),
-            },
-            Self::Adopted(mark) => (!mark.is_alive()).then(|| "it is gone".to_owned()),
+    /// Signals its process group. A group outlives its first process, whose number is not given away until then; so a
+    /// stranger of that number says that nobody is left.
+    fn signal(&self, signal: Signal) {
+        let is_stranger =
+            ProcessMark::of(self.pid).is_some_and(|now| self.mark.is_some_and(|mark| mark != now));
+        if let (false, Ok(pid)) = (is_stranger, i32::try_from(self.pid)) {
+            killpg(Pid::from_raw(pid), signal).ok();
         }
     }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub(crate) struct Death {
+    /// In words.
+    pub(crate) how: String,
+    /// Whether the command was never reached.
+    pub(crate) before_launch: bool,
 }
 
 /// One instance under supervision.
@@ -85,6 +116,8 @@ pub(crate) struct Member {
     pub(crate) requested: Instant,
     pub(crate) launched: Instant,
     pub(crate) retry_at: Option<Instant>,
+    /// Whether the last try to start it did not get as far as its command.
+    pub(crate) unlaunched: bool,
     backoff: Duration,
 }
 
@@ -105,12 +138,17 @@ impl Member {
             requested: now,
             launched: now,
             retry_at: None,
+            unlaunched: false,
             backoff: BACKOFF_MIN,
         }
     }
 
     /// Starts the process. The launcher puts it where it belongs before the command runs.
     pub(crate) fn start(&mut self, launcher: &std::path::Path) -> io::Result<()> {
+        // Nobody of an earlier run may hold what the new one needs.
+        self.signal(Signal::SIGKILL);
+        self.process = None;
+        let spec = serde_json::to_vec(&self.launch)?;
         let log = logs::open(&self.log)?;
         let mut child = Command::new(launcher)
             .arg("launch")
@@ -118,20 +156,27 @@ impl Member {
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .spawn()?;
-        let spec = serde_json::to_vec(&self.launch)?;
-        let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&spec));
+            .spawn()
+            .map_err(|error| {
+                io::Error::new(error.kind(), format!("launcher `{}`: {error}", launcher.display()))
+            })?;
+        // One that does not take its orders has ended, and its log says why.
+        if let Some(Err(error)) = child.stdin.take().map(|mut stdin| stdin.write_all(&spec)) {
+            tracing::debug!(%error, instance = %self.instance.id, "Launcher did not listen");
+        }
         self.instance.pids = vec![child.id()];
-        self.process = Some(Process::Ours(child));
+        self.process = Some(Process::started(child));
         self.instance.phase = Phase::Starting;
         self.instance.revision += 1;
         self.launched = Instant::now();
         self.retry_at = None;
-        written
+        self.unlaunched = false;
+        Ok(())
     }
 
     /// Notes that the process is gone and when to try again.
-    pub(crate) fn died(&mut self) {
+    pub(crate) fn died(&mut self, before_launch: bool) {
+        self.unlaunched = before_launch;
         if STEADY < self.launched.elapsed() {
             self.backoff = BACKOFF_MIN;
         }
@@ -157,14 +202,18 @@ impl Member {
         self.instance.role == Role::Live
     }
 
+    /// Whether an earlier controller started what runs.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.child.is_none())
+    }
+
     /// Sends a signal to everything that belongs to it.
     pub(crate) fn signal(&self, signal: Signal) {
-        let raw = |pid: u32| i32::try_from(pid).map(Pid::from_raw);
-        if let Some(Ok(leader)) = self.process.as_ref().map(|process| raw(process.pid())) {
-            killpg(leader, signal).ok();
+        if let Some(process) = &self.process {
+            process.signal(signal);
         }
-        for pid in self.cgroup_pids().into_iter().filter_map(|pid| raw(pid).ok()) {
-            kill(pid, signal).ok();
+        for pid in self.cgroup_pids().into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+            kill(Pid::from_raw(pid), signal).ok();
         }
     }
 
@@ -191,6 +240,17 @@ mod tests {
         let me = ProcessMark::of(std::process::id()).unwrap();
         assert!(me.is_alive());
         assert!(!ProcessMark { start_time: me.start_time + 1, ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_stranger_with_the_number_of_a_dead_process_is_not_signalled() {
+        use std::os::unix::process::CommandExt;
+        let mut stranger = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let now = ProcessMark::of(stranger.id()).unwrap();
+        Process::adopted(ProcessMark { start_time: now.start_time - 1, ..now }).signal(Signal::SIGKILL);
+        assert!(now.is_alive());
+        Process::adopted(now).signal(Signal::SIGKILL);
+        stranger.wait().unwrap();
     }
 
     #[test]

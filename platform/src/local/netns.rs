@@ -9,37 +9,55 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::LinkUnspec;
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Connections of one shadow to one target at a time; more wait.
+const CONNECTIONS_MAX: usize = 256;
+
+/// How long after a failed accept it is tried again: most often there are no descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Index of the loopback in every network namespace.
 const LOOPBACK: u32 = 1;
 
 /// Makes a namespace with its loopback up, kept by a mount on the file `path`, and listens inside it at `addresses`.
+/// An IPv6 address on a machine without IPv6 gets no listener: `None` in its place.
 ///
 /// # Errors
-/// Most often for want of privileges; nothing stays behind then but an empty file.
-pub(crate) fn create(path: &Path, addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+/// Most often for want of privileges; nothing stays behind then.
+pub(crate) fn create(path: &Path, addresses: &[SocketAddr]) -> io::Result<Vec<Option<TcpListener>>> {
     remove(path)?;
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
     File::create(path)?;
-    let (path, addresses) = (path.to_path_buf(), addresses.to_vec());
-    on_own_thread(move || {
+    let (there, addresses) = (path.to_path_buf(), addresses.to_vec());
+    let created = on_own_thread(move || {
         unshare(CloneFlags::CLONE_NEWNET)?;
-        mount(Some("/proc/thread-self/ns/net"), &path, None::<&Path>, MsFlags::MS_BIND, None::<&Path>)?;
+        mount(Some("/proc/thread-self/ns/net"), &there, None::<&Path>, MsFlags::MS_BIND, None::<&Path>)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(bring_up_loopback(&addresses)).map_err(io::Error::other)?;
-        addresses.iter().map(TcpListener::bind).collect()
-    })
+        let listen = |address: &SocketAddr| match TcpListener::bind(address) {
+            Err(_) if address.is_ipv6() => Ok(None),
+            other => other.map(Some),
+        };
+        addresses.iter().map(listen).collect()
+    });
+    if created.is_err() {
+        remove(path)?;
+    }
+    created
 }
 
 /// Lets go of a namespace; it ends with its last process. One that is not there is a success.
@@ -55,9 +73,13 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether this process may make network namespaces at all.
+/// Whether this process may make the namespaces of a shadow.
 pub(crate) fn is_possible() -> bool {
-    on_own_thread(|| unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from)).is_ok()
+    let all = CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWPID;
+    on_own_thread(move || unshare(all).map_err(io::Error::from)).is_ok()
 }
 
 async fn bring_up_loopback(addresses: &[SocketAddr]) -> Result<(), rtnetlink::Error> {
@@ -68,12 +90,15 @@ async fn bring_up_loopback(addresses: &[SocketAddr]) -> Result<(), rtnetlink::Er
     handle.link().set(LinkUnspec::new_with_index(LOOPBACK).up().build()).execute().await?;
     for address in addresses.iter().map(SocketAddr::ip).filter(|address| !address.is_loopback()) {
         let prefix = if address.is_ipv4() { 32 } else { 128 };
-        handle.address().add(LOOPBACK, address, prefix).replace().execute().await?;
+        match handle.address().add(LOOPBACK, address, prefix).replace().execute().await {
+            Err(error) if address.is_ipv6() => tracing::debug!(%error, %address, "No IPv6 here"),
+            other => other?,
+        }
     }
     Ok(())
 }
 
-/// Connects to a port on the loopback of a namespace (or of the host), without waiting longer than the runtime's caller.
+/// Connects to a port on the loopback of a namespace (or of the host).
 ///
 /// # Errors
 /// Those of connecting.
@@ -82,10 +107,14 @@ pub(crate) async fn connect(port: u16, netns: Option<&Path>) -> io::Result<TcpSt
     let Some(path) = netns else { return TcpStream::connect(address).await };
     let there = File::open(path)?;
     // On a thread of its own: a pool thread that failed to come back would be lost to everybody.
-    let socket: std::net::TcpStream = on_own_thread(move || {
-        setns(&there, CloneFlags::CLONE_NEWNET)?;
-        Ok(Socket::new(Domain::IPV4, Type::STREAM, None)?.into())
-    })?;
+    let within = move || {
+        on_own_thread(move || {
+            setns(&there, CloneFlags::CLONE_NEWNET)?;
+            Ok(Socket::new(Domain::IPV4, Type::STREAM, None)?.into())
+        })
+    };
+    let socket: std::net::TcpStream =
+        tokio::task::spawn_blocking(within).await.map_err(io::Error::other)??;
     socket.set_nonblocking(true)?;
     tokio::net::TcpSocket::from_std_stream(socket).connect(address).await
 }
@@ -104,13 +133,26 @@ pub(crate) fn forward(
     listener.set_nonblocking(true)?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let tasks = tasks.clone();
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     Ok(async move {
         loop {
+            let next = async {
+                // Never closed; when all places are taken the kernel lets connections wait.
+                let place = places.clone().acquire_owned().await.ok();
+                listener.accept().await.map(|(inside, _)| (inside, place))
+            };
             let accepted = tokio::select! {
                 () = cancel.cancelled() => return,
-                accepted = listener.accept() => accepted,
+                accepted = next => accepted,
             };
-            let Ok((mut inside, _)) = accepted else { continue };
+            let (mut inside, place) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::debug!(%error, target, "Allowed egress connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
             let (target, cancel) = (target.clone(), cancel.clone());
             tasks.spawn(async move {
                 let carry = async {
@@ -123,6 +165,7 @@ pub(crate) fn forward(
                         tracing::debug!(%error, target, "Allowed egress connection ended");
                     },
                 }
+                drop(place);
             });
         }
     })

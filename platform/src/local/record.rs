@@ -38,12 +38,18 @@ impl Record {
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::new(BTreeMap::new())),
-            other => other?,
+            other => other.map_err(|error| named(path, error))?,
         };
-        let record: Self = serde_json::from_str(&text)?;
+        let refused = |why: String| {
+            let message = format!(
+                "`{}` is no record of instances ({why}); end what runs of the service and delete it",
+                path.display()
+            );
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        };
+        let record: Self = serde_json::from_str(&text).map_err(|error| refused(error.to_string()))?;
         if record.format != FORMAT {
-            let message = format!("expected format {FORMAT}, found {}", record.format);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            return Err(refused(format!("expected format {FORMAT}, found {}", record.format)));
         }
         Ok(record)
     }
@@ -51,9 +57,41 @@ impl Record {
     /// Writes the record whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let new = path.with_extension("new");
-        let mut file = fs::File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        fs::rename(&new, path)
+        let write = || {
+            let mut file = fs::File::create(&new)?;
+            file.write_all(&serde_json::to_vec_pretty(self)?)?;
+            file.sync_all()?;
+            fs::rename(&new, path)
+        };
+        write().map_err(|error| named(path, error))
+    }
+}
+
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_none_is_refused_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("instances.json");
+        for text in ["", "{", "[]", "null", "{\"format\":2,\"instances\":{}}", "{\"format\":1}"] {
+            fs::write(&path, text).unwrap();
+            let error = Record::read(&path).unwrap_err().to_string();
+            assert!(error.contains("instances.json") && error.contains("delete it"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_none_is_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("instances.json");
+        assert!(Record::read(&path).unwrap().instances.is_empty());
+        Record::new(BTreeMap::new()).write(&path).unwrap();
+        assert!(Record::read(&path).unwrap().instances.is_empty());
     }
 }

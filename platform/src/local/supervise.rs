@@ -1,72 +1,132 @@
 //! Watches processes: starts again what died, notices readiness, gives every ready live a shadow, rotates logs.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::{InstanceId, Phase, with_causes};
+use futures_util::StreamExt;
+use futures_util::stream;
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::member::Process;
+use super::member::{Member, Process};
 use super::ready::is_ready;
-use super::{Inner, logs};
+use super::{Inner, logs, port};
 
 /// How often processes are looked at.
 const EVERY: Duration = Duration::from_millis(200);
 
+/// How often logs are looked at.
+const LOGS_EVERY: Duration = Duration::from_secs(1);
+
 /// How long after a shadow could not be made it is tried again.
 const SHADOW_RETRY: Duration = Duration::from_secs(30);
 
+/// Readiness checks at a time; each may take a second.
+const CHECKS_MAX: usize = 64;
+
 impl Inner {
-    /// Runs until cancelled.
+    /// Runs until cancelled. Three loops, so that an instance that is slow to answer or a log that is slow to copy
+    /// keeps no dead live waiting.
     pub(crate) async fn supervise(self: Arc<Self>) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            ((), (), ()) = async { tokio::join!(self.watch(), self.check(), self.keep_logs()) } => {}
+        }
+    }
+
+    async fn watch(self: &Arc<Self>) {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            tokio::select! {
-                () = self.cancel.cancelled() => return,
-                _ = ticks.tick() => {}
+            ticks.tick().await;
+            let died = self.notice_deaths();
+            let started = self.start_again();
+            if died || started {
+                self.write_record().await;
             }
-            self.notice_deaths();
-            self.start_again();
-            self.notice_readiness().await;
             self.give_shadows();
-            self.rotate_logs();
         }
     }
 
-    fn notice_deaths(&self) {
+    async fn check(&self) {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            self.notice_readiness().await;
+        }
+    }
+
+    async fn keep_logs(&self) {
+        let mut ticks = interval(LOGS_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let logs: Vec<_> = self.members().values().map(|member| member.log.clone()).collect();
+            let limits = self.settings.logs;
+            let rotate = move || {
+                for log in logs {
+                    if let Err(error) = logs::rotate(&log, limits) {
+                        tracing::warn!(%error, log = %log.display(), "Log could not be rotated");
+                    }
+                }
+            };
+            if let Err(error) = tokio::task::spawn_blocking(rotate).await {
+                tracing::error!(%error, "Logs are not looked after");
+            }
+        }
+    }
+
+    fn notice_deaths(&self) -> bool {
         let mut changed = false;
         for member in self.members().values_mut().filter(|member| member.instance.phase != Phase::Stopping) {
-            let Some(how) = member.process.as_mut().and_then(Process::ended) else { continue };
+            let Some(death) = member.process.as_mut().and_then(Process::ended) else { continue };
             member.signal(Signal::SIGKILL);
-            member.died();
+            member.died(death.before_launch);
             changed = true;
-            let tail = logs::tail(&member.log, 3);
+            let (how, tail) = (death.how, logs::tail(&member.log, 3));
             tracing::warn!(instance = %member.id(), how, "Instance died");
             self.tell(member.id(), format!("died ({how}), last words: {tail}"));
         }
-        if changed {
-            self.write_record();
-        }
+        changed
     }
 
-    fn start_again(&self) {
+    fn start_again(&self) -> bool {
         let now = Instant::now();
         let mut changed = false;
-        for member in self.members().values_mut() {
+        let mut members = self.members();
+        let mut ports: BTreeSet<u16> = members.values().map(|member| member.instance.port).collect();
+        for member in members.values_mut() {
             if member.retry_at.is_none_or(|at| now < at) {
                 continue;
             }
+            self.keep_port_free(member, &mut ports);
             if let Err(error) = member.start(&self.settings.launcher) {
                 tracing::warn!(%error, instance = %member.id(), "Instance could not be started");
-                member.died();
+                member.died(true);
             }
             changed = true;
         }
-        if changed {
-            self.write_record();
+        changed
+    }
+
+    /// Moves an instance of the host's network to another port if somebody took its own while it was down: it would
+    /// die again and again.
+    fn keep_port_free(&self, member: &mut Member, ports: &mut BTreeSet<u16>) {
+        if member.instance.netns.is_some() || port::is_free(member.instance.port) {
+            return;
         }
+        let Ok(port) = port::free(ports) else { return };
+        let Some(node) = self.settings.nodes.iter().find(|node| node.name == member.instance.node) else {
+            return;
+        };
+        tracing::warn!(instance = %member.id(), old = member.instance.port, port, "Port was taken, moving on");
+        ports.insert(port);
+        member.instance.port = port;
+        let fresh = self.member(member.instance.clone(), node, None);
+        (member.launch, member.environment) = (fresh.launch, fresh.environment);
     }
 
     async fn notice_readiness(&self) {
@@ -74,29 +134,36 @@ impl Inner {
         let starting: Vec<_> = self
             .members()
             .values()
-            .filter(|member| member.instance.phase == Phase::Starting)
+            .filter(|member| member.instance.phase == Phase::Starting && member.process.is_some())
             .map(|member| {
                 (member.id().clone(), member.instance.port, member.instance.netns.clone(), member.launched)
             })
             .collect();
-        for (id, port, netns, launched) in starting {
-            let ready = is_ready(readiness, port, netns.as_deref()).await;
-            let mut members = self.members();
-            let Some(member) = members.get_mut(&id).filter(|member| member.launched == launched) else {
-                continue;
-            };
-            if ready && member.instance.phase == Phase::Starting {
-                member.ready();
-                let seconds = member.launched.elapsed().as_secs_f64();
-                tracing::info!(instance = %id, seconds, "Instance is ready");
-                self.tell(&id, format!("ready after {seconds:.1} s"));
-            } else if self.settings.template.ready_timeout < launched.elapsed() {
-                self.tell(
-                    &id,
-                    format!("not ready within {:?}, started again", self.settings.template.ready_timeout),
-                );
-                member.signal(Signal::SIGKILL);
-            }
+        stream::iter(starting)
+            .for_each_concurrent(CHECKS_MAX, async |(id, port, netns, launched)| {
+                let ready = is_ready(readiness, port, netns.as_deref()).await;
+                self.note_check(&id, launched, ready);
+            })
+            .await;
+    }
+
+    fn note_check(&self, id: &InstanceId, launched: Instant, ready: bool) {
+        let limit = self.settings.template.ready_timeout;
+        let mut members = self.members();
+        // It may have died, been started again or been told to stop in the meantime.
+        let checked = members
+            .get_mut(id)
+            .filter(|member| member.launched == launched && member.instance.phase == Phase::Starting);
+        let Some(member) = checked else { return };
+        if ready {
+            member.ready();
+            let seconds = member.launched.elapsed().as_secs_f64();
+            tracing::info!(instance = %id, seconds, "Instance is ready");
+            self.tell(id, format!("ready after {seconds:.1} s"));
+        } else if limit < launched.elapsed() && !member.is_adopted() {
+            // One that was found running serves users, whatever a changed check says of it.
+            self.tell(id, format!("not ready within {limit:?}, started again"));
+            member.signal(Signal::SIGKILL);
         }
     }
 
@@ -136,15 +203,6 @@ impl Inner {
                     Some(at) => making.insert(live, Some(at)),
                 };
             });
-        }
-    }
-
-    fn rotate_logs(&self) {
-        let logs: Vec<_> = self.members().values().map(|member| member.log.clone()).collect();
-        for log in logs {
-            if let Err(error) = logs::rotate(&log, self.settings.logs) {
-                tracing::warn!(%error, log = %log.display(), "Log could not be rotated");
-            }
         }
     }
 }

@@ -1,0 +1,187 @@
+//! However a controller ends, the next one comes back right.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use foreshadow_act::Platform;
+use foreshadow_model::{Instance, Inventory, OnExit, Readiness, with_causes};
+use foreshadow_platform::local::Local;
+
+use crate::world::{HELPER, World, is_alive, kill, pids, ready_pair, sh, until};
+
+#[tokio::test]
+async fn stopping_leaves_nothing() {
+    let Some(world) = World::new() else { return };
+    let (local, pair) = world.pair().await;
+    let all = [pids(&pair.live), pids(pair.shadow.as_ref().unwrap())].concat();
+    local.shut_down(OnExit::Stop, Duration::from_secs(5)).await;
+    assert!(all.iter().all(|&pid| !is_alive(pid)));
+    assert_eq!(world.left_overs(), Vec::<String>::new());
+    let record = fs::read_to_string(world.settings.state.join("instances.json")).unwrap();
+    assert!(record.contains("\"instances\": {}"), "{record}");
+    assert!(local.scale(2).await.is_err(), "nothing is added any more");
+    assert_eq!(world.left_overs(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn lives_that_are_left_are_adopted() {
+    let Some(world) = World::new() else { return };
+    let (local, pair) = world.pair().await;
+    sh(&pair.live, "true").await;
+    let shadow = pids(pair.shadow.as_ref().unwrap());
+    local.shut_down(OnExit::Leave, Duration::from_secs(2)).await;
+    drop(local);
+    assert!(is_alive(pair.live.pids[0]));
+    assert!(shadow.iter().all(|&pid| !is_alive(pid)));
+    let (local, now) = world.pair().await;
+    assert_eq!((now.live.pids, now.live.port), (pair.live.pids, pair.live.port));
+    // Adopted, not a child of ours: its death is noticed all the same.
+    kill(i32::try_from(local.inventory().await.unwrap().pairs[0].live.pids[0]).unwrap());
+    until(&local, "a live that is ready again", |inventory| {
+        ready_pair(inventory, 1).filter(|pair| pair.live.restarts == 1)
+    })
+    .await;
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+    assert_eq!(world.left_overs(), Vec::<String>::new());
+}
+
+/// A controller in a process of its own, and what it made.
+fn controller(world: &World, storage: Option<&Path>) -> (Child, Inventory) {
+    let mut child = Command::new(HELPER)
+        .args(["control", world.settings.service.as_str()])
+        .arg(&world.settings.state)
+        .arg(&world.python)
+        .args(storage)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+    (child, serde_json::from_value(told["inventory"].clone()).unwrap())
+}
+
+fn killed(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[tokio::test]
+async fn after_kill_9_lives_are_adopted_and_shadows_ended() {
+    let Some(world) = World::new() else { return };
+    let data = world.path("data");
+    fs::write(&data, "x").unwrap();
+    let (child, before) = controller(&world, Some(&data));
+    let (live, shadow) = (&before.pairs[0].live, before.pairs[0].shadow.as_ref().unwrap());
+    killed(child);
+    assert!(is_alive(live.pids[0]) && pids(shadow).iter().any(|&pid| is_alive(pid)));
+    let (local, _events) = world.open().await;
+    assert_eq!(pids(shadow), Vec::<u32>::new(), "orphaned shadows end at once");
+    assert!(!world.settings.state.join("shadows/shadow-1").exists());
+    let inventory = local.inventory().await.unwrap();
+    assert_eq!(inventory.pairs.len(), 1);
+    assert_eq!(inventory.pairs[0].live.pids, live.pids);
+    local.start_lives(1).await.unwrap();
+    let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
+    assert_eq!(pair.live.pids, live.pids);
+    assert!(shadow.revision < pair.shadow.unwrap().revision, "the new shadow is another one");
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+    assert_eq!(world.left_overs(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_live_that_died_meanwhile_is_started_anew() {
+    let Some(world) = World::new() else { return };
+    let (child, before) = controller(&world, None);
+    killed(child);
+    let live: &Instance = &before.pairs[0].live;
+    kill(i32::try_from(live.pids[0]).unwrap());
+    let (local, now) = world.pair().await;
+    assert_ne!(now.live.pids, live.pids);
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+    assert_eq!(world.left_overs(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_adopted_live_that_had_died_often_is_no_failed_start() {
+    let Some(world) = World::new() else { return };
+    let (child, before) = controller(&world, None);
+    killed(child);
+    let path = world.settings.state.join("instances.json");
+    let record = fs::read_to_string(&path).unwrap().replace("\"restarts\": 0", "\"restarts\": 7");
+    fs::write(&path, record).unwrap();
+    let (local, now) = world.pair().await;
+    assert_eq!(now.live.pids, before.pairs[0].live.pids);
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn an_adopted_live_that_fails_a_changed_check_is_left_alone() {
+    let Some(mut world) = World::new() else { return };
+    let (child, before) = controller(&world, None);
+    killed(child);
+    world.settings.template.ready = Readiness::Http("/no-such-path".into());
+    world.settings.template.ready_timeout = Duration::from_millis(300);
+    let (local, _events) = world.open().await;
+    assert!(local.start_lives(1).await.is_err());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(is_alive(before.pairs[0].live.pids[0]));
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn killed_between_record_and_process_nothing_is_started_twice() {
+    let Some(world) = World::new() else { return };
+    let (child, before) = controller(&world, None);
+    killed(child);
+    // As if it had been killed after it started the live and before it wrote down which process that is.
+    let path = world.settings.state.join("instances.json");
+    let mut record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    record["instances"]["live-1"]["process"] = serde_json::Value::Null;
+    fs::write(&path, record.to_string()).unwrap();
+    let (local, now) = world.pair().await;
+    assert!(!is_alive(before.pairs[0].live.pids[0]));
+    assert_eq!(pids(&now.live), now.live.pids);
+    assert_eq!(now.live.pids.len(), 1);
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn another_controller_with_the_same_service_name_is_refused() {
+    let Some(world) = World::new() else { return };
+    let (local, pair) = world.pair().await;
+    let Some(mut second) = World::new() else { return };
+    second.settings.service = world.settings.service.clone();
+    let (other, _events) = second.open().await;
+    let error = with_causes(&other.start_lives(1).await.unwrap_err());
+    assert!(error.contains("another foreshadow"), "{error}");
+    other.shut_down(OnExit::Stop, Duration::ZERO).await;
+    assert!(is_alive(pair.live.pids[0]), "the first one's live goes on");
+    assert_eq!(sh(&pair.live, "echo well").await.output, "well\n");
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_record_that_is_none_is_an_error_with_its_path() {
+    let Some(world) = World::new() else { return };
+    fs::create_dir_all(&world.settings.state).unwrap();
+    fs::write(world.settings.state.join("instances.json"), "{\"format\":").unwrap();
+    let (sender, _events) = tokio::sync::mpsc::channel(1);
+    let opened = Local::open(world.settings.clone(), world.abilities.clone(), sender).await;
+    let error = with_causes(&opened.unwrap_err());
+    assert!(error.contains("instances.json") && error.contains("no record of instances"), "{error}");
+}
+
+#[tokio::test]
+async fn a_state_folder_that_cannot_be_written_is_an_error_with_its_path() {
+    let Some(mut world) = World::new() else { return };
+    world.settings.state = "/proc/no-state".into();
+    let (sender, _events) = tokio::sync::mpsc::channel(1);
+    let opened = Local::open(world.settings.clone(), world.abilities.clone(), sender).await;
+    let error = with_causes(&opened.unwrap_err());
+    assert!(error.contains("/proc/no-state"), "{error}");
+}

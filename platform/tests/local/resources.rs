@@ -1,0 +1,110 @@
+//! Limits are in force on live and shadow alike.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use foreshadow_act::Platform;
+use foreshadow_model::{Bytes, Instance, InstanceId, MilliCpu, OnExit};
+
+use crate::world::{World, hierarchy, ready_pair, sh, until};
+
+fn cpu_in_force(instance: &Instance) -> Option<u32> {
+    hierarchy().unwrap().cpu(instance.cgroup.as_ref().unwrap()).map(MilliCpu::get)
+}
+
+fn memory_in_force(instance: &Instance) -> u64 {
+    let folder = instance.cgroup.as_ref().unwrap().memory.clone().unwrap();
+    let read = |file: &str| fs::read_to_string(folder.join(file));
+    read("memory.limit_in_bytes").or_else(|_| read("memory.max")).unwrap().trim().parse().unwrap()
+}
+
+/// Processor time of a process in clock ticks of 10 ms.
+fn burn(seconds: u32) -> String {
+    format!(
+        "/usr/bin/python3 -c \"
+import time
+end = time.monotonic() + {seconds}
+while time.monotonic() < end: pass
+print(time.process_time())\""
+    )
+}
+
+#[tokio::test]
+async fn quota_memory_and_processors_are_in_force_on_both_sides() {
+    let Some(mut world) = World::new() else { return };
+    world.settings.template.resources.cpu = Some(MilliCpu::new(200));
+    let (local, pair) = world.pair().await;
+    let shadow = pair.shadow.unwrap();
+    assert_ne!(pair.live.node, shadow.node);
+    for instance in [&pair.live, &shadow] {
+        assert_eq!(cpu_in_force(instance), Some(200));
+        assert_eq!(memory_in_force(instance), Bytes::mebi(256).get());
+        let used: f64 = sh(instance, &burn(2)).await.output.trim().parse().unwrap();
+        assert!((0.2..0.8).contains(&used), "a fifth of 2 s is 0.4 s, used {used} s");
+        let hog = "/usr/bin/python3 -c \"x = b'x' * (400 << 20); print(len(x))\"";
+        assert_ne!(sh(instance, hog).await.code, 0, "400 MiB do not fit into 256");
+        let node = world.settings.nodes.iter().find(|node| node.name == instance.node).unwrap();
+        let allowed = sh(instance, "grep Cpus_allowed_list /proc/self/status").await.output;
+        assert_eq!(allowed.rsplit('\t').next().unwrap().trim(), node.cpus[0].to_string());
+        let cpuset = instance.cgroup.as_ref().unwrap().cpuset.clone().unwrap();
+        let cpus = fs::read_to_string(cpuset.join("cpuset.cpus")).unwrap();
+        assert_eq!(cpus.trim(), node.cpus[0].to_string());
+    }
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn resize_changes_both_sides_once() {
+    let Some(world) = World::new() else { return };
+    let (local, before) = world.pair().await;
+    let live = InstanceId::live(1);
+    local.resize(&live, Some(MilliCpu::new(700))).await.unwrap();
+    local.resize(&live, Some(MilliCpu::new(700))).await.unwrap();
+    let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
+    let shadow = pair.shadow.unwrap();
+    for (now, then) in [(&pair.live, &before.live), (&shadow, before.shadow.as_ref().unwrap())] {
+        assert_eq!(cpu_in_force(now), Some(700));
+        assert_eq!(now.resources.cpu, Some(MilliCpu::new(700)));
+        assert_eq!(now.revision, then.revision + 1, "the second call changed nothing");
+        assert_eq!(now.pids, then.pids);
+    }
+    let record = fs::read_to_string(world.settings.state.join("instances.json")).unwrap();
+    assert_eq!(record.matches("\"cpu\": 700").count(), 2, "{record}");
+    local.resize(&live, None).await.unwrap();
+    assert_eq!((cpu_in_force(&pair.live), cpu_in_force(&shadow)), (None, None));
+    assert!(local.resize(&InstanceId::live(9), None).await.is_err());
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_limit_that_somebody_else_wrote_is_read_back_and_given_to_the_next_shadow() {
+    let Some(world) = World::new() else { return };
+    let (local, pair) = world.pair().await;
+    let cgroup = pair.live.cgroup.clone().unwrap();
+    hierarchy().unwrap().set_cpu(&cgroup, Some(MilliCpu::new(333))).unwrap();
+    let inventory = local.inventory().await.unwrap();
+    assert_eq!(inventory.pairs[0].live.resources.cpu, Some(MilliCpu::new(333)));
+    let promised: u32 = inventory.nodes.iter().map(|node| node.cpu_promised.get()).sum();
+    assert_eq!(promised, 333 + 500);
+    local.recreate_shadow(&pair.live.id).await.unwrap();
+    let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
+    assert_eq!(cpu_in_force(&pair.shadow.unwrap()), Some(333));
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_child_that_left_its_session_is_within_the_limits_and_ends_with_its_instance() {
+    let Some(world) = World::new() else { return };
+    let (local, pair) = world.pair().await;
+    let shadow = pair.shadow.unwrap();
+    for instance in [&pair.live, &shadow] {
+        sh(instance, "setsid -f sh -c 'trap \"\" TERM; while :; do sleep 1; done' >/dev/null 2>&1").await;
+    }
+    let all: Vec<u32> = [&pair.live, &shadow].into_iter().flat_map(crate::world::pids).collect();
+    assert!(6 <= all.len(), "{all:?}");
+    local.shut_down(OnExit::Stop, Duration::from_millis(300)).await;
+    assert!(all.iter().all(|&pid| !crate::world::is_alive(pid)));
+    assert_eq!(world.left_overs(), Vec::<String>::new());
+    assert!(Path::new(&world.settings.state).exists());
+}

@@ -1,0 +1,267 @@
+//! A service of one test's own.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use foreshadow_act::Platform;
+use foreshadow_model::{
+    Bytes, Instance, InstanceId, Inventory, MilliCpu, Pair, Readiness, Resources, ServiceName, Template,
+};
+use foreshadow_platform::local::cgroup::{self, Hierarchy};
+use foreshadow_platform::local::{Abilities, InstanceEvent, Local, LogLimits, Settings, default_nodes};
+use nix::sched::{CloneFlags, setns};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_foreshadow-platform-test");
+
+/// How long a state is waited for before a test fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers `GET` with `ok` and `POST` with exit code and output of the shell command in its body.
+const SERVICE: &str = r#"
+import http.server, os, subprocess, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(b"ok")
+    def do_POST(self):
+        command = self.rfile.read(int(self.headers["content-length"])).decode()
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        self.answer(f"{done.returncode}\n{done.stdout}{done.stderr}".encode())
+    def answer(self, body):
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+print("hello from", os.environ["FORESHADOW_INSTANCE"], sys.argv[1:], flush=True)
+http.server.ThreadingHTTPServer(("0.0.0.0", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
+pub(crate) struct World {
+    folder: tempfile::TempDir,
+    pub(crate) settings: Settings,
+    pub(crate) abilities: Abilities,
+    pub(crate) python: String,
+}
+
+/// What a shell command within an instance came to.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    pub(crate) output: String,
+}
+
+impl World {
+    /// `None`, and said loudly, where this machine does not have what the tests need.
+    pub(crate) fn new() -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return None;
+        }
+        let abilities = Abilities::detect();
+        if abilities.cgroups.is_none() || !abilities.namespaces {
+            eprintln!("SKIPPED: needs cgroups and namespaces: {:?}", abilities.unenforced());
+            return None;
+        }
+        let Some(python) = python() else {
+            eprintln!("SKIPPED: needs python3");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("service.py");
+        fs::write(&script, SERVICE).unwrap();
+        let settings = Settings {
+            service: ServiceName::new(unique()).unwrap(),
+            template: Template {
+                command: vec![python.clone(), script.display().to_string(), "port=$PORT".into()],
+                workdir: folder.path().to_path_buf(),
+                env: [].into(),
+                shadow_env: [].into(),
+                ready: Readiness::Http("/".into()),
+                ready_timeout: Duration::from_secs(20),
+                resources: Resources { cpu: Some(MilliCpu::new(500)), memory: Some(Bytes::mebi(256)) },
+                storage: Vec::new(),
+                egress_allow: Vec::new(),
+            },
+            nodes: default_nodes(2),
+            state: folder.path().join("state"),
+            logs: LogLimits { size: Bytes::mebi(1), keep: 2 },
+            launcher: PathBuf::from(HELPER),
+            shadows: true,
+        };
+        Some(Self { folder, settings, abilities, python })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) async fn open(&self) -> (Local, mpsc::Receiver<InstanceEvent>) {
+        let (sender, events) = mpsc::channel(1024);
+        let local = Local::open(self.settings.clone(), self.abilities.clone(), sender).await.unwrap();
+        (local, events)
+    }
+
+    /// One live and its ready shadow.
+    pub(crate) async fn pair(&self) -> (Local, Pair) {
+        let (local, _) = self.open().await;
+        local.start_lives(1).await.unwrap();
+        let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
+        (local, pair)
+    }
+
+    /// Whether a cgroup, a mount or a copy of this service is left.
+    pub(crate) fn left_overs(&self) -> Vec<String> {
+        let mut left: Vec<String> = self
+            .cgroup_folders()
+            .iter()
+            .filter(|folder| folder.exists())
+            .map(|path| path.display().to_string())
+            .collect();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let state = self.settings.state.display().to_string();
+        left.extend(mounts.lines().filter(|line| line.contains(&state)).map(String::from));
+        for folder in ["netns", "shadows"] {
+            let entries = fs::read_dir(self.settings.state.join(folder)).into_iter().flatten().flatten();
+            left.extend(entries.map(|entry| entry.path().display().to_string()));
+        }
+        left
+    }
+
+    /// The directories of the service, one per controller.
+    fn cgroup_folders(&self) -> Vec<PathBuf> {
+        let Some(tree) = &self.abilities.cgroups else { return Vec::new() };
+        let paths = tree.paths(self.settings.service.as_str(), "any");
+        paths.directories().iter().filter_map(|path| path.parent().map(Path::to_path_buf)).collect()
+    }
+}
+
+impl Drop for World {
+    /// A test that failed half-way leaves nothing either.
+    fn drop(&mut self) {
+        for folder in self.cgroup_folders() {
+            for entry in
+                fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir())
+            {
+                for _ in 0..100 {
+                    let text = fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default();
+                    for pid in text.lines().filter_map(|pid| pid.parse().ok()) {
+                        kill(pid);
+                    }
+                    if text.is_empty() && fs::remove_dir(entry.path()).is_ok() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(10));
+                }
+            }
+            fs::remove_dir(&folder).ok();
+        }
+        for entry in fs::read_dir(self.settings.state.join("netns")).into_iter().flatten().flatten() {
+            nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH).ok();
+        }
+    }
+}
+
+pub(crate) fn python() -> Option<String> {
+    ["/usr/bin/python3", "/usr/local/bin/python3"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .map(String::from)
+}
+
+/// A service name nobody else has.
+pub(crate) fn unique() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) fn hierarchy() -> Option<Hierarchy> {
+    Hierarchy::detect(&fs::read_to_string("/proc/self/mountinfo").ok()?)
+}
+
+pub(crate) fn kill(pid: i32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).ok();
+}
+
+pub(crate) fn is_alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" Z")))
+}
+
+pub(crate) fn ready_pair(inventory: &Inventory, number: u32) -> Option<Pair> {
+    let pair = inventory.pair(&InstanceId::live(number))?;
+    let ready = pair.live.is_ready() && pair.shadow.as_ref().is_some_and(Instance::is_ready);
+    ready.then(|| pair.clone())
+}
+
+/// Waits for a state of the inventory.
+pub(crate) async fn until<T>(local: &Local, what: &str, find: impl Fn(&Inventory) -> Option<T>) -> T {
+    let search = async {
+        loop {
+            if let Some(found) = find(&local.inventory().await.unwrap()) {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match timeout(PATIENCE, search).await {
+        Ok(found) => found,
+        Err(_) => panic!("expected {what}, got {:#?}", local.inventory().await),
+    }
+}
+
+/// Waits for an event that says so.
+pub(crate) async fn told(events: &mut mpsc::Receiver<InstanceEvent>, part: &str) -> String {
+    let mut all = Vec::new();
+    let search = async {
+        while let Some(event) = events.recv().await {
+            if event.change.contains(part) {
+                return event.change;
+            }
+            all.push(event);
+        }
+        panic!("events ended");
+    };
+    let found = timeout(PATIENCE, search).await;
+    found.unwrap_or_else(|_| panic!("expected an event with `{part}`, got {all:#?}"))
+}
+
+/// Connects to an instance from within its network namespace, as the mirror does.
+pub(crate) fn connect(instance: &Instance) -> io::Result<TcpStream> {
+    let (netns, port) = (instance.netns.clone(), instance.port);
+    let connect = move || {
+        if let Some(netns) = netns {
+            setns(File::open(netns)?, CloneFlags::CLONE_NEWNET)?;
+        }
+        TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(5))
+    };
+    thread::spawn(connect).join().unwrap()
+}
+
+/// Runs a shell command within an instance.
+pub(crate) async fn sh(instance: &Instance, command: &str) -> Answer {
+    let (instance, command) = (instance.clone(), command.to_owned());
+    let ask = move || {
+        let mut stream = connect(&instance).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "POST / HTTP/1.0\r\ncontent-length: {}\r\n\r\n{command}", command.len()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let (code, output) = body.split_once('\n').unwrap();
+        Answer { code: code.parse().unwrap(), output: output.to_owned() }
+    };
+    tokio::task::spawn_blocking(ask).await.unwrap()
+}
+
+/// Every process of an instance.
+pub(crate) fn pids(instance: &Instance) -> Vec<u32> {
+    cgroup::pids(instance.cgroup.as_ref().unwrap())
+}
