@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::{
-    Action, ActionId, Effect, HoldReason, InstanceId, JournalEvent, Ledger, Outcome, Plan, Policy, Ratio,
-    Step, Taken, Tick, Weight, with_causes,
+    Action, ActionId, Effect, Generation, HoldReason, InstanceId, JournalEvent, Ledger, Outcome, Plan,
+    Policy, Ratio, Step, Taken, Tick, Weight, with_causes,
 };
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -17,6 +17,10 @@ use crate::verify::{After, Judgement, judge};
 
 /// Time that requests under way get before a live with weight 0 is retired.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// Fewest ticks until an action is judged: the shift is taken over the last 12 ticks, so that earlier ones would still
+/// hold what was before the action.
+const VERIFY_TICKS_MIN: u64 = 13;
 
 /// How many times `verify_after` an action may stay unjudged before it is taken back.
 const PATIENCE: u64 = 3;
@@ -62,6 +66,7 @@ struct State {
     finished: Vec<Outcome>,
     next: u64,
     now: Tick,
+    generation: Generation,
 }
 
 /// Carries steps out and remembers what it did.
@@ -77,6 +82,15 @@ struct World<P, B, J> {
     balancer: B,
     journal: J,
     state: Mutex<State>,
+}
+
+/// How things stand at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Standing {
+    /// Actions that were settled since the last look.
+    pub outcomes: Vec<Outcome>,
+    /// Lives with an action under way or being judged.
+    pub under_way: Vec<InstanceId>,
 }
 
 /// What the windows of this tick say of the instances, as far as judging needs it.
@@ -119,16 +133,26 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         self.world.state().ledger.paused = paused;
     }
 
-    /// Lives whose baseline must stay frozen: an action on them is under way or being judged.
+    /// How things stand: outcomes since the last call, and the lives an action is under way on or being judged, whose
+    /// baseline must stay frozen. Both of one moment, so that an action is never in neither.
     #[must_use]
-    pub fn judged_instances(&self) -> Vec<InstanceId> {
-        let state = self.world.state();
-        state.under.values().filter_map(|under| under.step.action.instance().cloned()).collect()
+    pub fn standing(&self) -> Standing {
+        let mut state = self.world.state();
+        let outcomes = std::mem::take(&mut state.finished);
+        let under_way =
+            state.under.values().filter_map(|under| under.step.action.instance().cloned()).collect();
+        Standing { outcomes, under_way }
     }
 
     /// Begins the steps of a plan. Never waits; every guard is asked once more, and what is refused is returned.
     pub fn submit(&self, plan: &Plan, policy: &Policy, seen: &Seen) -> Vec<(ActionId, HoldReason)> {
         let mut refused = Vec::new();
+        let newest = std::mem::replace(&mut self.world.state().generation, plan.generation);
+        if plan.generation <= newest {
+            tracing::error!(offered = %plan.generation, %newest, "Older plan refused");
+            self.world.state().generation = newest;
+            return refused;
+        }
         for step in plan.steps() {
             match self.admit(step, plan.tick, policy, seen) {
                 Ok(()) => {
@@ -147,7 +171,13 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             return Err(reason);
         }
         state.next = state.next.max(step.id.0 + 1);
-        state.ledger.taken.push(Taken { id: step.id, tick, action: step.action.clone(), effect: None });
+        state.ledger.taken.push(Taken {
+            id: step.id,
+            tick,
+            action: step.action.clone(),
+            effect: None,
+            settled: None,
+        });
         let well = seen.well.iter().filter(|id| Some(*id) != step.action.instance()).cloned().collect();
         state.under.insert(step.id, Under { step: step.clone(), stage: Stage::Applying, well });
         Ok(())
@@ -155,7 +185,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
 
     /// Judges what is due; what did not help is taken back. Returns at once.
     pub fn judge(&self, tick: Tick, policy: &Policy, seen: &Seen) {
-        let wait = Tick::count_in(policy.action.guards.verify_after, policy.tick);
+        let wait = Tick::count_in(policy.action.guards.verify_after, policy.tick).max(VERIFY_TICKS_MIN);
         let mut state = self.world.state();
         state.now = tick;
         state.ledger.forget(tick, policy);
@@ -187,12 +217,6 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             let (world, step) = (self.world.clone(), under.step.clone());
             self.tasks.spawn(async move { world.settle(step, tick, effect, take_back).await });
         }
-    }
-
-    /// Outcomes since the last call.
-    #[must_use]
-    pub fn finished(&self) -> Vec<Outcome> {
-        std::mem::take(&mut self.world.state().finished)
     }
 
     /// Waits until nothing is being carried out any more.
@@ -251,6 +275,9 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         let mut effect = effect;
         if let (true, Some(back)) = (take_back, step.action.reverted()) {
             tracing::warn!(action = %step.id, what = %back, "Action did not help and is taken back");
+            if let Err(error) = self.journal.append(tick, JournalEvent::Reverting { id: step.id }).await {
+                tracing::error!(%error, action = %step.id, "Taken back without a journal entry");
+            }
             if let Err(error) = self.apply(&back).await {
                 effect =
                     Effect::Failed { error: format!("did not help, and could not be taken back: {error}") };
@@ -271,6 +298,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         state.under.remove(&step.id);
         if let Some(taken) = state.ledger.taken.iter_mut().find(|taken| taken.id == step.id) {
             taken.effect = Some(effect);
+            taken.settled = Some(tick);
         }
         state.finished.push(outcome);
     }

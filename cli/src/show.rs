@@ -43,7 +43,7 @@ fn head(status: &StatusReport) -> String {
     #[expect(clippy::cast_precision_loss, reason = "counts of requests")]
     let share = if status.requests == 0 { 0.0 } else { status.mirrored as f64 / status.requests as f64 };
     format!(
-        "{} on http://{}  mode {mode}  tick {} of {} s  {} requests, {:.1} % mirrored  expected false alarms: {:.2} a day",
+        "{} on http://{}  mode {mode}  tick {} of {} s  {} requests, {:.1} % mirrored  false alarms expected: at most {:.2} a day",
         status.service,
         status.listen,
         status.tick.0,

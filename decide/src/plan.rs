@@ -135,9 +135,9 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         Verdict::Healthy | Verdict::Inconclusive(_) => give_back(assessment, inputs)?,
         Verdict::Calibrating | Verdict::Warn => return None,
     };
-    // Judged later by the same measure: a slowness of both sides by live's own past, else by the pair.
-    let shift_log = match assessment.verdict {
-        Verdict::BothDegraded => assessment.own_delta.map(|delta| delta.get().ln_1p()),
+    // Judged later by the same measure: another live by the slowness against the own past, the rest by the pair.
+    let shift_log = match action {
+        Ok(Action::Scale { .. }) => assessment.own_delta.map(|delta| delta.get().ln_1p()),
         _ => assessment.shift_log(),
     };
     Some(Wish {
@@ -187,7 +187,9 @@ fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Act
         Verdict::Healthy if Weight::NONE < from && from < Weight::FULL => {
             (Weight::new(from.get().saturating_mul(2)), "it is healthy again")
         }
-        Verdict::Inconclusive(Inconclusive::TooFewSamples | Inconclusive::LoadOutOfRange)
+        Verdict::Inconclusive(
+            Inconclusive::TooFewSamples | Inconclusive::LoadOutOfRange | Inconclusive::NoShadow,
+        )
         | Verdict::Healthy
             if from == Weight::NONE =>
         {

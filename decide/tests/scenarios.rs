@@ -1,6 +1,8 @@
 //! What `decide` does with a story. Each file under `scenarios/` is one, readable by an operator; `expect` holds the
 //! decisions as `foreshadow plan` prints them.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -221,7 +223,9 @@ fn taken(number: u64, before: &Before) -> Taken {
         "vain" => Effect::DidNotHelp { before: ratio(0.5), after: Some(ratio(0.5)) },
         other => panic!("unknown effect `{other}`"),
     });
-    Taken { id: ActionId(number), tick: Tick(NOW - before.ticks_ago), action, effect }
+    let tick = Tick(NOW - before.ticks_ago);
+    let settled = effect.is_some().then_some(tick);
+    Taken { id: ActionId(number), tick, action, effect, settled }
 }
 
 fn in_words(decision: &Decision) -> String {

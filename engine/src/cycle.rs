@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use foreshadow_act::{Actuator, Platform, PlatformError};
+use foreshadow_act::{Actuator, Platform, PlatformError, Standing};
 use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
     Assessment, CycleReport, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Window,
@@ -54,7 +54,8 @@ impl Cycle {
             self.observer.signals(id, signals);
         }
         let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);
-        let assessments = self.judges.update(&inventory, &windows, &self.actuator.judged_instances());
+        let Standing { outcomes, under_way } = self.actuator.standing();
+        let assessments = self.judges.update(&inventory, &windows, &under_way, &outcomes);
         let seen = judges::seen(&assessments);
         self.actuator.judge(self.tick, &self.policy, &seen);
         let plan = self.plan(&inventory, &windows, &assessments);
@@ -63,7 +64,6 @@ impl Cycle {
         }
         self.plane.update(&inventory, self.rates(&windows, &assessments));
         self.senses.probe(self.tick, &inventory);
-        let outcomes = self.actuator.finished();
         let report = CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, plan, outcomes };
         Ok(Closed { report, inventory, windows })
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use foreshadow_act::Seen;
 use foreshadow_compare::Judge;
-use foreshadow_model::{Assessment, ComparePolicy, InstanceId, Inventory, Pair, Verdict, Window};
+use foreshadow_model::{
+    Assessment, ComparePolicy, Effect, InstanceId, Inventory, Outcome, Pair, Verdict, Window,
+};
 
 /// The judges of all pairs.
 #[derive(Debug)]
@@ -19,8 +21,13 @@ pub(crate) struct Judges {
 struct Judged {
     judge: Judge,
     /// Revisions of live and shadow that the baseline was learned on.
-    revisions: (u64, Option<u64>),
+    revisions: Revisions,
+    /// An action was taken back: what the next revisions describe is what the baseline was learned on.
+    taken_back: bool,
 }
+
+/// Revisions of a live and of its shadow.
+type Revisions = (u64, Option<u64>);
 
 impl Judges {
     pub(crate) fn new(policy: ComparePolicy, tick: Duration) -> Self {
@@ -28,36 +35,54 @@ impl Judges {
     }
 
     /// Judges every window. A pair with an action under way keeps its baseline, frozen: it must be judged against what
-    /// was there before. A pair that changed otherwise (started again, resized, new shadow) starts a new one.
+    /// was there before. So does a pair whose action was taken back, or the degradation would be learned as normal. A
+    /// pair that changed otherwise (started again, resized for good, new shadow) starts a new one.
     pub(crate) fn update(
         &mut self,
         inventory: &Inventory,
         windows: &[Window],
         under_way: &[InstanceId],
+        outcomes: &[Outcome],
     ) -> Vec<Assessment> {
         self.judges.retain(|live, _| inventory.pair(live).is_some());
+        for outcome in
+            outcomes.iter().filter(|outcome| !matches!(outcome.effect, Effect::Helped { .. } | Effect::Done))
+        {
+            if let Some(judged) = outcome.action.instance().and_then(|live| self.judges.get_mut(live)) {
+                judged.taken_back = true;
+            }
+        }
         windows
             .iter()
             .filter_map(|window| {
                 let pair = inventory.pair(&window.live)?;
-                let revisions = revisions(pair);
-                let judged = self
-                    .judges
-                    .entry(window.live.clone())
-                    .or_insert_with(|| Judged { judge: Judge::new(self.policy, self.tick), revisions });
-                let is_under_way = under_way.contains(&window.live);
-                judged.judge.freeze(is_under_way);
-                if !is_under_way && judged.revisions != revisions && pair.live.is_ready() {
-                    judged.judge.rebaseline();
-                    judged.revisions = revisions;
-                }
+                let judged = self.judges.entry(window.live.clone()).or_insert_with(|| Judged {
+                    judge: Judge::new(self.policy, self.tick),
+                    revisions: revisions(pair),
+                    taken_back: false,
+                });
+                judged.follow(pair, under_way.contains(&window.live));
                 Some(judged.judge.update(window))
             })
             .collect()
     }
 }
 
-fn revisions(pair: &Pair) -> (u64, Option<u64>) {
+impl Judged {
+    fn follow(&mut self, pair: &Pair, is_under_way: bool) {
+        self.judge.freeze(is_under_way);
+        let now = revisions(pair);
+        if is_under_way || self.revisions == now || !pair.live.is_ready() {
+            return;
+        }
+        if !std::mem::take(&mut self.taken_back) {
+            self.judge.rebaseline();
+        }
+        self.revisions = now;
+    }
+}
+
+fn revisions(pair: &Pair) -> Revisions {
     (pair.live.revision, pair.shadow.as_ref().map(|shadow| shadow.revision))
 }
 

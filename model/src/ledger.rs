@@ -22,6 +22,15 @@ pub struct Taken {
     pub action: Action,
     /// What came of it; `None` while it is carried out or judged.
     pub effect: Option<Effect>,
+    /// When that was known.
+    pub settled: Option<Tick>,
+}
+
+impl Taken {
+    /// The moment a cool-down counts from: the end of the action, or its beginning while it has no end.
+    fn last_touch(&self) -> Tick {
+        self.settled.unwrap_or(self.tick)
+    }
 }
 
 /// The actions of the last hour and the operator's word.
@@ -52,7 +61,7 @@ impl Ledger {
             return Some(HoldReason::ActionUnderWay { id: taken.id });
         }
         let cooldown = Tick::count_in(policy.action.guards.cooldown, policy.tick);
-        if let Some(last) = self.taken.iter().filter(on_same).map(|taken| taken.tick).max() {
+        if let Some(last) = self.taken.iter().filter(on_same).map(Taken::last_touch).max() {
             let passed = now.since(last);
             if passed < cooldown {
                 return Some(HoldReason::CoolingDown { ticks_left: cooldown - passed });
@@ -70,7 +79,7 @@ impl Ledger {
         let last = self.taken.iter().rev().find(|taken| {
             taken.action.kind() != ActionKind::Shadow && taken.action.instance() == Some(live)
         })?;
-        let passed = now.since(last.tick);
+        let passed = now.since(last.last_touch());
         match last.effect {
             None => Some(HoldReason::ActionUnderWay { id: last.id }),
             Some(_) if passed < cooldown => Some(HoldReason::CoolingDown { ticks_left: cooldown - passed }),
@@ -166,7 +175,7 @@ mod tests {
     }
 
     fn taken(id: u64, tick: u64, action: Action, effect: Option<Effect>) -> Taken {
-        Taken { id: ActionId(id), tick: Tick(tick), action, effect }
+        Taken { id: ActionId(id), tick: Tick(tick), action, effect, settled: None }
     }
 
     #[test]
@@ -176,11 +185,21 @@ mod tests {
         assert_eq!(refusal(&ledger, 500, 1), Some(HoldReason::ActionUnderWay { id: ActionId(1) }));
         assert_eq!(refusal(&ledger, 101, 2), None, "another instance does not wait");
         ledger.taken[0].effect = Some(Effect::Done);
+        ledger.taken[0].settled = Some(Tick(100));
         assert_eq!(refusal(&ledger, 105, 1), Some(HoldReason::CoolingDown { ticks_left: 7 }));
         assert_eq!(refusal(&ledger, 112, 1), None);
         ledger.taken.push(taken(2, 110, shift(2), Some(Effect::Done)));
         assert_eq!(refusal(&ledger, 200, 1), Some(HoldReason::BudgetSpent));
         assert_eq!(refusal(&ledger, 830, 1), None, "the hour has passed");
+    }
+
+    #[test]
+    fn the_cooldown_counts_from_the_end_of_an_action() {
+        let settled = Taken { settled: Some(Tick(120)), ..taken(1, 100, shift(1), Some(Effect::Done)) };
+        let ledger = Ledger { paused: false, taken: vec![settled] };
+        let refusal = |tick| ledger.refusal(&shift(1), Tick(tick), &policy());
+        assert_eq!(refusal(125), Some(HoldReason::CoolingDown { ticks_left: 7 }));
+        assert_eq!(refusal(132), None);
     }
 
     #[test]

@@ -70,6 +70,11 @@ pub enum JournalEvent {
         /// Which.
         id: ActionId,
     },
+    /// It did not help, or could not be judged, and is about to be taken back.
+    Reverting {
+        /// Which.
+        id: ActionId,
+    },
     /// What came of it.
     Outcome {
         /// Which.
@@ -100,6 +105,7 @@ impl JournalEvent {
             Self::Decided { .. } => "decided",
             Self::Intent { .. } => "intent",
             Self::Applied { .. } => "applied",
+            Self::Reverting { .. } => "reverting",
             Self::Outcome { .. } => "outcome",
             Self::Instance { .. } => "instance",
             Self::Operator { .. } => "operator",
@@ -111,7 +117,7 @@ impl JournalEvent {
     pub fn action_id(&self) -> Option<ActionId> {
         match self {
             Self::Intent { step } => Some(step.id),
-            Self::Applied { id } => Some(*id),
+            Self::Applied { id } | Self::Reverting { id } => Some(*id),
             Self::Outcome { outcome } => Some(outcome.id),
             Self::Decided { decision } => match &**decision {
                 Decision::Act(step) => Some(step.id),
@@ -133,7 +139,11 @@ impl JournalEvent {
             Self::Intent { step } => step.action.instance(),
             Self::Outcome { outcome } => outcome.action.instance(),
             Self::Instance { id, .. } => Some(id),
-            Self::Started { .. } | Self::Stopped | Self::Applied { .. } | Self::Operator { .. } => None,
+            Self::Started { .. }
+            | Self::Stopped
+            | Self::Applied { .. }
+            | Self::Reverting { .. }
+            | Self::Operator { .. } => None,
         }
     }
 }

@@ -62,7 +62,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration, Duration) {
 }
 
 #[test]
-#[ignore = "takes a minute; run it in release"]
+#[ignore = "long: a day of samples, run it in release"]
 fn a_day_of_four_hundred_series() {
     for precision in [Precision::SignificantDigits(4), Precision::Exact] {
         let directory = tempfile::tempdir().unwrap();

@@ -97,9 +97,10 @@ fn resize() -> Action {
     }
 }
 
+/// Plans of later ticks are newer.
 fn plan(tick: u64, action: Action) -> Plan {
     let step = Step { id: ActionId(7), action, reason: "slow".into(), shift_log: 1.0, error_excess: 0.0 };
-    Plan { tick: Tick(tick), generation: Generation(1), decisions: vec![Decision::Act(step)] }
+    Plan { tick: Tick(tick), generation: Generation(tick), decisions: vec![Decision::Act(step)] }
 }
 
 fn actuator(fake: &Fake) -> Actuator<Fake, Fake, Fake> {
@@ -125,7 +126,7 @@ async fn intent_is_written_before_the_world_is_touched() {
     run().await;
     assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied"]);
     assert_eq!(actuator.next_id(), ActionId(8));
-    assert_eq!(actuator.judged_instances(), [InstanceId::live(1)]);
+    assert_eq!(actuator.standing().under_way, [InstanceId::live(1)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +137,7 @@ async fn a_full_journal_stops_the_action() {
     run().await;
     assert_eq!(fake.seen(), Vec::<String>::new(), "nothing was resized");
     assert!(
-        matches!(&actuator.finished()[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("no space"))
+        matches!(&actuator.standing().outcomes[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("no space"))
     );
 }
 
@@ -146,11 +147,11 @@ async fn what_helped_is_kept() {
     let actuator = actuator(&fake);
     actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
     run().await;
-    actuator.judge(Tick(12), &policy(), &shift_of(0.0));
-    assert!(actuator.finished().is_empty(), "too early to judge");
-    actuator.judge(Tick(16), &policy(), &shift_of(0.02));
+    actuator.judge(Tick(22), &policy(), &shift_of(0.0));
+    assert!(actuator.standing().outcomes.is_empty(), "too early to judge");
+    actuator.judge(Tick(23), &policy(), &shift_of(0.02));
     run().await;
-    assert!(matches!(&actuator.finished()[..], [Outcome { effect: Effect::Helped { .. }, .. }]));
+    assert!(matches!(&actuator.standing().outcomes[..], [Outcome { effect: Effect::Helped { .. }, .. }]));
     assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied", "outcome"]);
 }
 
@@ -160,9 +161,12 @@ async fn what_did_not_help_is_taken_back() {
     let actuator = actuator(&fake);
     actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
     run().await;
-    actuator.judge(Tick(16), &policy(), &shift_of(0.9));
+    actuator.judge(Tick(23), &policy(), &shift_of(0.9));
     run().await;
-    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied", "resize live-1 100m", "outcome"]);
+    assert_eq!(
+        fake.seen(),
+        ["intent", "resize live-1 500m", "applied", "reverting", "resize live-1 100m", "outcome"]
+    );
     assert_eq!(
         actuator.ledger().tried_in_vain(&InstanceId::live(1)),
         [foreshadow_model::ActionKind::Vertical]
@@ -175,12 +179,12 @@ async fn an_action_nobody_can_judge_is_taken_back_in_the_end() {
     let actuator = actuator(&fake);
     actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
     run().await;
-    actuator.judge(Tick(20), &policy(), &Seen::default());
-    assert_eq!(actuator.judged_instances().len(), 1, "silence is waited out first");
-    actuator.judge(Tick(28), &policy(), &Seen::default());
+    actuator.judge(Tick(24), &policy(), &Seen::default());
+    assert_eq!(actuator.standing().under_way.len(), 1, "silence is waited out first");
+    actuator.judge(Tick(49), &policy(), &Seen::default());
     run().await;
     assert!(matches!(
-        &actuator.finished()[..],
+        &actuator.standing().outcomes[..],
         [Outcome { effect: Effect::DidNotHelp { after: None, .. }, .. }]
     ));
 }
@@ -223,6 +227,16 @@ async fn a_failed_action_says_why() {
     actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
     run().await;
     assert!(
-        matches!(&actuator.finished()[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("disk on fire"))
+        matches!(&actuator.standing().outcomes[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("disk on fire"))
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_plan_is_refused() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&Plan { decisions: Vec::new(), ..plan(11, resize()) }, &policy(), &Seen::default());
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    assert!(fake.seen().is_empty());
 }

@@ -102,6 +102,7 @@ fn in_words(entry: &JournalEntry) -> String {
         JournalEvent::Applied { id } => {
             format!("{id} is in force; the next windows will tell whether it helps")
         }
+        JournalEvent::Reverting { id } => format!("{id} did not help and is being taken back"),
         JournalEvent::Outcome { outcome } => format!("{} {}", outcome.id, outcome.effect),
         JournalEvent::Instance { id, change } => format!("{id} {change}"),
         JournalEvent::Operator { command } => format!("the operator said: {command}"),
@@ -134,7 +135,7 @@ fn verdict(assessment: &Assessment) -> String {
         }
     }
     text + &format!(
-        "\n    at this threshold {:.2} false alarms a day are expected",
+        "\n    at this threshold at most {:.2} false alarms a day are to be expected",
         assessment.false_alarms_per_day
     )
 }

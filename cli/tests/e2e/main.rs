@@ -2,6 +2,8 @@
 //!
 //! They take turns: each needs the machine's processors and its cgroups for itself.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
 mod command_line;
 mod controller;
 mod demo;
