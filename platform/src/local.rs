@@ -446,14 +446,17 @@ impl Inner {
     /// The instance with the limit that is really in force: somebody else may have changed it.
     fn read_back(&self, instance: &Instance) -> Instance {
         let mut instance = instance.clone();
+        let mut pids = Vec::new();
         if let (Some(tree), Some(paths)) = (&self.abilities.cgroups, &instance.cgroup) {
             instance.resources.cpu = tree.cpu(paths);
-            let mut pids = cgroup::pids(paths);
-            // The one that was started first; a shadow's attendant is outside and no part of it.
+            pids = cgroup::pids(paths);
             pids.sort_by_key(|pid| !instance.pids.contains(pid));
-            if !pids.is_empty() {
-                instance.pids = pids;
-            }
+        } else if instance.netns.is_some() {
+            // What was started is the attendant, which is no part of its shadow.
+            pids = instance.pids.iter().flat_map(|&pid| member::children(pid)).collect();
+        }
+        if !pids.is_empty() {
+            instance.pids = pids;
         }
         instance
     }

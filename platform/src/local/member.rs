@@ -46,6 +46,12 @@ impl ProcessMark {
     }
 }
 
+/// The child processes of a process; none where the kernel does not tell.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// A process, started by us or found again.
 #[derive(Debug)]
 pub(crate) struct Process {

@@ -9,6 +9,7 @@ mod disk;
 mod egress;
 mod exits;
 mod life;
+mod many;
 mod privileges;
 mod resources;
 mod unprivileged;

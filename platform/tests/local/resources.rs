@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use foreshadow_act::Platform;
+use foreshadow_act::{Platform, PlatformError};
 use foreshadow_model::{Bytes, Instance, InstanceId, MilliCpu, OnExit};
 
 use crate::world::{World, hierarchy, ready_pair, sh, until};
@@ -102,9 +102,33 @@ async fn a_child_that_left_its_session_is_within_the_limits_and_ends_with_its_in
         sh(instance, "setsid -f sh -c 'trap \"\" TERM; while :; do sleep 1; done' >/dev/null 2>&1").await;
     }
     let all: Vec<u32> = [&pair.live, &shadow].into_iter().flat_map(crate::world::pids).collect();
-    assert!(6 <= all.len(), "{all:?}");
+    assert!(4 <= all.len(), "two processes on either side: {all:?}");
     local.shut_down(OnExit::Stop, Duration::from_millis(300)).await;
     assert!(all.iter().all(|&pid| !crate::world::is_alive(pid)));
     assert_eq!(world.left_overs(), Vec::<String>::new());
     assert!(Path::new(&world.settings.state).exists());
+}
+
+#[tokio::test]
+async fn without_cgroups_a_shadow_still_ends_whole_and_its_own_process_is_the_one_looked_at() {
+    let Some(mut world) = World::new() else { return };
+    world.abilities.cgroups = None;
+    let (local, pair) = world.pair().await;
+    let shadow = pair.shadow.unwrap();
+    sh(&shadow, "setsid -f sleep 4321 >/dev/null 2>&1").await;
+    let command = fs::read_to_string(format!("/proc/{}/cmdline", shadow.pids[0])).unwrap();
+    assert!(command.contains("service.py"), "{command}");
+    let refused = local.resize(&pair.live.id, None).await.unwrap_err();
+    assert!(matches!(refused, PlatformError::NotPossible { .. }), "{refused}");
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+    assert!(!crate::world::is_alive(shadow.pids[0]) && !crate::world::is_alive(pair.live.pids[0]));
+    let sleeper = sleepers();
+    assert_eq!(sleeper, 0, "what left its session ended with its namespace");
+}
+
+/// Processes `sleep 4321` anywhere on the machine.
+fn sleepers() -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let commands = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    commands.filter(|command| command.starts_with(b"sleep\x004321")).count()
 }
