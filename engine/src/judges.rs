@@ -106,3 +106,86 @@ fn is_well(verdict: Verdict) -> bool {
         Verdict::Healthy | Verdict::Calibrating | Verdict::Inconclusive(_) | Verdict::ShadowSuspect
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use foreshadow_model::{
+        Action, ActionId, Agreement, Instance, LogMoments, MilliCpu, NodeName, Phase, Ratio, Resources, Role,
+        Tick,
+    };
+
+    use super::*;
+
+    fn instance(id: InstanceId, role: Role, revision: u64) -> Instance {
+        Instance {
+            id,
+            role,
+            node: NodeName::new("a").unwrap(),
+            phase: Phase::Ready,
+            resources: Resources::default(),
+            pids: Vec::new(),
+            port: 1,
+            netns: None,
+            cgroup: None,
+            restarts: 0,
+            ready_after_seconds: None,
+            revision,
+        }
+    }
+
+    fn inventory(revision: u64) -> Inventory {
+        let live = instance(InstanceId::live(1), Role::Live, revision);
+        let shadow = instance(live.id.shadow_of(), Role::Shadow, revision);
+        Inventory { pairs: vec![Pair { live, shadow: Some(shadow) }], nodes: Vec::new() }
+    }
+
+    fn window(tick: u64, slower: f64) -> Window {
+        let live = InstanceId::live(1);
+        let mut window = Window::unreported(Tick(tick), live.clone(), 1.0);
+        window.reported = true;
+        window.shadow = Some(live.shadow_of());
+        (window.sampled, window.live_side.requests, window.shadow_side.requests) = (20, 60, 20);
+        window.agreement = Agreement { same: 20, ..Agreement::default() };
+        let wobble = if tick.is_multiple_of(2) { 1.02 } else { 0.98 };
+        let log = f64::ln(slower * wobble);
+        window.paired = LogMoments { n: 20, sum: 20.0 * log, sum_sq: 20.0 * (log * log + 0.04) };
+        let side = |ms: f64| LogMoments {
+            n: 20,
+            sum: 20.0 * (ms / 1e3).ln(),
+            sum_sq: 20.0 * ((ms / 1e3).ln().powi(2) + 0.04),
+        };
+        window.live_side.paired_log = side(5.0 * slower * wobble);
+        window.shadow_side.paired_log = side(5.0);
+        window
+    }
+
+    /// A live that fell ill, got an action that changed its revision, and whose action ended with `effect`.
+    fn verdict_after(effect: Effect) -> Verdict {
+        let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
+        let live = [InstanceId::live(1)];
+        let mut last = Verdict::Calibrating;
+        let mut judge = |tick, slower, revision, under_way: &[InstanceId], outcomes: &[Outcome]| {
+            last =
+                judges.update(&inventory(revision), &[window(tick, slower)], under_way, outcomes)[0].verdict;
+            last
+        };
+        (1..=80).for_each(|tick| drop(judge(tick, 1.0, 1, &[], &[]).to_string()));
+        (81..=110).for_each(|tick| drop(judge(tick, 3.0, 1, &[], &[]).to_string()));
+        assert_eq!(judge(111, 3.0, 2, &live, &[]), Verdict::Degraded);
+        let cpu = |milli| Some(MilliCpu::new(milli));
+        let action = Action::Resize { instance: InstanceId::live(1), from: cpu(100), to: cpu(200) };
+        judge(112, 3.0, 3, &[], &[Outcome { id: ActionId(1), action, tick: Tick(112), effect }])
+    }
+
+    #[test]
+    fn an_action_that_was_taken_back_does_not_teach_the_degradation_as_normal() {
+        let ratio = Ratio::new(2.0).unwrap();
+        assert_eq!(
+            verdict_after(Effect::DidNotHelp { before: ratio, after: Some(ratio) }),
+            Verdict::Degraded
+        );
+        assert_eq!(verdict_after(Effect::Helped { before: ratio, after: Ratio::ZERO }), Verdict::Calibrating);
+    }
+}

@@ -146,13 +146,19 @@ async fn read(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<FromMi
 }
 
 impl Connection {
+    /// Whether this controller started the mirror, rather than finding it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.child.is_some()
+    }
+
     async fn send(&mut self, message: &ToMirror) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         self.writer.write_all(&line).await
     }
 
-    async fn drain(&mut self) {
+    /// Lets it finish what it serves and waits for its end.
+    pub(crate) async fn drain(&mut self) {
         if self.send(&ToMirror::Drain { within: DRAIN }).await.is_err() {
             return;
         }

@@ -15,6 +15,7 @@ use foreshadow_model::{
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::{Abilities, InstanceEvent, Local, LogLimits, Settings, default_nodes};
 use foreshadow_serve::{Command, Request};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -99,8 +100,7 @@ struct Inbox {
     bursts: mpsc::Receiver<Bursts>,
     instances: mpsc::Receiver<InstanceEvent>,
     commands: mpsc::Receiver<Request>,
-    interrupt: Signal,
-    terminate: Signal,
+    signals: Signals,
     stop: CancellationToken,
 }
 
@@ -114,35 +114,31 @@ struct Remembered {
 /// Runs a service until it is stopped.
 ///
 /// # Errors
-/// [`RunError`] when something that is needed cannot be started; whatever was started by then is ended again.
+/// [`RunError`] when something that is needed cannot be started. What this run started is ended again; lives and a
+/// mirror that were adopted go on.
 pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError> {
     let state = config.state.clone();
     std::fs::create_dir_all(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
+    let opened = history::open(&database(&state))?;
+    let signals = Signals::catch().map_err(RunError::Start)?;
+    let door = foreshadow_serve::listen(&control_socket(&state)).map_err(RunError::Start)?;
     let ground = Ground::lay(&config, &options.program).await?;
-    let begun = match ground.begin(&config, &options.program).await {
+    let begun = match ground.begin(&config, &options.program, &opened).await {
         Ok(begun) => begun,
         Err(error) => {
-            ground.clear(OnExit::Stop).await;
+            ground.clear().await;
             return Err(error);
         }
     };
-    let Ground { local, opened, cancel, drain, tasks, mirror, instances, .. } = ground;
-    let commands = open_door(&state, &begun.board, &tasks, &cancel).map_err(RunError::Start)?;
-    let inbox = Inbox {
-        mirror,
-        bursts: begun.bursts,
-        instances,
-        commands,
-        interrupt: signal(SignalKind::interrupt()).map_err(RunError::Start)?,
-        terminate: signal(SignalKind::terminate()).map_err(RunError::Start)?,
-        stop: options.stop,
-    };
+    let Ground { local, cancel, drain, tasks, mirror, instances, .. } = ground;
+    let commands = answer_at(door, &begun.board, &tasks, &cancel);
+    let stop = options.stop;
     let mut running = Running {
         cycle: begun.cycle,
         board: begun.board,
         history: opened.history,
-        inbox,
+        inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals, stop },
         last: Remembered::default(),
         on_status: options.on_status,
         cancel,
@@ -158,12 +154,13 @@ pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError>
     Ok(ended)
 }
 
-/// What must be there before the loop can turn: store, mirror, platform.
+/// What must be there before the loop can turn: mirror and platform.
 struct Ground {
     local: Local,
     plane: Plane,
-    opened: history::Opened,
     listen: std::net::SocketAddr,
+    /// Whether this run started the mirror, rather than finding it.
+    mirror_is_ours: bool,
     cancel: CancellationToken,
     drain: watch::Sender<bool>,
     tasks: TaskTracker,
@@ -181,7 +178,6 @@ struct Begun {
 impl Ground {
     /// The mirror comes first: an address that is taken is found before anything else is started.
     async fn lay(config: &Config, program: &Path) -> Result<Self, RunError> {
-        let opened = history::open(&database(&config.state))?;
         let settings = MirrorSettings {
             program: program.to_path_buf(),
             listen: config.listen,
@@ -189,22 +185,36 @@ impl Ground {
             log: config.state.join("logs").join("mirror.log"),
             workers: workers(),
         };
-        let connection = mirror_process::connect(&settings).await?;
+        let mut connection = mirror_process::connect(&settings).await?;
+        let (listen, mirror_is_ours) = (connection.listen, connection.is_ours());
         let (instance_events, instances) = mpsc::channel(1024);
-        let local = Local::open(platform(config, program), Abilities::detect(), instance_events).await?;
+        let opened = Local::open(platform(config, program), Abilities::detect(), instance_events).await;
+        let local = match opened {
+            Ok(local) => local,
+            Err(error) => {
+                if mirror_is_ours {
+                    connection.drain().await;
+                }
+                return Err(error.into());
+            }
+        };
         let plane = Plane::new(&config.policy.mirror, config.policy.tick);
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (drain, drain_seen) = watch::channel(false);
         let (events, mirror) = mpsc::channel(64);
-        let listen = connection.listen;
         let keeper =
             Keeper { settings, plane: plane.clone(), events, cancel: cancel.clone(), drain: drain_seen };
         tasks.spawn(keeper.keep(connection));
-        Ok(Self { local, plane, opened, listen, cancel, drain, tasks, mirror, instances })
+        Ok(Self { local, plane, listen, mirror_is_ours, cancel, drain, tasks, mirror, instances })
     }
 
     /// Starts the lives and puts the loop together.
-    async fn begin(&self, config: &Config, program: &Path) -> Result<Begun, RunError> {
+    async fn begin(
+        &self,
+        config: &Config,
+        program: &Path,
+        opened: &history::Opened,
+    ) -> Result<Begun, RunError> {
         let unenforced = self.local.unenforced();
         for lack in &unenforced {
             tracing::warn!("Not enforced here: {lack}");
@@ -213,7 +223,7 @@ impl Ground {
         let policy = config.policy.clone();
         let (senses, bursts) =
             Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
-        let (history, last_tick) = (self.opened.history.clone(), self.opened.last_tick);
+        let (history, last_tick) = (opened.history.clone(), opened.last_tick);
         let started = JournalEvent::Started { version: env!("CARGO_PKG_VERSION").into(), mode: policy.mode };
         history.append(last_tick, started).await.map_err(|error| RunError::Start(io::Error::other(error)))?;
         let cycle = Cycle {
@@ -221,7 +231,7 @@ impl Ground {
             policy,
             platform: self.local.clone(),
             plane: self.plane.clone(),
-            actuator: Actuator::new(self.local.clone(), self.plane.clone(), history, self.opened.next_action),
+            actuator: Actuator::new(self.local.clone(), self.plane.clone(), history, opened.next_action),
             observer: Observer::default(),
             senses,
             tick: last_tick,
@@ -231,24 +241,23 @@ impl Ground {
         Ok(Begun { cycle, board: Board::new(config.service.to_string(), self.listen, unenforced), bursts })
     }
 
-    /// Ends what was started before something else could not be.
-    async fn clear(self, on_exit: OnExit) {
-        self.drain.send_replace(true);
+    /// Ends what this run started, because something else could not be.
+    async fn clear(self) {
+        self.drain.send_replace(self.mirror_is_ours);
         self.cancel.cancel();
-        self.local.shut_down(on_exit, Duration::from_secs(2)).await;
+        self.local.give_up(Duration::from_secs(2)).await;
         self.tasks.close();
         self.tasks.wait().await;
     }
 }
 
-/// Opens the control API; commands arrive on the receiver.
-fn open_door(
-    state: &Path,
+/// Answers operators at the control socket; their commands arrive on the receiver.
+fn answer_at(
+    socket: UnixListener,
     board: &Board,
     tasks: &TaskTracker,
     cancel: &CancellationToken,
-) -> io::Result<mpsc::Receiver<Request>> {
-    let socket = foreshadow_serve::listen(&control_socket(state))?;
+) -> mpsc::Receiver<Request> {
     let (sender, commands) = mpsc::channel(16);
     let door = foreshadow_serve::serve(socket, board.subscribe(), sender, cancel.clone());
     tasks.spawn(async move {
@@ -256,7 +265,26 @@ fn open_door(
             tracing::error!(%error, "Control API ended");
         }
     });
-    Ok(commands)
+    commands
+}
+
+/// The signals that end a run.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Threads of the mirror's live path: half of the machine, four at most.
@@ -286,8 +314,7 @@ impl Running {
         loop {
             tokio::select! {
                 () = self.inbox.stop.cancelled() => return Ended::Stopped,
-                _ = self.inbox.interrupt.recv() => return Ended::Interrupted,
-                _ = self.inbox.terminate.recv() => return Ended::Interrupted,
+                () = self.inbox.signals.any() => return Ended::Interrupted,
                 Some(request) = self.inbox.commands.recv() => {
                     let stop = request.command == Command::Stop;
                     self.command(request).await;
@@ -383,8 +410,7 @@ impl Running {
         };
         let hurry = tokio::select! {
             () = orderly => false,
-            _ = self.inbox.interrupt.recv() => true,
-            _ = self.inbox.terminate.recv() => true,
+            () = self.inbox.signals.any() => true,
         };
         if hurry {
             self.cancel.cancel();

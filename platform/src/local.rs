@@ -161,13 +161,26 @@ impl Local {
 
     /// Ends supervision, then shadows, then lives unless they are to be left.
     pub async fn shut_down(&self, on_exit: OnExit, grace: Duration) {
+        self.end_all(grace, |member| !member.is_live() || on_exit == OnExit::Stop).await;
+    }
+
+    /// Ends what this controller started; lives that it found and adopted go on.
+    pub async fn give_up(&self, grace: Duration) {
+        self.end_all(grace, |member| !member.is_live() || !member.is_adopted()).await;
+    }
+
+    async fn end_all(&self, grace: Duration, ends: impl Fn(&Member) -> bool) {
         // From here on nothing is added: see `Inner::admit`.
         self.inner.cancel.cancel();
         self.inner.tasks.close();
-        let ids: Vec<(InstanceId, bool)> =
-            self.inner.members().values().map(|member| (member.id().clone(), member.is_live())).collect();
-        let ending = ids.into_iter().filter(|(_, is_live)| !is_live || on_exit == OnExit::Stop);
-        join_all(ending.map(|(id, _)| async move { self.inner.end(&id, grace).await })).await;
+        let ending: Vec<InstanceId> = self
+            .inner
+            .members()
+            .values()
+            .filter(|member| ends(member))
+            .map(|member| member.id().clone())
+            .collect();
+        join_all(ending.into_iter().map(|id| async move { self.inner.end(&id, grace).await })).await;
         self.inner.write_record().await;
         if timeout(grace.max(Duration::from_secs(1)), self.inner.tasks.wait()).await.is_err() {
             tracing::warn!("Some tasks of the platform did not end in time");

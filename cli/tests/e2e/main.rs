@@ -3,6 +3,7 @@
 //! They take turns: each needs the machine's processors and its cgroups for itself.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "figures are measured and printed")]
 
 mod command_line;
 mod controller;
