@@ -60,7 +60,7 @@ fn step<T, E: Into<io::Error>>(name: impl Into<String>, result: Result<T, E>) ->
     result.map_err(|source| LaunchError::Step { step: name.into(), source: source.into() })
 }
 
-/// Reads a [`LaunchSpec`] from standard input and becomes its command, or its attendant until that ends. Returns only
+/// Reads from standard input what to launch and becomes its command, or its attendant until that ends. Returns only
 /// with an error.
 #[must_use]
 pub fn launch() -> LaunchError {

@@ -249,6 +249,40 @@ mod tests {
     }
 
     #[test]
+    fn pauses_before_a_new_start_grow_up_to_a_limit() {
+        let instance = Instance {
+            id: InstanceId::live(1),
+            role: Role::Live,
+            node: foreshadow_model::NodeName::new("a").unwrap(),
+            phase: Phase::Starting,
+            resources: foreshadow_model::Resources::default(),
+            pids: vec![1],
+            port: 1,
+            netns: None,
+            cgroup: None,
+            restarts: 0,
+            ready_after_seconds: None,
+            revision: 0,
+        };
+        let launch = LaunchSpec {
+            command: Vec::new(),
+            workdir: PathBuf::new(),
+            cgroups: Vec::new(),
+            cpus: Vec::new(),
+            netns: None,
+            isolation: None,
+        };
+        let mut member = Member::new(instance, launch, Vec::new(), PathBuf::new());
+        let mut pause = || {
+            let now = Instant::now();
+            member.died(false);
+            (member.retry_at.unwrap() - now).as_millis() / 500
+        };
+        assert_eq!([(); 9].map(|()| pause()), [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!((member.instance.restarts, member.instance.phase), (9, Phase::Restarting));
+    }
+
+    #[test]
     fn a_stranger_with_the_number_of_a_dead_process_is_not_signalled() {
         use std::os::unix::process::CommandExt;
         let mut stranger = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();

@@ -37,25 +37,21 @@ async fn the_port_is_in_arguments_and_environment_and_readiness_by_tcp_is_notice
 }
 
 #[tokio::test]
-async fn what_dies_is_started_again_after_growing_pauses() {
+async fn what_dies_is_started_again_and_what_it_left_behind_is_gone() {
     let Some(world) = World::new() else { return };
     let (local, mut pair) = world.pair().await;
     let id = pair.live.id.clone();
-    let mut pauses = Vec::new();
     for deaths in 1..=3 {
         let orphan = sh(&pair.live, "setsid -f sleep 100 >/dev/null 2>&1; pgrep -n -f 'sleep 100'").await;
         kill_first(&pair.live);
-        let from = Instant::now();
         pair = until(&local, "a live that is ready again", |inventory| {
             ready_pair(inventory, 1).filter(|pair| pair.live.restarts == deaths)
         })
         .await;
-        pauses.push(from.elapsed());
         assert_eq!(pair.live.id, id);
         let orphan: u32 = orphan.output.trim().parse().unwrap();
         assert!(!is_alive(orphan), "what a dead live left behind is gone");
     }
-    assert!(pauses[0] * 2 < pauses[2], "{pauses:?}");
     let revision = pair.shadow.as_ref().unwrap().revision;
     kill_first(pair.shadow.as_ref().unwrap());
     let shadow = until(&local, "a shadow that is ready again", |inventory| {

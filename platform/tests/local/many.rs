@@ -16,12 +16,12 @@ fn used() -> Duration {
 }
 
 #[tokio::test]
-#[ignore = "takes 20 s; run alone, the processor time is that of the whole test process"]
+#[ignore = "long: run it alone, the processor time is that of the whole test process"]
 async fn watching_a_hundred_lives_costs_little() {
     let Some(mut world) = World::new() else { return };
-    let listen = "listen(my $s, 9) if socket($s,2,1,6) && bind($s, pack('Sna4x8',2,$ENV{PORT},\"\\x7f\\0\\0\\1\")); sleep 1 while 1";
-    world.settings.template.command =
-        ["perl", "-e", &format!("my $s; {}", listen.replace("my $s", "$s"))].map(String::from).to_vec();
+    let listen =
+        "socket(S, 2, 1, 6); bind(S, pack('Sna4x8', 2, $ENV{PORT}, qq(\\x7f\\0\\0\\1))); listen(S, 9); sleep";
+    world.settings.template.command = ["perl", "-e", listen].map(String::from).to_vec();
     world.settings.template.ready = Readiness::Tcp;
     world.settings.template.resources = Resources::default();
     world.settings.shadows = false;
