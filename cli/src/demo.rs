@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use foreshadow_engine::model::{Instance, InstanceId, PairRow, StatusReport, Verdict};
+use foreshadow_engine::model::{Instance, InstanceId, PairRow, StatusReport, Verdict, Weight};
 use foreshadow_engine::{Client, control_socket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -45,6 +45,9 @@ const WATCHED: Duration = Duration::from_secs(45);
 
 /// Pause between the two: what was done is judged and kept, and the new normal is learned.
 const SETTLE: Duration = Duration::from_secs(25);
+
+/// How much longer it may take until traffic that was moved is given back.
+const SETTLE_MORE: Duration = Duration::from_secs(40);
 
 /// How often the controller is asked.
 const ASK: Duration = Duration::from_millis(200);
@@ -170,6 +173,7 @@ impl Play<'_> {
         self.wait("foreshadow learns what is normal", WARM_UP).await?;
         let healed = self.fault("with foreshadow acting").await?;
         self.wait("foreshadow judges what it did", SETTLE).await?;
+        self.wait_settled().await?;
         self.controller.command("pause").await?;
         self.stage.say("pause", "Now the same again, with foreshadow only watching (`foreshadow pause`).");
         let watched = self.fault("with foreshadow only watching").await?;
@@ -184,6 +188,20 @@ impl Play<'_> {
             sleep(ASK).await;
         }
         Ok(())
+    }
+
+    /// Waits until traffic that was moved away is given back, or the second act would not be the same as the first.
+    async fn wait_settled(&mut self) -> Result<(), Failure> {
+        let until = Instant::now() + SETTLE_MORE;
+        loop {
+            let passed = SETTLE_MORE.saturating_sub(until.saturating_duration_since(Instant::now()));
+            let status =
+                self.show(Act { what: "traffic is given back", passed, length: SETTLE_MORE }).await?;
+            if until < Instant::now() || status.pairs.iter().all(|pair| pair.weight == Weight::FULL) {
+                return Ok(());
+            }
+            sleep(ASK).await;
+        }
     }
 
     /// Takes processor time from the first live and watches what happens.
