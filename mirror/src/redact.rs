@@ -256,7 +256,7 @@ pub fn redact_request(redactor: &Redactor, live: &request::Parts) -> Result<Requ
 fn redact_headers(redactor: &Redactor, live: &HeaderMap) -> Option<HeaderMap> {
     let mut copy = HeaderMap::with_capacity(live.len() + 1);
     for (name, value) in live {
-        if name == header::FORWARDED || ADDRESSES.iter().any(|part| name.as_str().contains(part)) {
+        if is_address(name.as_str()) {
             continue;
         }
         let value = if redactor.hides_header(name.as_str(), value.as_bytes()) {
@@ -271,6 +271,33 @@ fn redact_headers(redactor: &Redactor, live: &HeaderMap) -> Option<HeaderMap> {
         copy.append(name.clone(), value);
     }
     Some(copy)
+}
+
+/// Headers that nearly every request has and that hold no secret by their name: known without a search.
+fn is_plain(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "accept"
+            | "accept-encoding"
+            | "accept-language"
+            | "cache-control"
+            | "content-length"
+            | "content-type"
+            | "if-modified-since"
+            | "if-none-match"
+            | "origin"
+            | "pragma"
+            | "range"
+            | "referer"
+            | "traceparent"
+            | "upgrade-insecure-requests"
+            | "user-agent"
+    )
+}
+
+fn is_address(name: &str) -> bool {
+    !is_plain(name) && (name == "forwarded" || ADDRESSES.iter().any(|part| name.contains(part)))
 }
 
 /// A signed web token (JWT), wherever it stands: all begin with an encoded `{"`.
