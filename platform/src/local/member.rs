@@ -94,11 +94,18 @@ impl Process {
     /// Signals its process group. A group outlives its first process, whose number is not given away until then; so a
     /// stranger of that number says that nobody is left.
     fn signal(&self, signal: Signal) {
-        let is_stranger =
-            ProcessMark::of(self.pid).is_some_and(|now| self.mark.is_some_and(|mark| mark != now));
-        if let (false, Ok(pid)) = (is_stranger, i32::try_from(self.pid)) {
+        if let (false, Ok(pid)) = (self.is_stranger(), i32::try_from(self.pid)) {
             killpg(Pid::from_raw(pid), signal).ok();
         }
+    }
+
+    fn children(&self) -> Vec<u32> {
+        if self.is_stranger() { Vec::new() } else { children(self.pid) }
+    }
+
+    /// Whether its number is somebody else's by now.
+    fn is_stranger(&self) -> bool {
+        ProcessMark::of(self.pid).is_some_and(|now| self.mark.is_some_and(|mark| mark != now))
     }
 }
 
@@ -214,11 +221,23 @@ impl Member {
     }
 
     /// Sends a signal to everything that belongs to it.
+    ///
+    /// A shadow that is shut in is killed whatever the signal: it answers nobody, so there is nothing to finish, and
+    /// the first process of a namespace ignores what it has no handler for. Its attendant is left to see the end of
+    /// it: killed first it would leave dead processes to whoever is process 1, who in many a container never looks.
     pub(crate) fn signal(&self, signal: Signal) {
+        let is_attended = self.instance.netns.is_some();
+        let signal = if is_attended { Signal::SIGKILL } else { signal };
+        let mut pids = self.cgroup_pids();
         if let Some(process) = &self.process {
-            process.signal(signal);
+            if is_attended {
+                pids.extend(process.children());
+            }
+            if pids.is_empty() || !is_attended {
+                process.signal(signal);
+            }
         }
-        for pid in self.cgroup_pids().into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+        for pid in pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
             kill(Pid::from_raw(pid), signal).ok();
         }
     }
