@@ -10,6 +10,7 @@ use foreshadow_model::{
     Policy, Ratio, Step, Taken, Tick, Weight, with_causes,
 };
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::port::{Balancer, Platform};
@@ -74,6 +75,7 @@ struct State {
 pub struct Actuator<P, B, J> {
     world: Arc<World<P, B, J>>,
     tasks: TaskTracker,
+    abandon: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,8 @@ pub struct Seen {
     pub error_excess: BTreeMap<InstanceId, f64>,
     /// Lives without evidence against them.
     pub well: Vec<InstanceId>,
+    /// Lives that are sick: with a verdict against them, or with requests that fail.
+    pub hurt: Vec<InstanceId>,
     /// Largest shift of a live against its own past: what a horizontal action is judged by.
     pub service_shift_log: Option<f64>,
 }
@@ -113,6 +117,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         Self {
             world: Arc::new(World { platform, balancer, journal, state: Mutex::new(state) }),
             tasks: TaskTracker::new(),
+            abandon: CancellationToken::new(),
         }
     }
 
@@ -157,7 +162,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             match self.admit(step, plan.tick, policy, seen) {
                 Ok(()) => {
                     let (world, step, tick) = (self.world.clone(), step.clone(), plan.tick);
-                    self.tasks.spawn(async move { world.carry_out(step, tick).await });
+                    self.spawn(async move { world.carry_out(step, tick).await });
                 }
                 Err(reason) => refused.push((step.id, reason)),
             }
@@ -189,6 +194,10 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         let mut state = self.world.state();
         state.now = tick;
         state.ledger.forget(tick, policy);
+        if state.ledger.paused {
+            // Taking back is an action too: the kill switch holds it like any other.
+            return;
+        }
         let due: Vec<(ActionId, Judgement)> = state
             .under
             .values()
@@ -215,8 +224,23 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
                 under.stage = Stage::Reverting;
             }
             let (world, step) = (self.world.clone(), under.step.clone());
-            self.tasks.spawn(async move { world.settle(step, tick, effect, take_back).await });
+            self.spawn(async move { world.settle(step, tick, effect, take_back).await });
         }
+    }
+
+    /// Gives up what is being carried out, wherever it is: its intent is in the journal, its outcome will not be.
+    pub fn abandon(&self) {
+        self.abandon.cancel();
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let abandon = self.abandon.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = abandon.cancelled() => {}
+                () = work => {}
+            }
+        });
     }
 
     /// Waits until nothing is being carried out any more.
@@ -227,7 +251,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
 }
 
 fn after(under: &Under, seen: &Seen) -> After {
-    let peers_hurt = under.well.iter().any(|id| !seen.well.contains(id));
+    let peers_hurt = under.well.iter().any(|id| seen.hurt.contains(id));
     match under.step.action.instance() {
         Some(id) => After {
             shift_log: seen.shift_log.get(id).copied(),
@@ -287,6 +311,8 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     }
 
     async fn finish(&self, step: &Step, tick: Tick, effect: Effect) {
+        // An action may have taken many ticks; its end is now.
+        let tick = tick.max(self.state().now);
         let outcome = Outcome { id: step.id, action: step.action.clone(), tick, effect: effect.clone() };
         tracing::info!(action = %step.id, effect = %effect, "Action is settled");
         if let Err(error) =

@@ -17,6 +17,9 @@ use crate::remedy::{is_errors_only, kinds, remedy, scale_out};
 /// A shift or an excess of errors below this is as good as gone: the clear level of the delta engine (`DELTA.md` §5).
 const CLEAR: f64 = 0.05;
 
+/// New shadows for one live within an hour; one that is made anew twice and still differs lacks something.
+const SHADOWS_PER_HOUR: usize = 2;
+
 /// Processor use of one instance over the last tick.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
@@ -73,7 +76,9 @@ impl Inputs<'_> {
         let used: Option<f64> =
             self.inventory.pairs.iter().map(|pair| self.usage.get(&pair.live.id).map(Usage::share)).sum();
         let with_one_fewer = used.map(|sum| sum / f64::from(lives.saturating_sub(1).max(1)));
-        let well = self.assessments.iter().all(|assessment| assessment.verdict == Verdict::Healthy);
+        // An idle service has too few samples for any verdict; its processor use is measured all the same.
+        let is_sick = |verdict| matches!(verdict, Verdict::Warn | Verdict::Degraded | Verdict::BothDegraded);
+        let well = !self.assessments.iter().any(|assessment| is_sick(assessment.verdict));
         1 < lives
             && well
             && with_one_fewer.is_some_and(|share| share < self.policy.action.horizontal.calm.get())
@@ -128,6 +133,10 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         Verdict::BothDegraded => {
             (both_degraded(inputs), "live and shadow are worse than their own past together".into())
         }
+        Verdict::ShadowSuspect if SHADOWS_PER_HOUR <= inputs.ledger.shadows_made(&pair.live.id) => (
+            Err(HoldReason::ShadowUnlike),
+            "the shadow is worse than its live however often it is made anew".into(),
+        ),
         Verdict::ShadowSuspect => {
             let action = Action::RecreateShadow { instance: pair.live.id.clone() };
             (Ok(action), "the shadow is worse than its live".into())
@@ -184,8 +193,11 @@ fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Act
     const TRICKLE: Weight = Weight::new(10);
     let from = inputs.weight(&assessment.live);
     let (to, because) = match assessment.verdict {
-        Verdict::Healthy if Weight::NONE < from && from < Weight::FULL => {
-            (Weight::new(from.get().saturating_mul(2)), "it is healthy again")
+        // Less traffic than ever before says nothing new of a live, but bad news would still show: go on.
+        Verdict::Healthy | Verdict::Inconclusive(Inconclusive::LoadOutOfRange)
+            if Weight::NONE < from && from < Weight::FULL =>
+        {
+            (Weight::new(from.get().saturating_mul(2)), "nothing speaks against it any more")
         }
         Verdict::Inconclusive(
             Inconclusive::TooFewSamples | Inconclusive::LoadOutOfRange | Inconclusive::NoShadow,
@@ -198,8 +210,11 @@ fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Act
         _ => return None,
     };
     let action = Action::Shift { instance: assessment.live.clone(), from, to };
-    // While it cools down there is nothing to report: giving back is not urgent.
-    inputs.ledger.refusal(&action, inputs.tick, inputs.policy).is_none().then(|| (Ok(action), because.into()))
+    // While it cools down there is nothing to report: giving back is not urgent. It never takes the last of the hourly
+    // budget, which a live that falls ill may need, and waits longer after every ejection.
+    let refused = inputs.ledger.refusal(&action, inputs.tick, inputs.policy).is_some();
+    let may = !refused && inputs.ledger.may_give_back(&assessment.live, inputs.tick, inputs.policy);
+    may.then(|| (Ok(action), because.into()))
 }
 
 fn scale_in(inputs: &Inputs<'_>) -> Option<Wish> {

@@ -118,6 +118,7 @@ fn verdict(word: &str) -> Verdict {
         "bothDegraded" => Verdict::BothDegraded,
         "shadowSuspect" => Verdict::ShadowSuspect,
         "tooFewSamples" => Verdict::Inconclusive(Inconclusive::TooFewSamples),
+        "loadOutOfRange" => Verdict::Inconclusive(Inconclusive::LoadOutOfRange),
         "copiesDropped" => Verdict::Inconclusive(Inconclusive::CopiesDropped),
         other => panic!("unknown verdict `{other}`"),
     }

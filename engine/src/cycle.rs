@@ -56,7 +56,7 @@ impl Cycle {
         let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);
         let Standing { outcomes, under_way } = self.actuator.standing();
         let assessments = self.judges.update(&inventory, &windows, &under_way, &outcomes);
-        let seen = judges::seen(&assessments);
+        let seen = judges::seen(&assessments, &windows);
         self.actuator.judge(self.tick, &self.policy, &seen);
         let plan = self.plan(&inventory, &windows, &assessments);
         for (id, reason) in self.actuator.submit(&plan, &self.policy, &seen) {

@@ -24,6 +24,8 @@ struct Judged {
     revisions: Revisions,
     /// An action was taken back: what the next revisions describe is what the baseline was learned on.
     taken_back: bool,
+    /// The last verdict that said something was against live.
+    is_degraded: bool,
 }
 
 /// Revisions of a live and of its shadow.
@@ -60,9 +62,15 @@ impl Judges {
                     judge: Judge::new(self.policy, self.tick),
                     revisions: revisions(pair),
                     taken_back: false,
+                    is_degraded: false,
                 });
                 judged.follow(pair, under_way.contains(&window.live));
-                Some(judged.judge.update(window))
+                let assessment = judged.judge.update(window);
+                if !matches!(assessment.verdict, Verdict::Inconclusive(_)) {
+                    judged.is_degraded =
+                        matches!(assessment.verdict, Verdict::Degraded | Verdict::BothDegraded);
+                }
+                Some(assessment)
             })
             .collect()
     }
@@ -72,10 +80,20 @@ impl Judged {
     fn follow(&mut self, pair: &Pair, is_under_way: bool) {
         self.judge.freeze(is_under_way);
         let now = revisions(pair);
-        if is_under_way || self.revisions == now || !pair.live.is_ready() {
+        if is_under_way {
             return;
         }
-        if !std::mem::take(&mut self.taken_back) {
+        if self.revisions == now {
+            // What was taken back changed no revision, or did so before: nothing is left to be forgiven.
+            self.taken_back = false;
+            return;
+        }
+        if !pair.live.is_ready() {
+            return;
+        }
+        // A new shadow asks for a new baseline, but not while live is sick: it would be learned as normal.
+        let only_shadow_changed = self.revisions.0 == now.0;
+        if !std::mem::take(&mut self.taken_back) && !(only_shadow_changed && self.is_degraded) {
             self.judge.rebaseline();
         }
         self.revisions = now;
@@ -87,7 +105,18 @@ fn revisions(pair: &Pair) -> Revisions {
 }
 
 /// What the actuator needs of the assessments to judge actions.
-pub(crate) fn seen(assessments: &[Assessment]) -> Seen {
+///
+/// A peer is hurt by what was moved to it when there is a verdict against it, or when its requests fail; that it
+/// carries more than it ever did (`LoadOutOfRange`) is no verdict, so its answers are looked at as they are.
+pub(crate) fn seen(assessments: &[Assessment], windows: &[Window]) -> Seen {
+    let fails = |live: &InstanceId| {
+        let window = windows.iter().find(|window| window.live == *live);
+        window.is_some_and(|window| {
+            0 < window.live_side.requests && window.live_side.requests < 20 * window.live_side.errors
+        })
+    };
+    let is_hurt =
+        |a: &&Assessment| matches!(a.verdict, Verdict::Degraded | Verdict::BothDegraded) || fails(&a.live);
     let by = |value: fn(&Assessment) -> Option<f64>| {
         assessments.iter().filter_map(|a| Some((a.live.clone(), value(a)?))).collect::<BTreeMap<_, _>>()
     };
@@ -95,16 +124,10 @@ pub(crate) fn seen(assessments: &[Assessment]) -> Seen {
     Seen {
         shift_log: by(Assessment::shift_log),
         error_excess: by(|assessment| assessment.error_excess.map(foreshadow_model::Ratio::get)),
-        well: assessments.iter().filter(|a| is_well(a.verdict)).map(|a| a.live.clone()).collect(),
+        well: assessments.iter().filter(|a| !is_hurt(a)).map(|a| a.live.clone()).collect(),
+        hurt: assessments.iter().filter(is_hurt).map(|a| a.live.clone()).collect(),
         service_shift_log: own.into_values().max_by(f64::total_cmp),
     }
-}
-
-fn is_well(verdict: Verdict) -> bool {
-    matches!(
-        verdict,
-        Verdict::Healthy | Verdict::Calibrating | Verdict::Inconclusive(_) | Verdict::ShadowSuspect
-    )
 }
 
 #[cfg(test)]

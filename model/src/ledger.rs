@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, ActionId, ActionKind, Effect, HoldReason, InstanceId, Mode, Policy, Tick};
+use crate::{Action, ActionId, ActionKind, Effect, HoldReason, InstanceId, Mode, Policy, Tick, Weight};
 
 /// One hour, the span of the budget of actions, in seconds.
 const HOUR_SECONDS: f64 = 3600.0;
@@ -68,7 +68,8 @@ impl Ledger {
             }
         }
         let budget = usize::try_from(policy.action.guards.actions_per_hour).unwrap_or(usize::MAX);
-        (budget <= self.within_hour(now, policy)).then_some(HoldReason::BudgetSpent)
+        let is_bounded = action.kind() != ActionKind::Shadow;
+        (is_bounded && budget <= self.within_hour(now, policy)).then_some(HoldReason::BudgetSpent)
     }
 
     /// The action on `live` that is under way or cools down; until it is through, nothing else is begun because of
@@ -102,9 +103,37 @@ impl Ledger {
         self.taken.retain(|taken| taken.effect.is_none() || now.since(taken.tick) < hour);
     }
 
+    /// New shadows made for `live` within the hour.
+    #[must_use]
+    pub fn shadows_made(&self, live: &InstanceId) -> usize {
+        let made = |taken: &&Taken| {
+            taken.action.kind() == ActionKind::Shadow && taken.action.instance() == Some(live)
+        };
+        self.taken.iter().filter(made).count()
+    }
+
+    /// Whether weight may be given back to `live`: not from the last of the hourly budget, and after `n` ejections
+    /// within the hour only when `2ⁿ⁻¹` cool-downs have passed since the last.
+    #[must_use]
+    pub fn may_give_back(&self, live: &InstanceId, now: Tick, policy: &Policy) -> bool {
+        const KEPT: usize = 2;
+        let budget = usize::try_from(policy.action.guards.actions_per_hour).unwrap_or(usize::MAX);
+        let is_ejection = |taken: &&Taken| matches!(&taken.action, Action::Shift { instance, to, .. } if instance == live && *to == Weight::NONE);
+        let ejections: Vec<&Taken> = self.taken.iter().filter(is_ejection).collect();
+        let wait = ejections.last().map_or(0, |_| {
+            let doublings = u32::try_from(ejections.len() - 1).unwrap_or(u32::MAX).min(16);
+            Tick::count_in(policy.action.guards.cooldown, policy.tick) << doublings
+        });
+        let rested = ejections.last().is_none_or(|last| wait <= now.since(last.last_touch()));
+        rested && self.within_hour(now, policy) + KEPT < budget.max(KEPT + 1)
+    }
+
+    /// Actions on lives and the service within the hour; shadows are not counted, they touch nobody.
     fn within_hour(&self, now: Tick, policy: &Policy) -> usize {
         let hour = hour_in_ticks(policy);
-        self.taken.iter().filter(|taken| now.since(taken.tick) < hour).count()
+        let counts =
+            |taken: &&Taken| taken.action.kind() != ActionKind::Shadow && now.since(taken.tick) < hour;
+        self.taken.iter().filter(counts).count()
     }
 }
 

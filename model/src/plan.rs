@@ -161,6 +161,8 @@ pub enum HoldReason {
     NoPeer,
     /// Nothing that can be done to the host would help.
     NotTheHost,
+    /// A new shadow differs from live like the one before it: it lacks something that live has.
+    ShadowUnlike,
     /// The kinds that the policy allows were tried for this degradation and did not help.
     Exhausted,
 }
@@ -177,6 +179,9 @@ impl fmt::Display for HoldReason {
             Self::NoRoom => "the node has no room",
             Self::NoPeer => "no other live is healthy enough to take the traffic",
             Self::NotTheHost => "not the host: look at the code or a dependency",
+            Self::ShadowUnlike => {
+                "a new shadow would differ as well: see `shadow.egress.allow`, `shadow.env`, `mirror.routes`"
+            }
             Self::Exhausted => "every allowed kind of action was tried and did not help",
         })
     }

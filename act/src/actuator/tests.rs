@@ -11,6 +11,7 @@ use crate::port::{BalancerError, PlatformError};
 /// Writes down, in order, everything that reaches the world or the journal.
 #[derive(Clone, Debug, Default)]
 struct Fake {
+    platform_hangs: bool,
     seen: Arc<Mutex<Vec<String>>>,
     journal_is_full: bool,
     platform_fails: bool,
@@ -36,6 +37,9 @@ impl Platform for Fake {
     }
     async fn scale(&self, lives: u32) -> Result<(), PlatformError> {
         self.note(format!("scale {lives}"));
+        if self.platform_hangs {
+            std::future::pending::<()>().await;
+        }
         Ok(())
     }
     async fn recreate_shadow(&self, live: &InstanceId) -> Result<(), PlatformError> {
@@ -239,4 +243,53 @@ async fn an_older_plan_is_refused() {
     actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
     run().await;
     assert!(fake.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_kill_switch_holds_taking_back_as_well() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    actuator.pause(true);
+    actuator.judge(Tick(30), &policy(), &shift_of(0.9));
+    run().await;
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied"]);
+    actuator.pause(false);
+    actuator.judge(Tick(31), &policy(), &shift_of(0.9));
+    run().await;
+    assert!(fake.seen().contains(&"resize live-1 100m".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_that_hangs_can_be_abandoned() {
+    let fake = Fake { platform_hangs: true, ..Fake::default() };
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, Action::Scale { from: 2, to: 3 }), &policy(), &Seen::default());
+    run().await;
+    actuator.abandon();
+    actuator.settle().await;
+    assert_eq!(fake.seen(), ["intent", "scale 3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_is_kept_while_peers_only_carry_more_and_taken_back_when_they_fail() {
+    let eject = Action::Shift { instance: InstanceId::live(1), from: Weight::FULL, to: Weight::NONE };
+    for (hurt, expected) in [(vec![], "outcome"), (vec![InstanceId::live(2)], "weight live-1 100")] {
+        let fake = Fake::default();
+        let actuator = actuator(&fake);
+        actuator.submit(
+            &plan(10, eject.clone()),
+            &policy(),
+            &Seen { well: vec![InstanceId::live(2)], ..Seen::default() },
+        );
+        run().await;
+        actuator.judge(Tick(30), &policy(), &Seen { hurt, ..Seen::default() });
+        run().await;
+        assert_eq!(
+            fake.seen()[3].as_str().replace("reverting", ""),
+            if expected == "outcome" { "outcome" } else { "" }
+        );
+        assert!(fake.seen().iter().any(|line| line == expected), "{:?}", fake.seen());
+    }
 }
