@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -189,6 +190,7 @@ async fn control_plane(
     socket: UnixListener,
     shared: &Arc<Shared>,
 ) -> Result<(), MirrorError> {
+    let own = inode(&options.socket);
     let mut terminate = signal(SignalKind::terminate()).map_err(MirrorError::Start)?;
     // A mirror serves users: it must not go down with the terminal of whoever started the controller.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(MirrorError::Start)?;
@@ -205,8 +207,15 @@ async fn control_plane(
         }
     }
     tracing::info!("Mirror drains");
-    drop(std::fs::remove_file(&options.socket));
+    // The next mirror may have put its own there already.
+    if own.is_some() && inode(&options.socket) == own {
+        drop(std::fs::remove_file(&options.socket));
+    }
     Ok(())
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::symlink_metadata(path).ok().map(|file| file.ino())
 }
 
 fn start_worker(number: usize, listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
