@@ -111,9 +111,9 @@ pub struct Seen {
 }
 
 impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
-    /// An actuator whose first action gets the number `next`.
-    pub fn new(platform: P, balancer: B, journal: J, next: ActionId) -> Self {
-        let state = State { next: next.0, ..State::default() };
+    /// An actuator that remembers what `ledger` holds and whose first action gets the number `next`.
+    pub fn new(platform: P, balancer: B, journal: J, ledger: Ledger, next: ActionId) -> Self {
+        let state = State { ledger, next: next.0, ..State::default() };
         Self {
             world: Arc::new(World { platform, balancer, journal, state: Mutex::new(state) }),
             tasks: TaskTracker::new(),

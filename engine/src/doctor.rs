@@ -66,6 +66,13 @@ fn program(config: &Config) -> Check {
 }
 
 fn port(config: &Config) -> Check {
+    if std::os::unix::net::UnixStream::connect(config.state.join("mirror.sock")).is_ok() {
+        return check(
+            "address for users",
+            None,
+            format!("{} is served by this service's mirror", config.listen),
+        );
+    }
     let bound = TcpListener::bind(config.listen);
     let found = bound.as_ref().err().map(|error| format!("{}: {error}", config.listen)).unwrap_or_default();
     let problem =

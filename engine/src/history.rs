@@ -4,14 +4,17 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use foreshadow_act::{Journal, JournalError};
-use foreshadow_model::{Assessment, InstanceId, JournalEvent, Role, SideWindow, Tick, Window};
-use foreshadow_store::{OpenStoreError, Sample, SeriesKey, Store};
+use foreshadow_model::{Assessment, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window};
+use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, Sample, SeriesKey, Store};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
 
 /// Entries and ticks waiting to be written.
 const QUEUE: usize = 256;
+
+/// Entries that are read at the start: an hour of actions is some dozens at most.
+const RECENT: u32 = 1000;
 
 /// Ticks of history between two looks for slices to seal.
 const SEAL_EVERY: u32 = 64;
@@ -41,6 +44,8 @@ pub(crate) struct Opened {
     pub(crate) thread: JoinHandle<()>,
     pub(crate) last_tick: Tick,
     pub(crate) next_action: foreshadow_model::ActionId,
+    /// What an earlier controller did and was told lately, oldest first.
+    pub(crate) recent: Vec<JournalEntry>,
 }
 
 /// Opens the store and starts its thread.
@@ -48,12 +53,22 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
     let store = Store::open(path).map_err(OpenHistoryError::Open)?;
     let last_tick = store.last_tick().map_err(OpenHistoryError::Read)?.unwrap_or_default();
     let next_action = store.next_action_id().map_err(OpenHistoryError::Read)?;
+    let recent = recent(path).map_err(OpenHistoryError::Read)?;
     let (orders, incoming) = mpsc::channel(QUEUE);
     let thread = thread::Builder::new()
         .name("store".into())
         .spawn(move || work(store, incoming))
         .map_err(OpenHistoryError::Thread)?;
-    Ok(Opened { history: History { orders }, thread, last_tick, next_action })
+    Ok(Opened { history: History { orders }, thread, last_tick, next_action, recent })
+}
+
+fn recent(path: &Path) -> Result<Vec<JournalEntry>, ReadStoreError> {
+    let Ok(reader) = Reader::open(path) else { return Ok(Vec::new()) };
+    let kinds = ["intent", "reverting", "outcome", "operator"].map(str::to_owned).to_vec();
+    let query = Query { action: None, instance: None, kinds, limit: RECENT, newest_first: true };
+    let mut entries = reader.journal(&query)?;
+    entries.reverse();
+    Ok(entries)
 }
 
 /// Why history and journal cannot be had.

@@ -93,7 +93,8 @@ impl Judged {
         }
         // A new shadow asks for a new baseline, but not while live is sick: it would be learned as normal.
         let only_shadow_changed = self.revisions.0 == now.0;
-        if !std::mem::take(&mut self.taken_back) && !(only_shadow_changed && self.is_degraded) {
+        let is_forgiven = std::mem::take(&mut self.taken_back);
+        if !is_forgiven && (!only_shadow_changed || !self.is_degraded) {
             self.judge.rebaseline();
         }
         self.revisions = now;

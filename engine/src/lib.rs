@@ -11,12 +11,14 @@ mod judges;
 mod lock;
 mod mirror_process;
 mod plane;
+mod restore;
 mod run;
 mod senses;
 mod status;
 
 pub use cycle::CycleError;
 pub use doctor::{Check, examine};
+pub use lock::is_held;
 pub use run::{Ended, RunError, RunOptions, run};
 
 pub use foreshadow_config as config;

@@ -12,6 +12,12 @@ pub(crate) struct Lock {
     _file: File,
 }
 
+/// Whether a controller holds this state folder.
+#[must_use]
+pub fn is_held(state: &Path) -> bool {
+    matches!(Lock::take(state), Err(LockError::Held { .. }))
+}
+
 /// Why the folder could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {

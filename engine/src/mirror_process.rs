@@ -74,7 +74,7 @@ pub(crate) struct Connection {
 /// Finds the mirror of an earlier controller or starts one.
 pub(crate) async fn connect(settings: &MirrorSettings) -> Result<Connection, MirrorStartError> {
     if let Ok(stream) = UnixStream::connect(&settings.socket).await {
-        let mut found = greet(stream, None).await?;
+        let mut found = greet(stream).await?;
         if settings.listen.port() == 0 || found.listen == settings.listen {
             tracing::info!(pid = found.pid, "Mirror adopted");
             return Ok(found);
@@ -91,7 +91,14 @@ pub(crate) async fn connect(settings: &MirrorSettings) -> Result<Connection, Mir
             return Err(MirrorStartError::Ended(last));
         }
         if let Ok(stream) = UnixStream::connect(&settings.socket).await {
-            return greet(stream, Some(child)).await;
+            return match greet(stream).await {
+                Ok(connection) => Ok(Connection { child: Some(child), ..connection }),
+                Err(error) => {
+                    child.kill().ok();
+                    child.wait().ok();
+                    Err(error)
+                }
+            };
         }
         if until <= Instant::now() {
             child.kill().ok();
@@ -117,7 +124,7 @@ fn spawn(settings: &MirrorSettings) -> io::Result<Child> {
         .spawn()
 }
 
-async fn greet(stream: UnixStream, child: Option<Child>) -> Result<Connection, MirrorStartError> {
+async fn greet(stream: UnixStream) -> Result<Connection, MirrorStartError> {
     let silent = |error: io::Error| MirrorStartError::Silent(error.to_string());
     let (reader, writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
@@ -126,7 +133,7 @@ async fn greet(stream: UnixStream, child: Option<Child>) -> Result<Connection, M
         .map_err(|_| MirrorStartError::Silent("no greeting".into()))?;
     match hello.map_err(silent)? {
         Some(FromMirror::Hello { protocol: PROTOCOL, pid, listen, generation }) => {
-            Ok(Connection { reader, writer, child, pid, listen, generation })
+            Ok(Connection { reader, writer, child: None, pid, listen, generation })
         }
         Some(FromMirror::Hello { protocol, .. }) => Err(MirrorStartError::Silent(format!(
             "it speaks protocol {protocol}, this controller {PROTOCOL}"

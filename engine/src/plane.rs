@@ -40,6 +40,11 @@ impl Plane {
         Self { state: Arc::default(), routing: watch::Sender::new(routing) }
     }
 
+    /// Takes over shares of traffic that an earlier controller set.
+    pub(crate) fn restore(&self, weights: BTreeMap<InstanceId, Weight>) {
+        self.lock().weights = weights;
+    }
+
     /// Follows the wanted routing.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Routing> {
         self.routing.subscribe()

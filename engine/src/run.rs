@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_act::{Actuator, Journal, PlatformError};
+use foreshadow_act::{Actuator, Journal, Platform, PlatformError};
 use foreshadow_config::Config;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{
@@ -28,6 +28,7 @@ use crate::judges::Judges;
 use crate::lock::{Lock, LockError};
 use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings, MirrorStartError};
 use crate::plane::Plane;
+use crate::restore::restore;
 use crate::senses::{Bursts, Senses};
 use crate::status::{Board, Facts};
 use crate::{control_socket, database};
@@ -49,9 +50,9 @@ pub struct RunOptions {
 /// Why a run ended in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// `foreshadow stop`, or the caller asked.
+    /// `foreshadow stop`, `SIGTERM`, or the caller asked.
     Stopped,
-    /// A signal.
+    /// Ctrl-C.
     Interrupted,
 }
 
@@ -118,14 +119,22 @@ struct Remembered {
 /// mirror that were adopted go on.
 pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError> {
     let state = config.state.clone();
-    std::fs::create_dir_all(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
+    make_private(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
     let opened = history::open(&database(&state))?;
-    let signals = Signals::catch().map_err(RunError::Start)?;
+    let mut signals = Signals::catch().map_err(RunError::Start)?;
     let door = foreshadow_serve::listen(&control_socket(&state)).map_err(RunError::Start)?;
     let ground = Ground::lay(&config, &options.program).await?;
-    let begun = match ground.begin(&config, &options.program, &opened).await {
-        Ok(begun) => begun,
+    let begun = tokio::select! {
+        begun = ground.begin(&config, &options.program, &opened) => begun.map(Some),
+        _ = signals.any() => Ok(None),
+    };
+    let begun = match begun {
+        Ok(Some(begun)) => begun,
+        Ok(None) => {
+            ground.clear().await;
+            return Ok(Ended::Interrupted);
+        }
         Err(error) => {
             ground.clear().await;
             return Err(error);
@@ -152,6 +161,12 @@ pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError>
     }
     std::fs::remove_file(control_socket(&state)).ok();
     Ok(ended)
+}
+
+/// The folder holds journal, logs and sockets: for its owner only.
+fn make_private(state: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)
 }
 
 /// What must be there before the loop can turn: mirror and platform.
@@ -219,19 +234,34 @@ impl Ground {
         for lack in &unenforced {
             tracing::warn!("Not enforced here: {lack}");
         }
+        let restored = restore(&opened.recent);
+        let adopted = self.local.inventory().await?;
+        let weights = restored.weights.into_iter().filter(|(live, _)| adopted.pair(live).is_some()).collect();
+        self.plane.restore(weights);
         self.local.start_lives(config.lives).await?;
         let policy = config.policy.clone();
         let (senses, bursts) =
             Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
         let (history, last_tick) = (opened.history.clone(), opened.last_tick);
+        let failed = |error| RunError::Start(io::Error::other(error));
+        for outcome in restored.unjudged {
+            let outcome = JournalEvent::Outcome { outcome: Box::new(outcome) };
+            history.append(last_tick, outcome).await.map_err(failed)?;
+        }
         let started = JournalEvent::Started { version: env!("CARGO_PKG_VERSION").into(), mode: policy.mode };
-        history.append(last_tick, started).await.map_err(|error| RunError::Start(io::Error::other(error)))?;
+        history.append(last_tick, started).await.map_err(failed)?;
         let cycle = Cycle {
             judges: Judges::new(policy.compare, policy.tick),
             policy,
             platform: self.local.clone(),
             plane: self.plane.clone(),
-            actuator: Actuator::new(self.local.clone(), self.plane.clone(), history, opened.next_action),
+            actuator: Actuator::new(
+                self.local.clone(),
+                self.plane.clone(),
+                history,
+                restored.ledger,
+                opened.next_action,
+            ),
             observer: Observer::default(),
             senses,
             tick: last_tick,
@@ -279,10 +309,11 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn any(&mut self) {
+    /// `SIGTERM` is how a service manager asks for what `foreshadow stop` does; `SIGINT` is a person's Ctrl-C.
+    async fn any(&mut self) -> Ended {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Ended::Interrupted,
+            _ = self.terminate.recv() => Ended::Stopped,
         }
     }
 }
@@ -314,7 +345,7 @@ impl Running {
         loop {
             tokio::select! {
                 () = self.inbox.stop.cancelled() => return Ended::Stopped,
-                () = self.inbox.signals.any() => return Ended::Interrupted,
+                ended = self.inbox.signals.any() => return ended,
                 Some(request) = self.inbox.commands.recv() => {
                     let stop = request.command == Command::Stop;
                     self.command(request).await;
@@ -400,6 +431,9 @@ impl Running {
     /// Stops deciding, drains, stops shadows, then lives unless they are left. A second signal: now.
     async fn end(&mut self, local: &Local, on_exit: OnExit, drain: watch::Sender<bool>, tasks: TaskTracker) {
         tracing::info!(?on_exit, "Stopping; once more Ctrl-C stops at once");
+        // Whoever asks for something now is told that nobody answers any more, or the door would wait for them.
+        self.inbox.commands.close();
+        while self.inbox.commands.try_recv().is_ok() {}
         drain.send_replace(on_exit == OnExit::Stop);
         let orderly = async {
             self.cycle.actuator.settle().await;
@@ -410,9 +444,11 @@ impl Running {
         };
         let hurry = tokio::select! {
             () = orderly => false,
-            () = self.inbox.signals.any() => true,
+            _ = self.inbox.signals.any() => true,
         };
         if hurry {
+            self.cycle.actuator.abandon();
+            self.cycle.actuator.settle().await;
             self.cancel.cancel();
             local.shut_down(on_exit, Duration::ZERO).await;
         }

@@ -17,6 +17,9 @@ use crate::cycle::Closed;
 /// Actions that are shown.
 const ACTIONS: usize = 20;
 
+/// Diverging routes that are named per live; the rest is `other`.
+const ROUTES: usize = 50;
+
 /// Sums since the controller started.
 #[derive(Debug, Default)]
 struct Totals {
@@ -79,7 +82,8 @@ impl Board {
             self.totals.drops.entry(seen.live.clone()).or_default().merge(&seen.drops);
             let routes = self.totals.diverging.entry(seen.live.clone()).or_default();
             for (route, n) in &seen.agreement.diverging_routes {
-                *routes.entry(route.clone()).or_default() += n;
+                let is_named = routes.contains_key(route) || routes.len() < ROUTES;
+                *routes.entry(if is_named { route.clone() } else { "other".into() }).or_default() += n;
             }
         }
         self.totals.requests += summary.refused;

@@ -108,7 +108,7 @@ fn plan(tick: u64, action: Action) -> Plan {
 }
 
 fn actuator(fake: &Fake) -> Actuator<Fake, Fake, Fake> {
-    Actuator::new(fake.clone(), fake.clone(), fake.clone(), ActionId(7))
+    Actuator::new(fake.clone(), fake.clone(), fake.clone(), Ledger::default(), ActionId(7))
 }
 
 fn shift_of(log: f64) -> Seen {

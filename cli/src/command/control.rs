@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foreshadow_engine::{Client, ClientError, Command, control_socket};
+use foreshadow_engine::{Client, Command, control_socket, is_held};
 
 use crate::args::ControllerArgs;
 use crate::command::{runtime, state_folder};
@@ -13,12 +13,12 @@ use crate::failure::Failure;
 const END: Duration = Duration::from_secs(60);
 
 pub(crate) fn stop(args: &ControllerArgs) -> Result<Exit, Failure> {
-    let client = client(args)?;
+    let state = state_folder(args)?;
     runtime()?.block_on(async {
-        client.command(Command::Stop).await?;
+        Client::new(&control_socket(&state)).command(Command::Stop).await?;
         eprintln!("Stopping: the mirror drains, then shadows and lives end.");
         let gone = async {
-            while !matches!(client.status().await, Err(ClientError::NotRunning { .. })) {
+            while is_held(&state) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };

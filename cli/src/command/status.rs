@@ -46,7 +46,9 @@ fn exit(status: &StatusReport) -> Exit {
     };
     if verdicts().any(|verdict| matches!(verdict, Verdict::Degraded | Verdict::BothDegraded)) {
         Exit::Degraded
-    } else if verdicts().any(|verdict| matches!(verdict, Verdict::Inconclusive(_))) {
+    } else if verdicts().next().is_none()
+        || verdicts().any(|verdict| matches!(verdict, Verdict::Inconclusive(_)))
+    {
         Exit::Inconclusive
     } else {
         Exit::Fine

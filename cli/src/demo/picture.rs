@@ -38,7 +38,11 @@ impl Stage {
     /// Says what happened.
     pub(crate) fn say(&mut self, event: &str, text: &str) {
         match self.output {
-            Output::Json => println!("{}", serde_json::json!({ "event": event, "text": text })),
+            // A reader that went away is met again, and quietly, at the summary.
+            Output::Json => {
+                let line = serde_json::json!({ "event": event, "text": text });
+                writeln!(io::stdout(), "{line}").unwrap_or_default();
+            }
             Output::Human => match &self.bar {
                 Some(bar) => bar.println(text),
                 None => eprintln!("{text}"),

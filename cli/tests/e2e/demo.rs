@@ -40,6 +40,7 @@ fn the_demo_finds_the_fault_heals_it_and_says_what_it_did() {
     let actions = summary["actions"].as_array().unwrap();
     assert!(actions[0].as_str().unwrap().starts_with("vertical: cpu of live-1"), "{text}");
     let seconds = |key: &str| summary[key].as_f64().unwrap();
+    assert!(0.0 < seconds("slo_violation_s_observe_only"), "without action the users suffer: {text}");
     assert!(
         2.0 * seconds("slo_violation_s") <= seconds("slo_violation_s_observe_only"),
         "acting must at least halve it: {text}"

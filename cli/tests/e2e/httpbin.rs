@@ -36,6 +36,16 @@ fn signal(signal: &str, instance: &Value) {
     }
 }
 
+fn config(gunicorn: &std::path::Path) -> String {
+    format!(
+        "service: e2e-httpbin\nmode: act\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
+         command: [{gunicorn:?}, --threads, \"4\", --keep-alive, \"30\", -b, \"127.0.0.1:$PORT\", \"httpbin:app\"]\n    \
+         ready: {{ http: /status/200 }}\n    resources: {{ cpu: 400m, memory: 256Mi }}\n\
+         probe: {{ memoryEvery: 30 }}\n\
+         action:\n  vertical: {{ cpuSizes: [400m, 600m] }}\n  guards: {{ cooldown: 30s, verifyAfter: 15s }}\n"
+    )
+}
+
 #[test]
 fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
     let _turn = turn();
@@ -46,13 +56,7 @@ fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
         eprintln!("SKIPPED: needs root, cgroups, `hey`, and gunicorn with httpbin (FORESHADOW_GUNICORN)");
         return;
     };
-    let mut controller = Controller::start(&format!(
-        "service: e2e-httpbin\nmode: act\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
-         command: [{gunicorn:?}, --threads, \"4\", --keep-alive, \"30\", -b, \"127.0.0.1:$PORT\", \"httpbin:app\"]\n    \
-         ready: {{ http: /status/200 }}\n    resources: {{ cpu: 400m, memory: 256Mi }}\n\
-         probe: {{ memoryEvery: 30 }}\n\
-         action:\n  vertical: {{ cpuSizes: [400m, 600m] }}\n  guards: {{ cooldown: 30s, verifyAfter: 15s }}\n"
-    ));
+    let mut controller = Controller::start(&config(&gunicorn));
     let status = controller.wait_ready();
     let report = controller.folder.join("hey.txt");
     let mut load = hey(&status, "/get", LOAD, &report);
