@@ -27,11 +27,11 @@ fn outside(n: usize) -> usize {
         let (now, next) = ((n - k) as f64, (k + 1) as f64);
         tail += choose * 0.5_f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
         if 0.025 < tail {
-            return k;
+            return k.saturating_sub(1);
         }
         choose *= now / next;
     }
-    n / 2
+    0
 }
 
 #[cfg(test)]
