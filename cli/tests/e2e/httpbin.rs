@@ -39,7 +39,7 @@ fn signal(signal: &str, instance: &Value) {
 fn config(gunicorn: &std::path::Path) -> String {
     format!(
         "service: e2e-httpbin\nmode: act\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
-         command: [{gunicorn:?}, --threads, \"4\", --keep-alive, \"30\", -b, \"127.0.0.1:$PORT\", \"httpbin:app\"]\n    \
+         command: [{gunicorn:?}, --threads, \"4\", --keep-alive, \"30\", -b, \"127.0.0.1:$PORT\", \"httpbin:app\"]\n    lives: 2\n    \
          ready: {{ http: /status/200 }}\n    resources: {{ cpu: 400m, memory: 256Mi }}\n\
          probe: {{ memoryEvery: 30 }}\n\
          action:\n  vertical: {{ cpuSizes: [400m, 600m] }}\n  guards: {{ cooldown: 30s, verifyAfter: 15s }}\n"
