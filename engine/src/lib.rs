@@ -6,6 +6,7 @@
 mod clock;
 mod cycle;
 mod doctor;
+mod ground;
 mod history;
 mod judges;
 mod lock;
@@ -19,7 +20,7 @@ mod status;
 pub use cycle::CycleError;
 pub use doctor::{Check, examine};
 pub use lock::is_held;
-pub use run::{Ended, RunError, RunOptions, run};
+pub use run::{Ended, RunError, run};
 
 pub use foreshadow_config as config;
 pub use foreshadow_mirror as mirror;

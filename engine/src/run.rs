@@ -3,17 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_act::{Actuator, Journal, Platform, PlatformError};
+use foreshadow_act::{Journal, PlatformError};
 use foreshadow_config::Config;
 use foreshadow_model::wire::Summary;
-use foreshadow_model::{
-    Assessment, CycleReport, Decision, Generation, InstanceId, JournalEvent, OnExit, StatusReport, Verdict,
-};
-use foreshadow_observe::Observer;
-use foreshadow_platform::local::{Abilities, InstanceEvent, Local, LogLimits, Settings, default_nodes};
+use foreshadow_model::{Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Verdict};
+use foreshadow_platform::local::{InstanceEvent, Local};
 use foreshadow_serve::{Command, Request};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,34 +19,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cycle::{Closed, Cycle};
+use crate::ground::Ground;
 use crate::history::{self, History, OpenHistoryError};
-use crate::judges::Judges;
 use crate::lock::{Lock, LockError};
-use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings, MirrorStartError};
-use crate::plane::Plane;
-use crate::restore::restore;
-use crate::senses::{Bursts, Senses};
+use crate::mirror_process::{MirrorEvent, MirrorStartError};
+use crate::senses::Bursts;
 use crate::status::{Board, Facts};
 use crate::{control_socket, database};
 
 /// How long instances may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How a controller is run.
-#[derive(Debug)]
-pub struct RunOptions {
-    /// foreshadow's own binary: it is launcher, mirror and probe helper as well.
-    pub program: PathBuf,
-    /// Called after every tick.
-    pub on_status: Option<mpsc::Sender<Arc<StatusReport>>>,
-    /// Ends the run from within the process, like a first Ctrl-C.
-    pub stop: CancellationToken,
-}
-
 /// Why a run ended in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// `foreshadow stop`, `SIGTERM`, or the caller asked.
+    /// `foreshadow stop` or `SIGTERM`.
     Stopped,
     /// Ctrl-C.
     Interrupted,
@@ -91,7 +74,6 @@ struct Running {
     history: History,
     inbox: Inbox,
     last: Remembered,
-    on_status: Option<mpsc::Sender<Arc<StatusReport>>>,
     cancel: CancellationToken,
 }
 
@@ -102,7 +84,6 @@ struct Inbox {
     instances: mpsc::Receiver<InstanceEvent>,
     commands: mpsc::Receiver<Request>,
     signals: Signals,
-    stop: CancellationToken,
 }
 
 /// What was journaled last, so that the journal holds changes and not ticks.
@@ -112,21 +93,21 @@ struct Remembered {
     decisions: Vec<String>,
 }
 
-/// Runs a service until it is stopped.
+/// Runs a service until it is stopped. `program` is foreshadow's own binary: it is launcher, mirror and probe helper too.
 ///
 /// # Errors
 /// [`RunError`] when something that is needed cannot be started. What this run started is ended again; lives and a
 /// mirror that were adopted go on.
-pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError> {
+pub async fn run(config: Config, program: &Path) -> Result<Ended, RunError> {
     let state = config.state.clone();
     make_private(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
     let opened = history::open(&database(&state))?;
     let mut signals = Signals::catch().map_err(RunError::Start)?;
     let door = foreshadow_serve::listen(&control_socket(&state)).map_err(RunError::Start)?;
-    let ground = Ground::lay(&config, &options.program).await?;
+    let ground = Ground::lay(&config, program).await?;
     let begun = tokio::select! {
-        begun = ground.begin(&config, &options.program, &opened) => begun.map(Some),
+        begun = ground.begin(&config, program, &opened) => begun.map(Some),
         _ = signals.any() => Ok(None),
     };
     let begun = match begun {
@@ -142,14 +123,12 @@ pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError>
     };
     let Ground { local, cancel, drain, tasks, mirror, instances, .. } = ground;
     let commands = answer_at(door, &begun.board, &tasks, &cancel);
-    let stop = options.stop;
     let mut running = Running {
         cycle: begun.cycle,
         board: begun.board,
         history: opened.history,
-        inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals, stop },
+        inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals },
         last: Remembered::default(),
-        on_status: options.on_status,
         cancel,
     };
     let ended = running.turn().await;
@@ -167,118 +146,6 @@ pub async fn run(config: Config, options: RunOptions) -> Result<Ended, RunError>
 fn make_private(state: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)
-}
-
-/// What must be there before the loop can turn: mirror and platform.
-struct Ground {
-    local: Local,
-    plane: Plane,
-    listen: std::net::SocketAddr,
-    /// Whether this run started the mirror, rather than finding it.
-    mirror_is_ours: bool,
-    cancel: CancellationToken,
-    drain: watch::Sender<bool>,
-    tasks: TaskTracker,
-    mirror: mpsc::Receiver<MirrorEvent>,
-    instances: mpsc::Receiver<InstanceEvent>,
-}
-
-/// What the loop begins with.
-struct Begun {
-    cycle: Cycle,
-    board: Board,
-    bursts: mpsc::Receiver<Bursts>,
-}
-
-impl Ground {
-    /// The mirror comes first: an address that is taken is found before anything else is started.
-    async fn lay(config: &Config, program: &Path) -> Result<Self, RunError> {
-        let settings = MirrorSettings {
-            program: program.to_path_buf(),
-            listen: config.listen,
-            socket: config.state.join("mirror.sock"),
-            log: config.state.join("logs").join("mirror.log"),
-            workers: workers(),
-        };
-        let mut connection = mirror_process::connect(&settings).await?;
-        let (listen, mirror_is_ours) = (connection.listen, connection.is_ours());
-        let (instance_events, instances) = mpsc::channel(1024);
-        let opened = Local::open(platform(config, program), Abilities::detect(), instance_events).await;
-        let local = match opened {
-            Ok(local) => local,
-            Err(error) => {
-                if mirror_is_ours {
-                    connection.drain().await;
-                }
-                return Err(error.into());
-            }
-        };
-        let plane = Plane::new(&config.policy.mirror, config.policy.tick);
-        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (drain, drain_seen) = watch::channel(false);
-        let (events, mirror) = mpsc::channel(64);
-        let keeper =
-            Keeper { settings, plane: plane.clone(), events, cancel: cancel.clone(), drain: drain_seen };
-        tasks.spawn(keeper.keep(connection));
-        Ok(Self { local, plane, listen, mirror_is_ours, cancel, drain, tasks, mirror, instances })
-    }
-
-    /// Starts the lives and puts the loop together.
-    async fn begin(
-        &self,
-        config: &Config,
-        program: &Path,
-        opened: &history::Opened,
-    ) -> Result<Begun, RunError> {
-        let unenforced = self.local.unenforced();
-        for lack in &unenforced {
-            tracing::warn!("Not enforced here: {lack}");
-        }
-        let restored = restore(&opened.recent);
-        let adopted = self.local.inventory().await?;
-        let weights = restored.weights.into_iter().filter(|(live, _)| adopted.pair(live).is_some()).collect();
-        self.plane.restore(weights);
-        self.local.start_lives(config.lives).await?;
-        let policy = config.policy.clone();
-        let (senses, bursts) =
-            Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
-        let (history, last_tick) = (opened.history.clone(), opened.last_tick);
-        let failed = |error| RunError::Start(io::Error::other(error));
-        for outcome in restored.unjudged {
-            let outcome = JournalEvent::Outcome { outcome: Box::new(outcome) };
-            history.append(last_tick, outcome).await.map_err(failed)?;
-        }
-        let started = JournalEvent::Started { version: env!("CARGO_PKG_VERSION").into(), mode: policy.mode };
-        history.append(last_tick, started).await.map_err(failed)?;
-        let cycle = Cycle {
-            judges: Judges::new(policy.compare, policy.tick),
-            policy,
-            platform: self.local.clone(),
-            plane: self.plane.clone(),
-            actuator: Actuator::new(
-                self.local.clone(),
-                self.plane.clone(),
-                history,
-                restored.ledger,
-                opened.next_action,
-            ),
-            observer: Observer::default(),
-            senses,
-            tick: last_tick,
-            generation: Generation(0),
-            calm_ticks: 0,
-        };
-        Ok(Begun { cycle, board: Board::new(config.service.to_string(), self.listen, unenforced), bursts })
-    }
-
-    /// Ends what this run started, because something else could not be.
-    async fn clear(self) {
-        self.drain.send_replace(self.mirror_is_ours);
-        self.cancel.cancel();
-        self.local.give_up(Duration::from_secs(2)).await;
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
 }
 
 /// Answers operators at the control socket; their commands arrive on the receiver.
@@ -318,24 +185,6 @@ impl Signals {
     }
 }
 
-/// Threads of the mirror's live path: half of the machine, four at most.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| (n.get() / 2).clamp(1, 4))
-}
-
-fn platform(config: &Config, program: &Path) -> Settings {
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Settings {
-        service: config.service.clone(),
-        template: config.template.clone(),
-        nodes: config.nodes.clone().unwrap_or_else(|| default_nodes(processors)),
-        state: config.state.clone(),
-        logs: LogLimits { size: config.logs.max, keep: config.logs.keep },
-        launcher: program.to_path_buf(),
-        shadows: true,
-    }
-}
-
 impl Running {
     /// Turns the loop until somebody stops it. A tick ends when the mirror reports; if it does not, half a tick later.
     async fn turn(&mut self) -> Ended {
@@ -344,7 +193,6 @@ impl Running {
         self.close(0.0).await;
         loop {
             tokio::select! {
-                () = self.inbox.stop.cancelled() => return Ended::Stopped,
                 ended = self.inbox.signals.any() => return ended,
                 Some(request) = self.inbox.commands.recv() => {
                     let stop = request.command == Command::Stop;
@@ -400,10 +248,6 @@ impl Running {
         let (ledger, weights) = (self.cycle.actuator.ledger(), self.cycle.plane.weights());
         let policy = &self.cycle.policy;
         self.board.show(&Facts { policy, ledger: &ledger, weights: &weights, closed: &closed });
-        if let (Some(listener), Some(status)) = (&self.on_status, self.board.subscribe().borrow().clone()) {
-            // A listener that does not keep up misses a tick; the next one holds everything again.
-            listener.try_send(status).ok();
-        }
     }
 
     async fn journal(&self, event: JournalEvent) {

@@ -464,7 +464,11 @@ impl Inner {
             instance.resources.cpu = tree.cpu(paths);
             pids = cgroup::pids(paths);
             pids.sort_by_key(|pid| !instance.pids.contains(pid));
-        } else if instance.netns.is_some() {
+        } else {
+            // Nothing enforces what was asked for: no limit is in force, and none can be raised.
+            instance.resources = foreshadow_model::Resources::default();
+        }
+        if instance.cgroup.is_none() && instance.netns.is_some() {
             // What was started is the attendant, which is no part of its shadow.
             pids = instance.pids.iter().flat_map(|&pid| member::children(pid)).collect();
         }

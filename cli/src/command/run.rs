@@ -1,7 +1,6 @@
 //! `foreshadow run`.
 
-use foreshadow_engine::{Ended, RunOptions};
-use tokio_util::sync::CancellationToken;
+use foreshadow_engine::Ended;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::RunArgs;
@@ -13,9 +12,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     start_log();
     let config = read_config(&args.config)?;
     eprintln!("{}", plan::summary(&config));
-    let options =
-        RunOptions { program: std::env::current_exe()?, on_status: None, stop: CancellationToken::new() };
-    Ok(match runtime()?.block_on(foreshadow_engine::run(config, options))? {
+    let program = std::env::current_exe()?;
+    Ok(match runtime()?.block_on(foreshadow_engine::run(config, &program))? {
         Ended::Stopped => Exit::Fine,
         Ended::Interrupted => Exit::Interrupted,
     })
