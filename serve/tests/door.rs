@@ -1,0 +1,101 @@
+//! The control API from both sides.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use foreshadow_model::{Mode, StatusReport, Tick};
+use foreshadow_serve::{Client, ClientError, Command, Request, listen, serve};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+struct Door {
+    path: PathBuf,
+    status: watch::Sender<Option<Arc<StatusReport>>>,
+    commands: mpsc::Receiver<Request>,
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+    _folder: tempfile::TempDir,
+}
+
+fn open() -> Door {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let listener = listen(&path).unwrap();
+    let (status, seen) = watch::channel(None);
+    let (sender, commands) = mpsc::channel(1);
+    let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+    tasks.spawn(serve(listener, seen, sender, cancel.clone()));
+    Door { path, status, commands, cancel, tasks, _folder: folder }
+}
+
+fn report() -> StatusReport {
+    StatusReport {
+        format: StatusReport::FORMAT,
+        service: "shop".into(),
+        version: "0".into(),
+        pid: 1,
+        mirror_pid: None,
+        listen: "127.0.0.1:1".into(),
+        mode: Mode::Observe,
+        paused: false,
+        tick: Tick(7),
+        tick_seconds: 5.0,
+        uptime_seconds: 1.0,
+        pairs: Vec::new(),
+        actions: Vec::new(),
+        unenforced: Vec::new(),
+        requests: 0,
+        mirrored: 0,
+        false_alarms_per_day: 0.0,
+        controller_cpu_seconds: 0.0,
+        mirror_cpu_seconds: 0.0,
+    }
+}
+
+#[tokio::test]
+async fn the_status_is_there_after_the_first_tick_and_not_before() {
+    let door = open();
+    let client = Client::new(&door.path);
+    assert!(matches!(client.status().await, Err(ClientError::NotReady(_))));
+    door.status.send_replace(Some(Arc::new(report())));
+    assert_eq!(client.status().await.unwrap(), report());
+}
+
+#[tokio::test]
+async fn a_command_is_answered_once_it_is_in_force() {
+    let mut door = open();
+    let client = Client::new(&door.path);
+    let (answer, ()) = tokio::join!(client.command(Command::Pause), async {
+        let request = door.commands.recv().await.unwrap();
+        assert_eq!(request.command, Command::Pause);
+        request.done.send(()).unwrap();
+    });
+    answer.unwrap();
+}
+
+#[tokio::test]
+async fn a_command_nobody_takes_any_more_is_refused_and_holds_nobody_up() {
+    let mut door = open();
+    door.commands.close();
+    let client = Client::new(&door.path);
+    assert!(matches!(client.command(Command::Stop).await, Err(ClientError::NotReady(_))));
+    door.cancel.cancel();
+    door.tasks.close();
+    door.tasks.wait().await;
+}
+
+#[tokio::test]
+async fn only_the_owner_may_open_the_control_socket() {
+    let door = open();
+    assert_eq!(std::fs::metadata(&door.path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_dead_controller_is_told_from_a_busy_one() {
+    let missing = Client::new(Path::new("/nonexistent/control.sock")).status().await;
+    assert!(matches!(missing, Err(ClientError::NotRunning { .. })));
+}
