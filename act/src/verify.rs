@@ -6,8 +6,9 @@
 
 use foreshadow_model::{Action, Step};
 
-/// What is left below this is as good as nothing: `ln 1.05`, the clear level of the delta engine.
-const CLEAR_LOG: f64 = 0.048_790_164_169_432;
+/// What is left below this is no degradation: `ln 1.10`, from which on the delta engine would call it one. A lower level
+/// takes back what helped whenever the neighbours are noisy.
+const LEFT_LOG: f64 = 0.095_310_179_804_325;
 
 /// Error excess below this is as good as none, in points.
 const CLEAR_ERRORS: f64 = 0.01;
@@ -44,7 +45,7 @@ pub fn judge(step: &Step, after: After) -> Judgement {
     }
     let Some(shift) = after.shift_log else { return Judgement::Unknown };
     let errors = after.error_excess.unwrap_or(0.0);
-    let shift_gone = shift < CLEAR_LOG.max(step.shift_log / 2.0);
+    let shift_gone = shift < LEFT_LOG.max(step.shift_log / 2.0);
     let errors_gone = errors < CLEAR_ERRORS.max(step.error_excess / 2.0);
     if shift_gone && errors_gone { Judgement::Helped } else { Judgement::DidNotHelp }
 }
@@ -78,7 +79,8 @@ mod tests {
     fn half_of_the_shift_must_be_gone() {
         assert_eq!(check(resize(), 1.0, after(Some(0.4))), Judgement::Helped);
         assert_eq!(check(resize(), 1.0, after(Some(0.6))), Judgement::DidNotHelp);
-        assert_eq!(check(resize(), 0.06, after(Some(0.04))), Judgement::Helped);
+        assert_eq!(check(resize(), 0.12, after(Some(0.09))), Judgement::Helped, "no degradation is left");
+        assert_eq!(check(resize(), 0.12, after(Some(0.11))), Judgement::DidNotHelp);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use foreshadow_model::{
     Action, ActionId, ActionKind, Assessment, Decision, Generation, HoldReason, Inconclusive, InstanceId,
-    Inventory, Ledger, Plan, Policy, Step, Tick, Verdict, Weight,
+    Inventory, Ledger, Plan, Policy, Step, Stream, Tick, Verdict, Weight,
 };
 
 use crate::remedy::{is_errors_only, kinds, remedy, scale_out};
@@ -147,7 +147,7 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     // Judged later by the same measure: another live by the slowness against the own past, the rest by the pair.
     let shift_log = match action {
         Ok(Action::Scale { .. }) => assessment.own_delta.map(|delta| delta.get().ln_1p()),
-        _ => assessment.shift_log(),
+        _ => [assessment.shift_log(), residual(assessment)].into_iter().flatten().reduce(f64::max),
     };
     Some(Wish {
         instance: Some(assessment.live.clone()),
@@ -156,6 +156,13 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         shift_log: shift_log.unwrap_or(0.0).max(0.0),
         error_excess: assessment.error_excess.map_or(0.0, |excess| excess.get().max(0.0)),
     })
+}
+
+/// The shift of this tick alone. An abrupt fault is found before the median of the last ticks has reached its size;
+/// measured by that median, half of nothing would be asked of the action.
+fn residual(assessment: &Assessment) -> Option<f64> {
+    let centre = assessment.streams.iter().find(|state| state.stream == Stream::Centre)?;
+    centre.residual
 }
 
 /// Whether nothing is left of the shift that raised the alarm.
@@ -193,8 +200,10 @@ fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Act
     const TRICKLE: Weight = Weight::new(10);
     let from = inputs.weight(&assessment.live);
     let (to, because) = match assessment.verdict {
-        // Less traffic than ever before says nothing new of a live, but bad news would still show: go on.
-        Verdict::Healthy | Verdict::Inconclusive(Inconclusive::LoadOutOfRange)
+        // With little traffic there are few samples and less load than ever before. That is our own doing and would last
+        // for ever; bad news would still show.
+        Verdict::Healthy
+        | Verdict::Inconclusive(Inconclusive::LoadOutOfRange | Inconclusive::TooFewSamples)
             if Weight::NONE < from && from < Weight::FULL =>
         {
             (Weight::new(from.get().saturating_mul(2)), "nothing speaks against it any more")
