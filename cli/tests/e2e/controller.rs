@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// How often a state that is waited for is looked at.
-const POLL: Duration = Duration::from_millis(100);
+/// Every look is a process: more of them would be a load of their own.
+const POLL: Duration = Duration::from_millis(400);
 
 /// One test at a time.
 pub(crate) fn turn() -> MutexGuard<'static, ()> {
@@ -56,19 +57,29 @@ impl Controller {
     }
 
     /// Waits until the status is as wanted; panics with the log when it takes too long.
-    pub(crate) fn wait(&self, what: &str, limit: Duration, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+    pub(crate) fn wait(&self, what: &str, limit: Duration, wanted: impl FnMut(&Value) -> bool) -> Value {
+        self.try_wait(what, limit, wanted).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Waits until the status is as wanted; says what it is instead when it takes too long.
+    pub(crate) fn try_wait(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut wanted: impl FnMut(&Value) -> bool,
+    ) -> Result<Value, String> {
         let tries = limit.as_millis() / POLL.as_millis();
         let mut last = None;
         for _ in 0..tries {
             if let Some(status) = self.status() {
                 if wanted(&status) {
-                    return status;
+                    return Ok(status);
                 }
                 last = Some(status);
             }
             sleep(POLL);
         }
-        panic!("no {what} within {limit:?}; last status:\n{last:#?}\nlog:\n{}", self.log());
+        Err(format!("no {what} within {limit:?}; last status:\n{last:#?}\nlog:\n{}", self.log()))
     }
 
     /// Waits until every pair has a shadow that is ready.
@@ -157,14 +168,34 @@ pub(crate) fn has_cgroups() -> bool {
     works
 }
 
+/// A load that runs; ended when dropped.
+pub(crate) struct Load(Child);
+
+impl Load {
+    /// Ends it and waits for its report; panics if it had ended by itself, since then nothing was proved.
+    pub(crate) fn end(&mut self) {
+        assert!(self.0.try_wait().unwrap().is_none(), "the load must still run");
+        Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// Asks for `path` sixty times a second, over twenty connections, for `length`.
-pub(crate) fn hey(status: &Value, path: &str, length: &str, report: &Path) -> Child {
+pub(crate) fn hey(status: &Value, path: &str, length: &str, report: &Path) -> Load {
     let url = format!("http://{}{path}", status["listen"].as_str().unwrap());
-    Command::new("hey")
+    let child = Command::new("hey")
         .args(["-z", length, "-c", "20", "-q", "3", &url])
         .stdout(std::fs::File::create(report).unwrap())
         .spawn()
-        .unwrap()
+        .unwrap();
+    Load(child)
 }
 
 /// Leaves live 80 % of the processor time it uses, behind the controller's back.

@@ -77,8 +77,7 @@ fn figures_of_ten_cpu_faults() {
         peers_degraded += u32::from(peer_hurt);
         println!("fault {fault} on {victim}: found after {:.1} s", delays[fault]);
     }
-    load.kill().unwrap();
-    load.wait().unwrap();
+    load.end();
     delays.sort_by(f64::total_cmp);
     println!(
         "10 cpu faults: found {}, delay median {:.1} s, p90 {:.1} s, worst {:.1} s; attributed to cpu {attributed}, action helped {helped}, peer degraded {peers_degraded}",
@@ -109,8 +108,7 @@ fn figures_of_thirty_quiet_minutes() {
             }
         }
     }
-    load.kill().unwrap();
-    load.wait().unwrap();
+    load.end();
     let actions = controller.status().unwrap()["actions"].as_array().unwrap().len();
     println!("30 quiet minutes: {samples} verdicts, {} false, {actions} actions\n{bad:#?}", bad.len());
 }
