@@ -1,6 +1,6 @@
 //! Wires the loop and starts every long-lived task.
 //!
-//! [`cycle`] shows the whole product in one screen. Everything it calls is either pure (`observe`, `compare`, `decide`)
+//! `cycle.rs` shows the whole product in one screen. Everything it calls is either pure (`observe`, `compare`, `decide`)
 //! or a handle to a task that this crate started ([`run`]).
 
 mod clock;
