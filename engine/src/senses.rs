@@ -12,8 +12,8 @@ use foreshadow_model::{
 use foreshadow_probe::{HelperCommand, Prober, SignalReader, Target, monotonic};
 use tokio::sync::mpsc;
 
-/// Rounds of bursts waiting: the one that runs and none behind it.
-const ROUNDS: usize = 1;
+/// Rounds of bursts waiting behind the one that runs: a round that begins late would not be of its tick.
+const ROUNDS: usize = 0;
 
 /// Bursts on their way to the loop.
 const RESULTS: usize = 1024;

@@ -153,8 +153,15 @@ impl Local {
                 self.inner.add_live(number).await?;
             }
         }
-        for number in 1..=lives {
-            self.inner.wait_ready(&InstanceId::live(number)).await?;
+        for id in (1..=lives).map(InstanceId::live) {
+            let is_adopted = self.inner.members().get(&id).is_some_and(Member::is_adopted);
+            match self.inner.wait_ready(&id).await {
+                // It serves users already, if badly; a controller that gives up would help nobody.
+                Err(error) if is_adopted => {
+                    tracing::warn!(%error, instance = %id, "Adopted live does not answer its readiness check")
+                }
+                result => result?,
+            }
         }
         Ok(())
     }
