@@ -95,7 +95,13 @@ impl Board {
         for step in facts.closed.report.plan.steps() {
             self.totals.began.entry(step.id).or_insert(facts.closed.report.unix_ms);
         }
-        let rows = facts.closed.inventory.pairs.iter().map(|pair| self.row(pair, facts)).collect();
+        let mut rows: Vec<PairRow> =
+            facts.closed.inventory.pairs.iter().map(|pair| self.row(pair, facts)).collect();
+        // `live-2` before `live-10`: people count, they do not spell.
+        rows.sort_by(|a, b| {
+            let (a, b) = (a.live.id.as_str(), b.live.id.as_str());
+            a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+        });
         let assessments = &facts.closed.report.assessments;
         let report = StatusReport {
             format: StatusReport::FORMAT,
