@@ -334,6 +334,9 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
             Action::Resize { instance, to, .. } => {
                 self.platform.resize(instance, *to).await.map_err(|error| with_causes(&error))
             }
+            Action::ResizeMemory { instance, to, .. } => {
+                self.platform.resize_memory(instance, *to).await.map_err(|error| with_causes(&error))
+            }
             Action::Scale { from, to } => self.scale(*from, *to).await,
             Action::Shift { instance, to, .. } => {
                 self.balancer.set_weight(instance, *to).await.map_err(|error| with_causes(&error))
@@ -362,7 +365,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
 /// shadow are not.
 fn is_judged(action: &Action) -> bool {
     match action {
-        Action::Resize { .. } => true,
+        Action::Resize { .. } | Action::ResizeMemory { .. } => true,
         Action::Scale { from, to } => from < to,
         Action::Shift { from, to, .. } => to < from,
         Action::RecreateShadow { .. } => false,

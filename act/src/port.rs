@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use foreshadow_model::{InstanceId, Inventory, MilliCpu, Weight};
+use foreshadow_model::{Bytes, InstanceId, Inventory, MilliCpu, Weight};
 
 /// Something the platform could not do.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,13 @@ pub trait Platform: Send + Sync + 'static {
         &self,
         live: &InstanceId,
         cpu: Option<MilliCpu>,
+    ) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Sets the memory limit of a live, and of its shadow.
+    fn resize_memory(
+        &self,
+        live: &InstanceId,
+        memory: Option<Bytes>,
     ) -> impl Future<Output = Result<(), PlatformError>> + Send;
 
     /// Makes the number of lives `lives`. Returns when the new ones are ready, or the surplus ones have finished what

@@ -250,7 +250,7 @@ impl Play<'_> {
             let effect = taken.effect.as_ref().map_or_else(|| "begins".into(), ToString::to_string);
             self.say_once(after, format!("{} {}: {effect}", taken.id, taken.action));
         }
-        if let Some(hold) = row.decision.as_ref().filter(|decision| decision.contains("instead of")) {
+        if let Some(hold) = row.decision.as_ref().filter(|_| row.held) {
             self.say_once(after, hold.clone());
         }
     }

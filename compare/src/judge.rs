@@ -227,6 +227,7 @@ impl Judge {
             pressure: if found || degraded { pressure_of(&self.resources) } else { Pressure::default() },
             sampling: sampling::need(&self.policy, &self.centre, evidence, self.cusum(), degraded),
             load: self.load.relative(),
+            overloaded: false,
         }
     }
 

@@ -4,18 +4,21 @@
 //! or the directory of the file. Each refusal points at the value that can be changed.
 
 mod action;
+mod alerts;
 mod mirror;
 mod platform;
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{ComparePolicy, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Ratio};
+use foreshadow_model::{
+    ComparePolicy, ForecastPolicy, MirrorPolicy, Mode, OnExit, PerSecond, Policy, ProbePolicy, Ratio,
+};
 
 use crate::error::Refusal;
 use crate::file::{self, File};
 use crate::notation::{Located, Notation, Scalar};
-use crate::{Config, LogPolicy};
+use crate::{AlertPolicy, Config, LogPolicy};
 
 /// Turns a file into a configuration.
 pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
@@ -23,9 +26,11 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
     let state_at = file.state.at;
     let state = path(&file.state, directory)?;
     let local = platform::local(file.platform)?;
-    let sizing = action::Sizing { lives: local.lives, cpu: local.resources.cpu, tick };
+    let sizing =
+        action::Sizing { lives: local.lives, cpu: local.resources.cpu, memory: local.resources.memory, tick };
     let mut warnings = Vec::new();
     let place = platform::Place { directory, state: &Located { value: state.clone(), at: state_at } };
+    let shadow_ratio = platform::ratio(&file.shadow.ratio)?;
     let made = platform::made(local, file.shadow, &place, &mut warnings)?;
     let action = action::policy(file.action, &sizing, &mut warnings)?;
     let policy = Policy {
@@ -35,6 +40,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         probe: ProbePolicy::try_from(file.probe)?,
         compare: ComparePolicy::try_from(file.compare)?,
         action,
+        forecast: ForecastPolicy::try_from(file.forecast)?,
         on_exit: on_exit(file.on_exit),
     };
     Ok(Config {
@@ -43,6 +49,9 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         lives: made.lives,
         template: made.template,
         nodes: made.nodes,
+        shadow_ratio,
+        alerts: AlertPolicy::try_from(file.alerts)?,
+        api: alerts::api(file.api)?,
         policy,
         state,
         logs: LogPolicy::try_from(file.logs)?,
@@ -82,6 +91,17 @@ impl TryFrom<file::Compare> for ComparePolicy {
         let effect = within(&compare.effect, "effect", least, most)?;
         let ticks = count(&compare.ticks_between_false_alarms, "ticksBetweenFalseAlarms", 100, u32::MAX)?;
         Ok(Self { effect: ratio(effect), threshold: f64::from(ticks) })
+    }
+}
+
+impl TryFrom<file::Forecast> for ForecastPolicy {
+    type Error = Refusal;
+
+    fn try_from(forecast: file::Forecast) -> Result<Self, Refusal> {
+        let quantile = ratio(within(&forecast.quantile, "quantile", percent(50.0), percent(99.0))?);
+        let least = PerSecond::new(0.1).unwrap_or_default();
+        let capacity = forecast.capacity.as_ref().map(|capacity| at_least(capacity, "capacity", least));
+        Ok(Self { capacity: capacity.transpose()?, quantile })
     }
 }
 

@@ -2,6 +2,7 @@
 //! may refuse, and they say in their documentation, which becomes the schema, why each default is what it is.
 
 mod action;
+mod alerts;
 mod mirror;
 mod platform;
 
@@ -9,11 +10,14 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, ComparePolicy, EgressTarget, ProbePolicy, ServiceName};
+use foreshadow_model::{
+    Bytes, ComparePolicy, EgressTarget, ForecastPolicy, PerSecond, ProbePolicy, ServiceName,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{Action, ActionKind, Guards, Horizontal, Vertical};
+pub(crate) use self::alerts::{Alerts, Api};
 pub(crate) use self::mirror::{Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
 use crate::names::EnvName;
@@ -58,6 +62,15 @@ pub(crate) struct File {
     /// What may be done about it, and how far.
     #[serde(default)]
     pub(crate) action: Action,
+    /// The load to come.
+    #[serde(default)]
+    pub(crate) forecast: Forecast,
+    /// Whom to tell of alarms.
+    #[serde(default)]
+    pub(crate) alerts: Alerts,
+    /// The API for dashboards and scrapers.
+    #[serde(default)]
+    pub(crate) api: Api,
     /// What happens to the lives when foreshadow is told to stop. Default `stop`: a program in the foreground
     /// leaves nothing behind.
     #[serde(default)]
@@ -106,7 +119,7 @@ pub(crate) enum OnExit {
 }
 
 /// What is different about a shadow.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Shadow {
     /// Environment of a shadow on top of that of a live, to take sharp things out of its hands. Default: none,
@@ -114,6 +127,15 @@ pub(crate) struct Shadow {
     pub(crate) env: Env,
     /// What a shadow may connect to.
     pub(crate) egress: Egress,
+    /// Shadows for every hundred lives, above `0%` up to `100%`. Below `100%` a shadow takes turns over several lives
+    /// of the service. Default `100%`: every live is watched all the time.
+    pub(crate) ratio: Scalar<Percent>,
+}
+
+impl Default for Shadow {
+    fn default() -> Self {
+        Self { env: Env::new(), egress: Egress::default(), ratio: Scalar::of(Percent::of_fraction(1.0)) }
+    }
 }
 
 /// What a shadow may connect to.
@@ -170,6 +192,26 @@ impl Default for Compare {
             effect: Scalar::of(Percent::of_fraction(ComparePolicy::default().effect.get())),
             ticks_between_false_alarms: Located::unset(TICKS_BETWEEN_FALSE_ALARMS),
         }
+    }
+}
+
+/// The load to come. A forecast only ever asks for more lives, never for fewer.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Forecast {
+    /// Requests per second that one live can take within its objective. Default: unknown, and then forecasts are shown
+    /// and never acted on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) capacity: Option<Scalar<PerSecond>>,
+    /// The quantile of the load to come that must fit into the capacity, `50%` to `99%`. Default `90%`: one hour in
+    /// ten may come out higher, and the capacity is not the brink.
+    pub(crate) quantile: Scalar<Percent>,
+}
+
+impl Default for Forecast {
+    fn default() -> Self {
+        let policy = ForecastPolicy::default();
+        Self { capacity: None, quantile: Scalar::of(Percent::of_fraction(policy.quantile.get())) }
     }
 }
 

@@ -11,10 +11,12 @@ mod names;
 mod notation;
 mod units;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use foreshadow_model::{Bytes, LocalNode, Policy, ServiceName, Template};
+use foreshadow_model::{Bytes, LocalNode, Policy, Ratio, ServiceName, Template};
 
 pub use self::error::ConfigError;
 use self::error::Refusal;
@@ -33,6 +35,12 @@ pub struct Config {
     pub template: Template,
     /// Sets of processors that stand for hosts, disjoint; `None` leaves it to the platform.
     pub nodes: Option<Vec<LocalNode>>,
+    /// Shadows per live, above 0 up to 1.
+    pub shadow_ratio: Ratio,
+    /// Whom to tell of alarms.
+    pub alerts: AlertPolicy,
+    /// Where the API for dashboards and scrapers is served, a loopback address; `None` is nowhere.
+    pub api: Option<SocketAddr>,
     /// The operator's rules.
     pub policy: Policy,
     /// The folder of history, journal, logs and sockets.
@@ -50,6 +58,30 @@ pub struct LogPolicy {
     pub max: Bytes,
     /// Logs put aside that are kept.
     pub keep: u32,
+}
+
+/// Whom to tell of alarms.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AlertPolicy {
+    /// Where to `POST` alarms, an `http` or `https` address.
+    pub webhook: Option<String>,
+    /// Address of an Alertmanager, without the path of its API.
+    pub alertmanager: Option<String>,
+    /// How often Alertmanager is told again of an alarm that lasts.
+    pub repeat: Duration,
+}
+
+impl fmt::Debug for AlertPolicy {
+    /// Without the addresses: many a webhook has its password in them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given = |url: &Option<String>| if url.is_some() { "Some(..)" } else { "None" };
+        let (webhook, alertmanager) = (given(&self.webhook), given(&self.alertmanager));
+        write!(
+            f,
+            "AlertPolicy {{ webhook: {webhook}, alertmanager: {alertmanager}, repeat: {:?} }}",
+            self.repeat
+        )
+    }
 }
 
 /// Reads the text of a configuration file that stands in `directory`. Relative paths are taken from there.

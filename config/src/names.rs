@@ -115,6 +115,33 @@ impl Notation for UrlPath {
     }
 }
 
+/// An address to send something to. May hold a secret, so that it is printed nowhere.
+#[derive(Clone, PartialEq, Eq, PartialOrd)]
+pub(crate) struct HttpUrl(pub(crate) String);
+
+impl std::fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpUrl(..)")
+    }
+}
+
+impl Notation for HttpUrl {
+    const NAME: &'static str = "HttpUrl";
+    const EXPECTED: &'static str = "an address such as `http://127.0.0.1:9093`";
+    const PATTERN: &'static str = "^https?://[!-~]+$";
+    const EXAMPLE: &'static str = "http://127.0.0.1:9093";
+
+    fn read(text: &str) -> Option<Self> {
+        let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+        let fits = !host.is_empty() && !host.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic());
+        fits.then(|| Self(text.trim_end_matches('/').to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+}
+
 impl Notation for SocketAddr {
     const NAME: &'static str = "Address";
     const EXPECTED: &'static str = "an IP address and a port such as `127.0.0.1:8080` or `[::1]:8080`";

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use foreshadow_model::{
-    ActionType, MilliCpu, MirrorPolicy, Mode, OnExit, ProbePolicy, Ratio, Readiness, SessionKey,
+    ActionType, MilliCpu, MirrorPolicy, Mode, OnExit, PerSecond, ProbePolicy, Ratio, Readiness, SessionKey,
 };
 use proptest::prelude::*;
 
@@ -194,13 +194,45 @@ fn sizes_ascend_from_the_one_to_start_from() {
     let message = "`resources.cpu` is `800m`, above the largest of `cpuSizes`, `750m`";
     check(&format!("{cpu}{{ cpuSizes: [500m, 750m] }}\n"), 8, 25, message);
     check(&format!("{cpu}{{ cpuSizes: [] }}\n"), 8, 25, "expected at least one size, got none");
-    let message = "type `vertical` without `resources.cpu` has no size to go to";
+    let message = "type `vertical` without `resources.cpu` or `resources.memory` has no size to go to";
     check("action: { type: vertical }\n", 6, 17, message);
     let message = "`cpuSizes` without `resources.cpu` says nothing about the size to start from";
     check("action: { vertical: { cpuSizes: [1000m] } }\n", 6, 33, message);
     let sizes =
         accepted(&format!("{MINIMAL}    resources: {{ cpu: 500m }}\n")).policy.action.vertical.cpu_sizes;
     assert_eq!(sizes, [500, 750, 1000].map(MilliCpu::new));
+    let sizes = accepted(&format!("{MINIMAL}    resources: {{ memory: 64Mi }}\n"));
+    assert_eq!(sizes.policy.action.vertical.memory_sizes, [64, 96, 128].map(Bytes::mebi));
+}
+
+#[test]
+fn the_api_is_for_this_machine_only() {
+    check("api: { listen: \"0.0.0.0:9464\" }\n", 6, 16, "expected a loopback address, got `0.0.0.0:9464`");
+    assert_eq!(accepted(MINIMAL).api, None);
+}
+
+#[test]
+fn alarms_go_to_web_addresses() {
+    let message = "expected an address such as `http://127.0.0.1:9093`, got `ftp://x`";
+    check("alerts: { webhook: \"ftp://x\" }\n", 6, 20, message);
+    let alerts =
+        accepted(&format!("{MINIMAL}alerts: {{ alertmanager: \"http://127.0.0.1:9093/\" }}\n")).alerts;
+    assert_eq!(alerts.alertmanager.as_deref(), Some("http://127.0.0.1:9093"));
+    assert!(!format!("{alerts:?}").contains("9093"), "an address may hold a secret");
+}
+
+#[test]
+fn a_shadow_is_shared_by_no_more_lives_than_written() {
+    check("shadow: { ratio: 0% }\n", 6, 18, "expected `ratio` between `1%` and `100%`, got `0%`");
+    let half = accepted(&format!("{MINIMAL}shadow: {{ ratio: 50% }}\n"));
+    assert!((half.shadow_ratio.get() - 0.5).abs() < 1e-12);
+}
+
+#[test]
+fn capacity_is_a_rate() {
+    check("forecast: { capacity: 200 }\n", 6, 23, "expected a rate such as `200/s`, got `200`");
+    let forecast = accepted(&format!("{MINIMAL}forecast: {{ capacity: 200/s }}\n")).policy.forecast;
+    assert_eq!(forecast.capacity.map(PerSecond::get), Some(200.0));
 }
 
 #[test]

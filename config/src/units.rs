@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, MilliCpu};
+use foreshadow_model::{Bytes, MilliCpu, PerSecond};
 
 use crate::notation::Notation;
 
@@ -75,6 +75,23 @@ impl Notation for MilliCpu {
 
     fn write(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Notation for PerSecond {
+    const NAME: &'static str = "Rate";
+    const EXPECTED: &'static str = "a rate such as `200/s`";
+    const PATTERN: &'static str = "^[0-9]+(\\.[0-9]+)?/s$";
+    const EXAMPLE: &'static str = "200/s";
+
+    fn read(text: &str) -> Option<Self> {
+        let number = text.strip_suffix("/s")?;
+        number.bytes().all(|b| b.is_ascii_digit() || b == b'.').then_some(())?;
+        number.parse().ok().and_then(Self::new)
+    }
+
+    fn write(&self) -> String {
+        format!("{}/s", self.get())
     }
 }
 

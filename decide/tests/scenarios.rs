@@ -10,9 +10,9 @@ use std::time::Duration;
 use foreshadow_decide::{Inputs, Usage, plan};
 use foreshadow_model::{
     Action, ActionId, ActionPolicy, ActionType, Assessment, ComparePolicy, Decision, Effect, Estimate,
-    Generation, GuardPolicy, HorizontalPolicy, Inconclusive, Instance, InstanceId, Inventory, Ledger,
-    MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair, Phase, Policy, Pressure, ProbePolicy,
-    Ratio, Resources, Role, SamplingNeed, Taken, Tick, Verdict, VerticalPolicy, Weight,
+    ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy, Inconclusive, Instance, InstanceId, Inventory,
+    Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair, Phase, Policy, Pressure,
+    ProbePolicy, Ratio, Resources, Role, SamplingNeed, Taken, Tick, Verdict, VerticalPolicy, Weight,
 };
 use serde::Deserialize;
 
@@ -135,6 +135,7 @@ fn policy(story: &StoryPolicy) -> Policy {
             kind: story.r#type,
             vertical: VerticalPolicy {
                 cpu_sizes: story.sizes.iter().map(|&size| MilliCpu::new(size)).collect(),
+                memory_sizes: Vec::new(),
             },
             horizontal: HorizontalPolicy {
                 lives_min: story.lives_min,
@@ -149,6 +150,7 @@ fn policy(story: &StoryPolicy) -> Policy {
                 verify_after: Duration::from_secs(30),
             },
         },
+        forecast: ForecastPolicy::default(),
         on_exit: OnExit::Stop,
     }
 }
@@ -205,6 +207,7 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         pressure: Pressure { own_cgroup: short("own"), node: short("node") },
         sampling: SamplingNeed::default(),
         load: None,
+        overloaded: false,
     }
 }
 

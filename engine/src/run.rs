@@ -247,7 +247,13 @@ impl Running {
         }
         let (ledger, weights) = (self.cycle.actuator.ledger(), self.cycle.plane.weights());
         let policy = &self.cycle.policy;
-        self.board.show(&Facts { policy, ledger: &ledger, weights: &weights, closed: &closed });
+        self.board.show(&Facts {
+            policy,
+            ledger: &ledger,
+            weights: &weights,
+            closed: &closed,
+            platform: &self.cycle.platform,
+        });
     }
 
     async fn journal(&self, event: JournalEvent) {

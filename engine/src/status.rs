@@ -8,6 +8,7 @@ use foreshadow_model::wire::Summary;
 use foreshadow_model::{
     ActionRow, Decision, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Weight, Window,
 };
+use foreshadow_platform::local::Local;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -49,6 +50,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) ledger: &'a Ledger,
     pub(crate) weights: &'a BTreeMap<InstanceId, Weight>,
     pub(crate) closed: &'a Closed,
+    pub(crate) platform: &'a Local,
 }
 
 impl Board {
@@ -141,6 +143,7 @@ impl Board {
         let live = &pair.live.id;
         let window = facts.closed.windows.iter().find(|window| window.live == *live && window.reported);
         let report = &facts.closed.report;
+        let decision = report.plan.decisions.iter().find(|decision| concerns(decision, live));
         PairRow {
             live: pair.live.clone(),
             shadow: pair.shadow.clone(),
@@ -153,9 +156,13 @@ impl Board {
             error_share: window.and_then(error_share),
             pairs: window.map_or(0, |window| window.paired.n),
             assessment: report.assessments.iter().find(|assessment| assessment.live == *live).cloned(),
-            decision: report.plan.decisions.iter().find(|decision| concerns(decision, live)).map(in_words),
+            decision: decision.map(in_words),
             drops: self.totals.drops.get(live).cloned().unwrap_or_default(),
             diverging_routes: self.totals.diverging.get(live).cloned().unwrap_or_default(),
+            held: decision
+                .is_some_and(|decision| matches!(decision, Decision::Hold { instead_of: Some(_), .. })),
+            live_log: Some(facts.platform.log_of(live)),
+            shadow_log: pair.shadow.as_ref().map(|shadow| facts.platform.log_of(&shadow.id)),
         }
     }
 }

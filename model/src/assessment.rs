@@ -79,6 +79,16 @@ pub enum Stream {
     Centre,
     /// The error rate.
     Errors,
+    /// The 95th percentile of latency, live against shadow, by blocks of ticks.
+    Tail95,
+    /// The 99th percentile of latency, live against shadow, by blocks of ticks.
+    Tail99,
+    /// Answers beside what was asked, against live's own past.
+    Throughput,
+    /// Probe bursts inside live's cgroup against their own past, with the shadow's as control.
+    Probes,
+    /// Passive signals (pressure, throttling, run delay, retransmits) against their own past.
+    Signals,
 }
 
 impl fmt::Display for Stream {
@@ -86,6 +96,11 @@ impl fmt::Display for Stream {
         f.write_str(match self {
             Self::Centre => "centre",
             Self::Errors => "errors",
+            Self::Tail95 => "p95",
+            Self::Tail99 => "p99",
+            Self::Throughput => "throughput",
+            Self::Probes => "probes",
+            Self::Signals => "signals",
         })
     }
 }
@@ -134,6 +149,8 @@ pub enum Resource {
     Memory,
     /// Block devices.
     Storage,
+    /// The way to others.
+    Network,
     /// No resource of the host moved with it. A real answer, not a remainder to hide.
     SoftwareOrDependency,
 }
@@ -144,6 +161,7 @@ impl fmt::Display for Resource {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
             Self::Storage => "storage",
+            Self::Network => "network",
             Self::SoftwareOrDependency => "software or dependency",
         })
     }
@@ -248,6 +266,10 @@ pub struct Assessment {
     pub sampling: SamplingNeed,
     /// Load on live relative to its learned 95th percentile, dimensionless.
     pub load: Option<f64>,
+    /// Live is slower than its own past, lastingly, while it is asked more than it ever was: the load explains it,
+    /// and nobody is to blame.
+    #[serde(default)]
+    pub overloaded: bool,
 }
 
 impl Assessment {

@@ -153,6 +153,11 @@ fn passes_limits(action: &Action, policy: &Policy) -> bool {
             (None, Some(_)) => true,
             (_, None) => false,
         },
+        Action::ResizeMemory { to, .. } => match (to, policy.action.vertical.memory_sizes.last()) {
+            (Some(to), Some(ceiling)) => ceiling < to,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        },
         Action::Scale { to, .. } => {
             let horizontal = &policy.action.horizontal;
             *to < horizontal.lives_min || horizontal.lives_max < *to
@@ -167,8 +172,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        ActionPolicy, ActionType, ComparePolicy, GuardPolicy, HorizontalPolicy, MilliCpu, MirrorPolicy,
-        OnExit, ProbePolicy, Ratio, VerticalPolicy, Weight,
+        ActionPolicy, ActionType, ComparePolicy, ForecastPolicy, GuardPolicy, HorizontalPolicy, MilliCpu,
+        MirrorPolicy, OnExit, ProbePolicy, Ratio, VerticalPolicy, Weight,
     };
 
     fn policy() -> Policy {
@@ -181,7 +186,10 @@ mod tests {
             compare: ComparePolicy::default(),
             action: ActionPolicy {
                 kind: ActionType::Auto,
-                vertical: VerticalPolicy { cpu_sizes: vec![MilliCpu::new(500), MilliCpu::new(1000)] },
+                vertical: VerticalPolicy {
+                    cpu_sizes: vec![MilliCpu::new(500), MilliCpu::new(1000)],
+                    memory_sizes: Vec::new(),
+                },
                 horizontal: HorizontalPolicy {
                     lives_min: 1,
                     lives_max: 3,
@@ -195,6 +203,7 @@ mod tests {
                     verify_after: Duration::from_secs(30),
                 },
             },
+            forecast: ForecastPolicy::default(),
             on_exit: OnExit::Stop,
         }
     }

@@ -33,9 +33,9 @@ pub use ledger::{Ledger, Taken};
 pub use moments::LogMoments;
 pub use plan::{Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, Step};
 pub use policy::{
-    ActionPolicy, ActionType, ComparePolicy, EgressTarget, GuardPolicy, HorizontalPolicy, LocalNode,
-    MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactPolicy, RouteRule, SessionKey,
-    Template, VerticalPolicy,
+    ActionPolicy, ActionType, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy, HorizontalPolicy,
+    LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactPolicy, RouteRule,
+    SessionKey, Template, VerticalPolicy,
 };
 pub use report::{ActionRow, CycleReport, JournalEntry, JournalEvent, PairRow, StatusReport};
 pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};

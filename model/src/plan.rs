@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Generation, InstanceId, MilliCpu, Ratio, Tick, Weight};
+use crate::{Bytes, Generation, InstanceId, MilliCpu, Ratio, Tick, Weight};
 
 /// The number of an action; unique in a journal, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,6 +29,15 @@ pub enum Action {
         from: Option<MilliCpu>,
         /// The limit after; `None` is no limit.
         to: Option<MilliCpu>,
+    },
+    /// Vertical: another memory limit, for live and its shadow alike.
+    ResizeMemory {
+        /// The live.
+        instance: InstanceId,
+        /// The limit before; `None` is no limit.
+        from: Option<Bytes>,
+        /// The limit after; `None` is no limit.
+        to: Option<Bytes>,
     },
     /// Horizontal: another number of lives.
     Scale {
@@ -83,7 +92,7 @@ impl Action {
     #[must_use]
     pub const fn kind(&self) -> ActionKind {
         match self {
-            Self::Resize { .. } => ActionKind::Vertical,
+            Self::Resize { .. } | Self::ResizeMemory { .. } => ActionKind::Vertical,
             Self::Scale { .. } => ActionKind::Horizontal,
             Self::Shift { .. } => ActionKind::Shift,
             Self::RecreateShadow { .. } => ActionKind::Shadow,
@@ -95,6 +104,7 @@ impl Action {
     pub const fn instance(&self) -> Option<&InstanceId> {
         match self {
             Self::Resize { instance, .. }
+            | Self::ResizeMemory { instance, .. }
             | Self::Shift { instance, .. }
             | Self::RecreateShadow { instance } => Some(instance),
             Self::Scale { .. } => None,
@@ -106,6 +116,7 @@ impl Action {
     pub fn reverted(&self) -> Option<Self> {
         Some(match self.clone() {
             Self::Resize { instance, from, to } => Self::Resize { instance, from: to, to: from },
+            Self::ResizeMemory { instance, from, to } => Self::ResizeMemory { instance, from: to, to: from },
             Self::Scale { from, to } => Self::Scale { from: to, to: from },
             Self::Shift { instance, from, to } => Self::Shift { instance, from: to, to: from },
             Self::RecreateShadow { .. } => return None,
@@ -113,13 +124,19 @@ impl Action {
     }
 }
 
+/// A limit in words.
+fn limit<T: fmt::Display>(limit: Option<T>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limit =
-            |cpu: &Option<MilliCpu>| cpu.map_or_else(|| "unlimited".to_owned(), |cpu| cpu.to_string());
         match self {
             Self::Resize { instance, from, to } => {
-                write!(f, "vertical: cpu of {instance} from {} to {}", limit(from), limit(to))
+                write!(f, "vertical: cpu of {instance} from {} to {}", limit(*from), limit(*to))
+            }
+            Self::ResizeMemory { instance, from, to } => {
+                write!(f, "vertical: memory of {instance} from {} to {}", limit(*from), limit(*to))
             }
             Self::Scale { from, to } => write!(f, "horizontal: lives from {from} to {to}"),
             Self::Shift { instance, from, to } if *to == Weight::NONE => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, MilliCpu, Ratio, SampleRate};
+use crate::{Bytes, MilliCpu, PerSecond, Ratio, SampleRate};
 
 /// Whether foreshadow may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +163,9 @@ impl Default for ComparePolicy {
 pub struct VerticalPolicy {
     /// Sizes to go through, ascending; the last is the ceiling.
     pub cpu_sizes: Vec<MilliCpu>,
+    /// Memory limits to go through, ascending; the last is the ceiling.
+    #[serde(default)]
+    pub memory_sizes: Vec<Bytes>,
 }
 
 /// Numbers of the horizontal action.
@@ -207,6 +210,22 @@ pub struct ActionPolicy {
     pub guards: GuardPolicy,
 }
 
+/// What the forecast may ask for. It only ever raises.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ForecastPolicy {
+    /// Requests per second that one live can take within its objective; `None` switches acting on forecasts off.
+    pub capacity: Option<PerSecond>,
+    /// The quantile of the load to come that must fit into the capacity.
+    pub quantile: Ratio,
+}
+
+impl Default for ForecastPolicy {
+    fn default() -> Self {
+        Self { capacity: None, quantile: Ratio::new(0.9).unwrap_or(Ratio::ZERO) }
+    }
+}
+
 /// Everything the core must know of the operator's wishes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -223,6 +242,8 @@ pub struct Policy {
     pub compare: ComparePolicy,
     /// What may be done.
     pub action: ActionPolicy,
+    /// What the forecast may ask for.
+    pub forecast: ForecastPolicy,
     /// What happens to the lives at the end.
     pub on_exit: OnExit,
 }

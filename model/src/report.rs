@@ -176,6 +176,15 @@ pub struct PairRow {
     pub drops: crate::Drops,
     /// Diverging answers by route since the start.
     pub diverging_routes: std::collections::BTreeMap<String, u64>,
+    /// Whether the decision is to do nothing for now although something is wished for.
+    #[serde(default)]
+    pub held: bool,
+    /// Where live writes what it has to say.
+    #[serde(default)]
+    pub live_log: Option<std::path::PathBuf>,
+    /// Where its shadow does.
+    #[serde(default)]
+    pub shadow_log: Option<std::path::PathBuf>,
 }
 
 /// An action as `status` shows it.

@@ -107,6 +107,21 @@ pub struct CgroupSignals {
     pub cpu_limit_cores: Option<f64>,
     /// Seconds in which some task of the whole *node* waited for a processor (PSI of the machine).
     pub node_cpu_pressure_seconds: Option<f64>,
+    /// Seconds in which some task of the whole *node* waited for block I/O (PSI of the machine).
+    #[serde(default)]
+    pub node_io_pressure_seconds: Option<f64>,
+    /// Page faults that had to read from a block device.
+    #[serde(default)]
+    pub major_faults: Option<u64>,
+    /// Pages that had been thrown out and were needed again (`workingset_refault`).
+    #[serde(default)]
+    pub refaults: Option<u64>,
+    /// TCP segments sent in the network namespace of the instance.
+    #[serde(default)]
+    pub tcp_segments_out: Option<u64>,
+    /// Those of them that were sent again.
+    #[serde(default)]
+    pub tcp_retransmits: Option<u64>,
 }
 
 impl CgroupSignals {

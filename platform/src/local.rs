@@ -26,8 +26,8 @@ use std::time::Duration;
 
 use foreshadow_act::{Platform, PlatformError};
 use foreshadow_model::{
-    Instance, InstanceId, Inventory, LocalNode, MilliCpu, NodeRoom, OnExit, Pair, Phase, ServiceName,
-    Template,
+    Bytes, CgroupPaths, Instance, InstanceId, Inventory, LocalNode, MilliCpu, NodeRoom, OnExit, Pair, Phase,
+    Resources, ServiceName, Template,
 };
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -40,6 +40,7 @@ pub use launch::{LAUNCH_FAILED, LaunchError, launch};
 pub use logs::LogLimits;
 pub use make::default_nodes;
 
+use cgroup::{CgroupError, Hierarchy};
 use make::ShadowRoom;
 use member::Member;
 use record::Record;
@@ -211,12 +212,13 @@ impl Local {
     }
 }
 
-impl Platform for Local {
-    async fn inventory(&self) -> Result<Inventory, PlatformError> {
-        Ok(self.inner.inventory())
-    }
-
-    async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
+impl Local {
+    /// Sets a limit of a live and of its shadow; `set` says whether it was another one before.
+    async fn limit(
+        &self,
+        live: &InstanceId,
+        set: impl Fn(&Hierarchy, &CgroupPaths, &mut Resources) -> Result<bool, CgroupError>,
+    ) -> Result<(), PlatformError> {
         let Some(tree) = &self.inner.abilities.cgroups else {
             let remedy = self.inner.abilities.unenforced().join("; ");
             return Err(PlatformError::NotPossible { what: format!("resize `{live}`"), remedy });
@@ -229,18 +231,39 @@ impl Platform for Local {
             for id in [live.clone(), live.shadow_of()] {
                 let Some(member) = members.get_mut(&id) else { continue };
                 let Some(paths) = member.instance.cgroup.clone() else { continue };
-                if tree.cpu(&paths) == cpu {
-                    member.instance.resources.cpu = cpu;
-                    continue;
-                }
-                tree.set_cpu(&paths, cpu)
+                let changed = set(tree, &paths, &mut member.instance.resources)
                     .map_err(|error| PlatformError::failed(format!("resize `{id}`"), error))?;
-                member.instance.resources.cpu = cpu;
-                member.instance.revision += 1;
+                member.instance.revision += u64::from(changed);
             }
         }
         self.inner.write_record().await;
         Ok(())
+    }
+}
+
+impl Platform for Local {
+    async fn inventory(&self) -> Result<Inventory, PlatformError> {
+        Ok(self.inner.inventory())
+    }
+
+    async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
+        self.limit(live, |tree, paths, limits| {
+            limits.cpu = cpu;
+            if tree.cpu(paths) == cpu { Ok(false) } else { tree.set_cpu(paths, cpu).map(|()| true) }
+        })
+        .await
+    }
+
+    async fn resize_memory(&self, live: &InstanceId, memory: Option<Bytes>) -> Result<(), PlatformError> {
+        self.limit(live, |tree, paths, limits| {
+            limits.memory = memory;
+            if tree.memory(paths) == memory {
+                Ok(false)
+            } else {
+                tree.set_memory(paths, memory).map(|()| true)
+            }
+        })
+        .await
     }
 
     async fn scale(&self, lives: u32) -> Result<(), PlatformError> {
@@ -469,6 +492,7 @@ impl Inner {
         let mut pids = Vec::new();
         if let (Some(tree), Some(paths)) = (&self.abilities.cgroups, &instance.cgroup) {
             instance.resources.cpu = tree.cpu(paths);
+            instance.resources.memory = tree.memory(paths);
             pids = cgroup::pids(paths);
             pids.sort_by_key(|pid| !instance.pids.contains(pid));
         } else {

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use foreshadow_model::{
-    ActionPolicy, ActionType, ComparePolicy, Decision, Generation, GuardPolicy, HorizontalPolicy, Inventory,
-    MilliCpu, MirrorPolicy, Mode, OnExit, ProbePolicy, VerticalPolicy,
+    ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation, GuardPolicy,
+    HorizontalPolicy, Inventory, MilliCpu, MirrorPolicy, Mode, OnExit, ProbePolicy, VerticalPolicy,
 };
 
 use super::*;
@@ -34,6 +34,10 @@ impl Platform for Fake {
     async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
         self.note(format!("resize {live} {}", cpu.map_or("none".into(), |cpu| cpu.to_string())));
         if self.platform_fails { Err(PlatformError::failed("resize", "disk on fire")) } else { Ok(()) }
+    }
+    async fn resize_memory(&self, live: &InstanceId, memory: Option<Bytes>) -> Result<(), PlatformError> {
+        self.note(format!("memory {live} {}", memory.map_or("none".into(), |memory| memory.to_string())));
+        Ok(())
     }
     async fn scale(&self, lives: u32) -> Result<(), PlatformError> {
         self.note(format!("scale {lives}"));
@@ -75,7 +79,7 @@ fn policy() -> Policy {
         compare: ComparePolicy::default(),
         action: ActionPolicy {
             kind: ActionType::Auto,
-            vertical: VerticalPolicy { cpu_sizes: vec![MilliCpu::new(500)] },
+            vertical: VerticalPolicy { cpu_sizes: vec![MilliCpu::new(500)], memory_sizes: Vec::new() },
             horizontal: HorizontalPolicy {
                 lives_min: 1,
                 lives_max: 3,
@@ -89,6 +93,7 @@ fn policy() -> Policy {
                 verify_after: Duration::from_secs(30),
             },
         },
+        forecast: ForecastPolicy::default(),
         on_exit: OnExit::Stop,
     }
 }

@@ -2,9 +2,7 @@
 
 use std::io::{self, Write};
 
-use foreshadow_engine::model::{
-    ActionId, Assessment, Decision, InstanceId, JournalEntry, JournalEvent, Stream,
-};
+use foreshadow_engine::model::{ActionId, Assessment, Decision, InstanceId, JournalEntry, JournalEvent};
 use foreshadow_engine::{Query, Reader, database};
 
 use crate::args::{ExplainArgs, Output};
@@ -117,13 +115,9 @@ fn verdict(assessment: &Assessment) -> String {
         text += &format!("\n    delta      {delta} against its shadow, over the last 12 ticks");
     }
     for stream in &assessment.streams {
-        let name = match stream.stream {
-            Stream::Centre => "latency",
-            Stream::Errors => "errors",
-        };
         text += &format!(
-            "\n    evidence   {name}: {:.2e}, alarm from {:.0e} on",
-            stream.evidence, assessment.threshold
+            "\n    evidence   {}: {:.2e}, alarm from {:.0e} on",
+            stream.stream, stream.evidence, assessment.threshold
         );
     }
     if let Some(attribution) = &assessment.attribution {

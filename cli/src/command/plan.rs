@@ -51,11 +51,7 @@ pub(crate) fn plan(args: &CheckArgs) -> Result<Exit, Failure> {
 
 /// Whether an action is asked for and a guard holds it back.
 fn is_held(status: &StatusReport) -> bool {
-    status
-        .pairs
-        .iter()
-        .filter_map(|pair| pair.decision.as_ref())
-        .any(|decision| decision.contains("instead of"))
+    status.pairs.iter().any(|pair| pair.held)
 }
 
 fn decisions(status: &StatusReport) -> Vec<String> {

@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use foreshadow_model::{ActionPolicy, ActionType, GuardPolicy, HorizontalPolicy, MilliCpu, VerticalPolicy};
+use foreshadow_model::{
+    ActionPolicy, ActionType, Bytes, GuardPolicy, HorizontalPolicy, MilliCpu, VerticalPolicy,
+};
 
 use super::{at_least, count, percent, ratio, within};
 use crate::error::Refusal;
 use crate::file::{Action, ActionKind, Guards, Horizontal, Vertical};
-use crate::notation::{Located, Notation, Scalar};
+use crate::notation::{As, Located, Notation, Scalar};
 
 /// What the rules are measured against.
 pub(super) struct Sizing {
     pub(super) lives: Located<u32>,
     pub(super) cpu: Option<Scalar<MilliCpu>>,
+    pub(super) memory: Option<Scalar<Bytes>>,
     pub(super) tick: Duration,
 }
 
@@ -24,10 +27,12 @@ pub(super) fn policy(
     let kind = kind(action.kind.value);
     let vertical = vertical(action.vertical, sizing)?;
     let horizontal = horizontal(action.horizontal, sizing)?;
-    if kind == ActionType::Vertical && vertical.cpu_sizes.is_empty() {
-        return Err(Refusal::new("type `vertical` without `resources.cpu` has no size to go to")
-            .at(&action.kind)
-            .help("set `platform.local.resources.cpu`, for example to `500m`"));
+    if kind == ActionType::Vertical && vertical.cpu_sizes.is_empty() && vertical.memory_sizes.is_empty() {
+        return Err(Refusal::new(
+            "type `vertical` without `resources.cpu` or `resources.memory` has no size to go to",
+        )
+        .at(&action.kind)
+        .help("set `platform.local.resources.cpu`, for example to `500m`"));
     }
     if kind == ActionType::Horizontal && horizontal.lives_min == horizontal.lives_max {
         warnings.push(format!(
@@ -48,39 +53,51 @@ const fn kind(kind: ActionKind) -> ActionType {
 }
 
 fn vertical(vertical: Vertical, sizing: &Sizing) -> Result<VerticalPolicy, Refusal> {
-    let Some(written) = vertical.cpu_sizes else {
-        let cpu_sizes = sizing.cpu.map(|cpu| default_sizes(*cpu.get())).unwrap_or_default();
-        return Ok(VerticalPolicy { cpu_sizes });
-    };
-    let cpu_sizes: Vec<MilliCpu> = written.value.iter().map(|size| size.0).collect();
-    let Some(cpu) = sizing.cpu else {
-        return Err(Refusal::new(
-            "`cpuSizes` without `resources.cpu` says nothing about the size to start from",
-        )
-        .at(&written)
-        .help("set `platform.local.resources.cpu` to one of the sizes"));
-    };
-    let Some(last) = cpu_sizes.last() else {
-        return Err(Refusal::new("expected at least one size, got none")
-            .at(&written)
-            .help("remove `cpuSizes` for the default"));
-    };
-    if let Some(two) = cpu_sizes.windows(2).find(|two| two[1] <= two[0]) {
-        let message = format!("expected ascending sizes, got `{}` before `{}`", two[0], two[1]);
-        return Err(Refusal::new(message).at(&written));
-    }
-    if last < cpu.get() {
-        let message =
-            format!("`resources.cpu` is `{}`, above the largest of `cpuSizes`, `{last}`", cpu.get());
-        return Err(Refusal::new(message).at(&written).at(&cpu));
-    }
-    Ok(VerticalPolicy { cpu_sizes })
+    let cpu_sizes = sizes(vertical.cpu_sizes, sizing.cpu.as_ref(), ("cpuSizes", "resources.cpu"), |cpu| {
+        let base = cpu.get();
+        [base, base.saturating_add(base / 2), base.saturating_mul(2)].map(MilliCpu::new).to_vec()
+    })?;
+    let (written, memory) = (vertical.memory_sizes, sizing.memory.as_ref());
+    let memory_sizes = sizes(written, memory, ("memorySizes", "resources.memory"), |memory| {
+        let base = memory.get();
+        [base, base.saturating_add(base / 2), base.saturating_mul(2)].map(Bytes::new).to_vec()
+    })?;
+    Ok(VerticalPolicy { cpu_sizes, memory_sizes })
 }
 
-/// 1, 1.5 and 2 times the size to start from.
-fn default_sizes(cpu: MilliCpu) -> Vec<MilliCpu> {
-    let base = cpu.get();
-    [base, base.saturating_add(base / 2), base.saturating_mul(2)].map(MilliCpu::new).to_vec()
+/// The sizes as written, or those that follow from the size to start from.
+fn sizes<T: Notation + PartialOrd + Copy>(
+    written: Option<Located<Vec<As<T>>>>,
+    start: Option<&Scalar<T>>,
+    (key, start_key): (&str, &str),
+    default: impl Fn(T) -> Vec<T>,
+) -> Result<Vec<T>, Refusal> {
+    let Some(written) = written else {
+        return Ok(start.map(|start| default(*start.get())).unwrap_or_default());
+    };
+    let sizes: Vec<T> = written.value.iter().map(|size| size.0).collect();
+    let Some(start) = start else {
+        let message = format!("`{key}` without `{start_key}` says nothing about the size to start from");
+        return Err(Refusal::new(message)
+            .at(&written)
+            .help(format!("set `platform.local.{start_key}` to one of the sizes")));
+    };
+    let Some(last) = sizes.last() else {
+        return Err(Refusal::new("expected at least one size, got none")
+            .at(&written)
+            .help(format!("remove `{key}` for the default")));
+    };
+    if let Some(two) = sizes.windows(2).find(|two| two[1] <= two[0]) {
+        let message =
+            format!("expected ascending sizes, got `{}` before `{}`", two[0].write(), two[1].write());
+        return Err(Refusal::new(message).at(&written));
+    }
+    if last < start.get() {
+        let (start_text, last) = (start.get().write(), last.write());
+        let message = format!("`{start_key}` is `{start_text}`, above the largest of `{key}`, `{last}`");
+        return Err(Refusal::new(message).at(&written).at(start));
+    }
+    Ok(sizes)
 }
 
 fn horizontal(horizontal: Horizontal, sizing: &Sizing) -> Result<HorizontalPolicy, Refusal> {

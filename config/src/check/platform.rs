@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, LocalNode, MilliCpu, Readiness, Resources, Template};
+use foreshadow_model::{Bytes, LocalNode, MilliCpu, Ratio, Readiness, Resources, Template};
 
 use super::{at_least, count, joined, overlap, path};
 use crate::error::Refusal;
@@ -69,6 +69,11 @@ pub(super) fn made(
         egress_allow: shadow.egress.allow.into_iter().map(|target| target.0).collect(),
     };
     Ok(Made { lives, template, nodes })
+}
+
+/// Shadows per live.
+pub(super) fn ratio(ratio: &crate::notation::Scalar<crate::units::Percent>) -> Result<Ratio, Refusal> {
+    super::within(ratio, "ratio", super::percent(1.0), super::percent(100.0)).map(super::ratio)
 }
 
 fn command(command: Located<Vec<Text>>) -> Result<Vec<String>, Refusal> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foreshadow_model::MilliCpu;
+use foreshadow_model::{Bytes, MilliCpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +53,10 @@ pub(crate) struct Vertical {
     /// large enough to be felt and a ceiling that no node is surprised by; none without `resources.cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_sizes: Option<Located<Vec<As<MilliCpu>>>>,
+    /// Memory limits to go through, ascending; the last is the ceiling. Default: 1, 1.5 and 2 times
+    /// `resources.memory`; none without `resources.memory`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_sizes: Option<Located<Vec<As<Bytes>>>>,
 }
 
 /// Numbers of instances.

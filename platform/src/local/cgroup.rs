@@ -212,6 +212,18 @@ impl Hierarchy {
         write(&directory.join(file), &memory.map_or_else(|| none.to_owned(), |bytes| bytes.get().to_string()))
     }
 
+    /// The memory limit in force; `None` is no limit, or not readable.
+    #[must_use]
+    pub fn memory(&self, paths: &CgroupPaths) -> Option<Bytes> {
+        let file = match self.version {
+            Version::V1 => "memory.limit_in_bytes",
+            Version::V2 => "memory.max",
+        };
+        let text = fs::read_to_string(paths.memory.as_ref()?.join(file)).ok()?;
+        // Version 1 writes "no limit" as the largest number of whole pages.
+        text.trim().parse().ok().filter(|&bytes: &u64| bytes < 1 << 62).map(Bytes::new)
+    }
+
     /// The cpu limit in force; `None` is no limit, or not readable.
     #[must_use]
     pub fn cpu(&self, paths: &CgroupPaths) -> Option<MilliCpu> {
@@ -305,7 +317,7 @@ mod tests {
         assert_eq!(read("cpu.max"), "25000 100000");
         assert_eq!(read("memory.max"), (64 << 20).to_string());
         assert_eq!(read("cpuset.cpus"), "0-1");
-        assert_eq!(tree.cpu(&paths), LIMITS.cpu);
+        assert_eq!((tree.cpu(&paths), tree.memory(&paths)), (LIMITS.cpu, LIMITS.memory));
         assert!(root.path().join("foreshadow/shop/cgroup.subtree_control").exists());
         tree.set_cpu(&paths, None).unwrap();
         assert_eq!(read("cpu.max"), "max 100000");
@@ -333,7 +345,7 @@ mod tests {
         assert_eq!(read(&paths.cpu, "cpu.cfs_quota_us"), "25000");
         assert_eq!(read(&paths.memory, "memory.limit_in_bytes"), (64 << 20).to_string());
         assert_eq!(read(&paths.cpuset, "cpuset.mems"), "0", "without memory nodes no task may enter");
-        assert_eq!(tree.cpu(&paths), LIMITS.cpu);
+        assert_eq!((tree.cpu(&paths), tree.memory(&paths)), (LIMITS.cpu, LIMITS.memory));
     }
 
     #[test]

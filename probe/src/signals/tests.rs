@@ -131,6 +131,7 @@ fn version_1_gives_increments() {
         io_write_bytes: Some(60),
         cpu_limit_cores: Some(0.5),
         node_cpu_pressure_seconds: Some(1.0),
+        ..CgroupSignals::default()
     };
     assert_eq!(reader.read(&[], SECOND * 3), expected);
 }
