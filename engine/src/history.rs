@@ -1,5 +1,6 @@
 //! The store's own thread: SQLite blocks, the loop does not.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::thread::{self, JoinHandle};
 
@@ -13,6 +14,9 @@ use crate::clock;
 /// Entries and ticks waiting to be written.
 const QUEUE: usize = 256;
 
+/// Names of states that are kept from one controller to the next.
+const KEPT: [&str; 2] = ["judges", "alarms"];
+
 /// Entries that are read at the start: an hour of actions is some dozens at most.
 const RECENT: u32 = 1000;
 
@@ -25,6 +29,10 @@ enum Order {
         unix_ms: i64,
         event: Box<JournalEvent>,
         done: oneshot::Sender<Result<(), JournalError>>,
+    },
+    Keep {
+        key: &'static str,
+        value: Vec<u8>,
     },
     Record {
         unix_ms: i64,
@@ -46,6 +54,8 @@ pub(crate) struct Opened {
     pub(crate) next_action: foreshadow_model::ActionId,
     /// What an earlier controller did and was told lately, oldest first.
     pub(crate) recent: Vec<JournalEntry>,
+    /// What an earlier controller kept, by name.
+    pub(crate) kept: BTreeMap<&'static str, Vec<u8>>,
 }
 
 /// Opens the store and starts its thread.
@@ -54,12 +64,18 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
     let last_tick = store.last_tick().map_err(OpenHistoryError::Read)?.unwrap_or_default();
     let next_action = store.next_action_id().map_err(OpenHistoryError::Read)?;
     let recent = recent(path).map_err(OpenHistoryError::Read)?;
+    let mut kept = BTreeMap::new();
+    for key in KEPT {
+        if let Some(value) = store.kept(key).map_err(OpenHistoryError::Read)? {
+            kept.insert(key, value);
+        }
+    }
     let (orders, incoming) = mpsc::channel(QUEUE);
     let thread = thread::Builder::new()
         .name("store".into())
         .spawn(move || work(store, incoming))
         .map_err(OpenHistoryError::Thread)?;
-    Ok(Opened { history: History { orders }, thread, last_tick, next_action, recent })
+    Ok(Opened { history: History { orders }, thread, last_tick, next_action, recent, kept })
 }
 
 fn recent(path: &Path) -> Result<Vec<JournalEntry>, ReadStoreError> {
@@ -101,6 +117,11 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>) {
                 // Whoever asked may be gone; the entry is written all the same.
                 done.send(result).ok();
             }
+            Order::Keep { key, value } => {
+                if let Err(error) = store.keep(key, &value) {
+                    tracing::error!(key, error = foreshadow_model::with_causes(&error), "State not kept");
+                }
+            }
             Order::Record { unix_ms, samples } => {
                 if let Err(error) = store.record(unix_ms, &samples) {
                     tracing::error!(error = foreshadow_model::with_causes(&error), "History not written");
@@ -123,6 +144,13 @@ impl History {
         if !samples.is_empty() && self.orders.try_send(Order::Record { unix_ms, samples }).is_err() {
             tracing::warn!("History does not keep up, one tick is lost");
         }
+    }
+}
+
+impl History {
+    /// Keeps a state by name for the next controller; whether the queue had room for it.
+    pub(crate) fn keep(&self, key: &'static str, value: Vec<u8>) -> bool {
+        self.orders.try_send(Order::Keep { key, value }).is_ok()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::Precision;
 pub const FILE_NAME: &str = "foreshadow.db";
 
 /// The format this version writes; kept as `user_version`. A file of a newer format is refused.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
 
 /// Says that a SQLite file is ours: `fsdw`.
 const APPLICATION_ID: i64 = 0x6673_6477;
@@ -21,6 +21,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sealing a slice makes the write-ahead log as large as the slice; afterwards it shrinks to this.
 const WAL_BYTES_KEPT: i64 = 16 << 20;
+
+/// What format 2 added: state that a restart takes up again, by name. Each value is replaced as a whole.
+const KEPT: &str = "
+CREATE TABLE kept (
+  key   TEXT PRIMARY KEY,
+  value BLOB NOT NULL
+) STRICT;
+";
 
 /// Every statement of format 1. Readable with `sqlite3`; the blobs are pco files.
 const SCHEMA: &str = "
@@ -136,6 +144,7 @@ pub(crate) fn for_writing(path: &Path) -> Result<Connection, OpenStoreError> {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             create(connection)?;
         }
+        migrate(connection)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)
     })
@@ -177,7 +186,25 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     // Another process may have been faster.
     if is_empty(&transaction)? {
         transaction.execute_batch(SCHEMA)?;
+        transaction.execute_batch(KEPT)?;
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+    }
+    transaction.commit()
+}
+
+/// Brings a file of ours that an older version wrote to this format; whole or not at all.
+fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    let is_old = |connection: &Connection| -> rusqlite::Result<bool> {
+        let is_ours = number(connection, "application_id")? == APPLICATION_ID;
+        Ok(is_ours && number(connection, "user_version")? == 1)
+    };
+    if !is_old(connection)? {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if is_old(&transaction)? {
+        transaction.execute_batch(KEPT)?;
         transaction.pragma_update(None, "user_version", FORMAT)?;
     }
     transaction.commit()
@@ -218,8 +245,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
         for_writing(&path).unwrap().pragma_update(None, "user_version", FORMAT + 1).unwrap();
-        assert!(message(&path).contains("has format 2, this version reads up to 1"), "{}", message(&path));
-        assert!(matches!(for_reading(&path), Err(OpenStoreError::Newer { found: 2, .. })));
+        assert!(message(&path).contains("has format 3, this version reads up to 2"), "{}", message(&path));
+        assert!(matches!(for_reading(&path), Err(OpenStoreError::Newer { found: 3, .. })));
+    }
+
+    #[test]
+    fn a_file_of_the_format_before_is_brought_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        let old = for_writing(&path).unwrap();
+        old.execute_batch("DROP TABLE kept").unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        let connection = for_writing(&path).unwrap();
+        assert_eq!(number(&connection, "user_version").unwrap(), FORMAT);
+        connection.execute_batch("INSERT INTO kept VALUES ('a', x'00')").unwrap();
     }
 
     #[test]

@@ -184,6 +184,26 @@ impl Store {
         Ok(())
     }
 
+    /// Keeps a state by name, in place of what was kept there. When this returns, it is on the disk.
+    ///
+    /// # Errors
+    /// [`RecordError`]; what was kept before is then still there.
+    pub fn keep(&mut self, key: &str, value: &[u8]) -> Result<(), RecordError> {
+        let mut statement =
+            self.connection.prepare_cached("INSERT OR REPLACE INTO kept (key, value) VALUES (?, ?)")?;
+        statement.execute(params![key, value])?;
+        Ok(())
+    }
+
+    /// What was kept last under this name.
+    ///
+    /// # Errors
+    /// [`ReadStoreError`] if the file cannot be read.
+    pub fn kept(&self, key: &str) -> Result<Option<Vec<u8>>, ReadStoreError> {
+        let sql = "SELECT value FROM kept WHERE key = ?";
+        Ok(self.connection.query_row(sql, [key], |row| row.get(0)).optional()?)
+    }
+
     /// The highest tick in the journal; `None` if it is empty. Calm ticks leave no entry, so more may have passed.
     ///
     /// # Errors

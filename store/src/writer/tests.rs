@@ -69,6 +69,18 @@ fn everything() -> Query {
 }
 
 #[test]
+fn what_is_kept_is_replaced_whole_and_there_after_opening_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(crate::FILE_NAME);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(store.kept("judges").unwrap(), None);
+    store.keep("judges", b"first").unwrap();
+    store.keep("judges", b"second").unwrap();
+    drop(store);
+    assert_eq!(Store::open(&path).unwrap().kept("judges").unwrap().as_deref(), Some(&b"second"[..]));
+}
+
+#[test]
 fn the_journal_is_read_as_it_was_written() {
     let mut fixture = Fixture::new();
     let events = [
