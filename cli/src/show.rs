@@ -1,7 +1,7 @@
 //! Tables and pictures.
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
-use foreshadow_engine::model::{Mode, PairRow, StatusReport};
+use foreshadow_engine::model::{Mode, NoShadow, PairRow, StatusReport};
 
 /// The status as a person likes to read it.
 pub(crate) fn status(status: &StatusReport) -> String {
@@ -57,10 +57,11 @@ fn head(status: &StatusReport) -> String {
 fn row(pair: &PairRow) -> Vec<Cell> {
     let assessment = pair.assessment.as_ref();
     let dash = || "–".to_owned();
-    let shadow = pair
-        .shadow
-        .as_ref()
-        .map_or_else(|| "none".to_owned(), |shadow| format!("{} @{}", shadow.id, shadow.node));
+    let shadow = match (&pair.shadow, &pair.no_shadow) {
+        (Some(shadow), _) => format!("{} @{}", shadow.id, shadow.node),
+        (None, Some(NoShadow::Waiting)) => "waiting".to_owned(),
+        (None, _) => "none".to_owned(),
+    };
     let weight = if pair.weight.get() == 100 { String::new() } else { format!(" ({} %)", pair.weight) };
     let verdict = assessment.map_or_else(dash, |assessment| {
         let provisional = if assessment.provisional { " (provisional)" } else { "" };
@@ -86,6 +87,9 @@ fn row(pair: &PairRow) -> Vec<Cell> {
 fn warnings(status: &StatusReport) -> Vec<String> {
     let mut all = status.unenforced.clone();
     for pair in &status.pairs {
+        if let Some(why) = pair.no_shadow.as_ref().filter(|why| **why != NoShadow::Waiting) {
+            all.push(format!("{}: {why}", pair.live.id));
+        }
         if let Some(shadow) = pair.shadow.as_ref().filter(|shadow| shadow.node == pair.live.node) {
             all.push(format!("{} stands on the node of its live: a sick node stays unseen", shadow.id));
         }

@@ -180,6 +180,8 @@ fn inventory(lives: &[Live]) -> Inventory {
             name: node.clone(),
             cpu: MilliCpu::new(live.room + 4000),
             cpu_promised: MilliCpu::new(4000),
+            memory: None,
+            memory_promised: foreshadow_model::Bytes::default(),
         });
         let shadow = instance(id.shadow_of(), Role::Shadow, &node, live.cpu);
         inventory.pairs.push(Pair { live: instance(id, Role::Live, &node, live.cpu), shadow: Some(shadow) });

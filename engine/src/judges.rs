@@ -162,7 +162,7 @@ mod tests {
     fn inventory(revision: u64) -> Inventory {
         let live = instance(InstanceId::live(1), Role::Live, revision);
         let shadow = instance(live.id.shadow_of(), Role::Shadow, revision);
-        Inventory { pairs: vec![Pair { live, shadow: Some(shadow) }], nodes: Vec::new() }
+        Inventory { pairs: vec![Pair { live, shadow: Some(shadow) }], ..Inventory::default() }
     }
 
     fn window(tick: u64, slower: f64) -> Window {

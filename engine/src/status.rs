@@ -147,6 +147,7 @@ impl Board {
         PairRow {
             live: pair.live.clone(),
             shadow: pair.shadow.clone(),
+            no_shadow: facts.closed.inventory.without_shadow.get(live).cloned(),
             weight: facts.weights.get(live).copied().unwrap_or(Weight::FULL),
             sample_rate: window.map(|window| window.sample_rate).unwrap_or_default(),
             requests_per_second: window.map_or(0.0, requests_per_second),

@@ -1,5 +1,6 @@
 //! Lives and shadows: what runs where, with which resources.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -207,6 +208,35 @@ pub struct NodeRoom {
     pub cpu: MilliCpu,
     /// Sum of the cpu limits of the instances on it; those without a limit count nothing.
     pub cpu_promised: MilliCpu,
+    /// Memory that instances on it can have; `None` where it is not known.
+    #[serde(default)]
+    pub memory: Option<Bytes>,
+    /// Sum of the memory limits that are to be met from it. Nodes that are sets of processors of one machine share its
+    /// memory: each has all of it, and all limits are promised on each.
+    #[serde(default)]
+    pub memory_promised: Bytes,
+}
+
+/// Why a live has no shadow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NoShadow {
+    /// There are fewer shadows than lives, and others have them now. Not an error.
+    Waiting,
+    /// No node has room for one; what is needed and what there is, in words.
+    NoRoom(String),
+    /// It could not be made; why, in words.
+    Failed(String),
+}
+
+impl fmt::Display for NoShadow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("waits for its turn: shadows are fewer than lives"),
+            Self::NoRoom(why) => write!(f, "no shadow: {why}"),
+            Self::Failed(why) => write!(f, "no shadow: it could not be made: {why}"),
+        }
+    }
 }
 
 /// What is live and what shadows it: the platform's real state, read back.
@@ -217,6 +247,12 @@ pub struct Inventory {
     pub pairs: Vec<Pair>,
     /// The nodes.
     pub nodes: Vec<NodeRoom>,
+    /// Why lives have no shadow, by live. One that has none and is not here is about to get one.
+    #[serde(default)]
+    pub without_shadow: BTreeMap<InstanceId, NoShadow>,
+    /// How often no node had room for a shadow since the start.
+    #[serde(default)]
+    pub shadows_refused: u64,
 }
 
 /// One live with its shadow.
@@ -241,6 +277,13 @@ impl Inventory {
     pub fn room(&self, node: &NodeName) -> Option<MilliCpu> {
         let node = self.nodes.iter().find(|room| room.name == *node)?;
         Some(MilliCpu::new(node.cpu.get().saturating_sub(node.cpu_promised.get())))
+    }
+
+    /// Memory on `node` that no limit has promised away; `None` where it is not known.
+    #[must_use]
+    pub fn memory_room(&self, node: &NodeName) -> Option<Bytes> {
+        let node = self.nodes.iter().find(|room| room.name == *node)?;
+        Some(Bytes::new(node.memory?.get().saturating_sub(node.memory_promised.get())))
     }
 }
 

@@ -26,8 +26,8 @@ pub use assessment::{
 pub use error::with_causes;
 pub use histogram::LogHistogram;
 pub use instance::{
-    CgroupPaths, Instance, InstanceId, InvalidName, Inventory, NodeName, NodeRoom, Pair, Phase, Resources,
-    Role, ServiceName,
+    CgroupPaths, Instance, InstanceId, InvalidName, Inventory, NoShadow, NodeName, NodeRoom, Pair, Phase,
+    Resources, Role, ServiceName,
 };
 pub use ledger::{Ledger, Taken};
 pub use moments::LogMoments;

@@ -156,6 +156,9 @@ pub struct PairRow {
     pub live: Instance,
     /// Its shadow, if it has one.
     pub shadow: Option<Instance>,
+    /// Why it has none.
+    #[serde(default)]
+    pub no_shadow: Option<crate::NoShadow>,
     /// Its share of traffic.
     pub weight: Weight,
     /// The sample rate in force.

@@ -113,7 +113,7 @@ mod tests {
     fn inventory(shadow: Phase) -> Inventory {
         let live = instance(InstanceId::live(1), Role::Live, Phase::Ready);
         let shadow = instance(live.id.shadow_of(), Role::Shadow, shadow);
-        Inventory { pairs: vec![Pair { live, shadow: Some(shadow) }], nodes: Vec::new() }
+        Inventory { pairs: vec![Pair { live, shadow: Some(shadow) }], ..Inventory::default() }
     }
 
     fn summary(shadow: Option<InstanceId>, requests: u64) -> Summary {

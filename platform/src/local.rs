@@ -481,9 +481,11 @@ impl Inner {
                 name: node.name.clone(),
                 cpu: MilliCpu::new(u32::try_from(node.cpus.len()).unwrap_or(u32::MAX).saturating_mul(1000)),
                 cpu_promised: MilliCpu::new(promised.map(MilliCpu::get).fold(0, u32::saturating_add)),
+                memory: None,
+                memory_promised: Bytes::default(),
             }
         });
-        Inventory { nodes: nodes.collect(), pairs }
+        Inventory { nodes: nodes.collect(), pairs, ..Inventory::default() }
     }
 
     /// The instance with the limit that is really in force: somebody else may have changed it.
