@@ -45,7 +45,15 @@ pub(crate) enum SendError {
     },
     /// It was sent, in part at least, and the connection broke.
     #[error("connection broke before the answer")]
-    Broken(#[source] hyper::Error),
+    Broken {
+        /// Why.
+        source: hyper::Error,
+        /// Whether the connection was kept from an earlier request: the instance may have closed it for being idle,
+        /// at the very moment it was used again. That says nothing against the instance.
+        was_idle: bool,
+        /// The request once more, if it may be sent twice.
+        spare: Option<Box<Request<RequestBody>>>,
+    },
 }
 
 /// One instance, seen from one thread.
@@ -82,9 +90,7 @@ impl Endpoint {
     /// Sends a request over an idle or a new connection. The sender comes back with the answer; give it back once the
     /// answer's body is complete.
     ///
-    /// An instance may close an idle connection at the very moment it is used again. A request that may be repeated
-    /// is then sent once more, over a new connection; never twice more, or a request that kills its connection would
-    /// go through all of them.
+    /// Sends nothing twice. Whoever asked decides that, with the spare that [`SendError::Broken`] holds.
     pub(crate) async fn send(
         &self,
         mut request: Request<RequestBody>,
@@ -93,16 +99,22 @@ impl Endpoint {
             let spare = repeatable(&request);
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, sender)),
-                Err(mut error) => match (error.take_message(), spare) {
-                    (Some(unsent), _) => request = unsent,
-                    (None, Some(spare)) => {
-                        request = spare;
-                        break;
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => {
+                        return Err(SendError::Broken { source: error.into_error(), was_idle: true, spare });
                     }
-                    (None, None) => return Err(SendError::Broken(error.into_error())),
                 },
             }
         }
+        self.send_anew(request).await
+    }
+
+    /// Sends a request over a new connection.
+    pub(crate) async fn send_anew(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Sender), SendError> {
         let mut sender = match self.connect().await {
             Ok(sender) => sender,
             Err(error) => {
@@ -110,11 +122,12 @@ impl Endpoint {
                 return Err(SendError::NeverSent { request: Box::new(request) });
             }
         };
+        let spare = repeatable(&request);
         match sender.try_send_request(request).await {
             Ok(response) => Ok((response, sender)),
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => SendError::NeverSent { request: Box::new(request) },
-                None => SendError::Broken(error.into_error()),
+                None => SendError::Broken { source: error.into_error(), was_idle: false, spare },
             }),
         }
     }
@@ -184,7 +197,7 @@ impl Endpoint {
 }
 
 /// A second copy of a request that may be sent twice: safe method, no body.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
     let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
     if !safe || !matches!(request.body(), RequestBody::Empty) {
         return None;
@@ -193,5 +206,5 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }

@@ -117,19 +117,30 @@ impl Proxy {
 
     /// The next live by weight, `except` left out; `None` if there is none that takes connections.
     fn choose(&self, view: &View, except: Option<usize>) -> Option<usize> {
+        self.choose_open(view, except).or_else(|| {
+            // Every weight is 0 or every live refuses: a refused connection is still better tried than not.
+            let any = |(at, entry): (usize, &Entry)| {
+                if Some(at) == except { 0 } else { entry.upstream.weight.get().max(1) }
+            };
+            self.balancer.borrow_mut().pick(view.table.entries.iter().enumerate().map(any))
+        })
+    }
+
+    /// The next live by weight among those that have one and did not just refuse a connection.
+    fn choose_open(&self, view: &View, except: Option<usize>) -> Option<usize> {
         let open = |(at, (entry, endpoint)): (usize, (&Entry, &Rc<Endpoint>))| {
             let is_usable = Some(at) != except && !endpoint.is_paused();
             if is_usable { entry.upstream.weight.get() } else { 0 }
         };
-        let all = || view.table.entries.iter().zip(&view.endpoints).enumerate();
-        let mut balancer = self.balancer.borrow_mut();
-        balancer.pick(all().map(open)).or_else(|| {
-            // Every weight is 0 or every live refuses: a refused connection is still better tried than not.
-            let any = |(at, (entry, _)): (usize, (&Entry, &Rc<Endpoint>))| {
-                if Some(at) == except { 0 } else { entry.upstream.weight.get().max(1) }
-            };
-            balancer.pick(all().map(any))
-        })
+        let all = view.table.entries.iter().zip(&view.endpoints).enumerate();
+        self.balancer.borrow_mut().pick(all.map(open))
+    }
+
+    /// Where a safe request goes whose connection broke: to another live, since this one may just have been killed.
+    /// Without a live beside it only a connection that was idle is worth another try.
+    fn choose_again(&self, view: &View, broken: usize, was_idle: bool) -> Option<usize> {
+        self.choose_open(view, Some(broken))
+            .or_else(|| if was_idle { Some(broken) } else { self.choose(view, Some(broken)) })
     }
 
     async fn forward(
@@ -139,13 +150,16 @@ impl Proxy {
         mut request: Request<RequestBody>,
         mut half: Option<LiveHalf>,
     ) -> Response<AnswerBody> {
-        for _try in 0..=view.table.entries.len() {
+        // Sent twice at the most: a request that kills whoever takes it must not go through all lives.
+        let mut is_repeated = false;
+        for _try in 0..=view.table.entries.len() + 1 {
             let (Some(entry), Some(endpoint)) = (view.table.entries.get(at), view.endpoints.get(at)) else {
                 break;
             };
             let upload = request.body().waits();
             let waiting = Waiting { started: Instant::now(), stats: Some(&entry.stats) };
-            let sent = endpoint.send(request).await;
+            let sent =
+                if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await };
             let started = waiting.over();
             match sent {
                 Ok((response, sender)) => {
@@ -169,14 +183,20 @@ impl Proxy {
                     at = next;
                     request = *unsent;
                 }
-                Err(SendError::Broken(error)) => {
-                    tracing::debug!(%error, live = %entry.upstream.id, "Live broke off before its answer");
-                    let answer = Answer { status: None, latency: started.elapsed() };
-                    entry.stats.live(answer);
-                    if let Some(half) = half {
-                        half.answered(answer);
+                Err(SendError::Broken { source, was_idle, spare }) => {
+                    tracing::debug!(error = %source, live = %entry.upstream.id, "Live broke off before its answer");
+                    let again = spare
+                        .filter(|_| !is_repeated)
+                        .and_then(|spare| Some((self.choose_again(view, at, was_idle)?, *spare)));
+                    if !was_idle || again.is_none() {
+                        fail(&entry.stats, half.take(), started.elapsed());
                     }
-                    return self.refuse(StatusCode::BAD_GATEWAY);
+                    let Some((next, spare)) = again else { break };
+                    if next != at {
+                        // The shadow of the first live would be compared with another live: no pair.
+                        drop(half.take());
+                    }
+                    (at, request, is_repeated) = (next, spare, true);
                 }
             }
         }
@@ -194,6 +214,15 @@ impl Proxy {
         *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
+    }
+}
+
+/// Live broke off before its answer: that is a failed request, whether or not another live helps out.
+fn fail(stats: &Stats, half: Option<LiveHalf>, latency: Duration) {
+    let answer = Answer { status: None, latency };
+    stats.live(answer);
+    if let Some(half) = half {
+        half.answered(answer);
     }
 }
 

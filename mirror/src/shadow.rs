@@ -103,14 +103,30 @@ async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
     drop(bytes);
 }
 
+/// Why a copy got no whole answer.
+#[derive(Debug, thiserror::Error)]
+enum CopyError {
+    #[error("no answer")]
+    Sent(#[from] SendError),
+    #[error("connection broke within the answer")]
+    Cut(#[source] hyper::Error),
+}
+
 /// Sends and reads to the last byte; the answer is measured and thrown away as it comes.
-async fn exchange(endpoint: &Rc<Endpoint>, request: Request<RequestBody>) -> Result<Answer, SendError> {
+async fn exchange(endpoint: &Rc<Endpoint>, request: Request<RequestBody>) -> Result<Answer, CopyError> {
     let started = Instant::now();
-    let (response, sender) = endpoint.send(request).await?;
+    let (response, sender) = match endpoint.send(request).await {
+        // Closed for being idle: sent once more, never twice more, or a request that kills its connection would go
+        // through all of them.
+        Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
+            endpoint.send_anew(*spare).await?
+        }
+        sent => sent?,
+    };
     let status = response.status();
     let mut body = response.into_body();
     while let Some(frame) = body.frame().await {
-        frame.map_err(SendError::Broken)?;
+        frame.map_err(CopyError::Cut)?;
     }
     let latency = started.elapsed();
     endpoint.give_back(sender);

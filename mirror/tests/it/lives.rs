@@ -143,6 +143,42 @@ fn a_request_that_kills_its_connection_is_repeated_once_at_most() {
 }
 
 #[test]
+fn a_get_survives_a_live_that_is_killed_while_it_answers() {
+    let dying = Origin::start(|_, _| Then::Close);
+    let peer = Origin::fixed(200, "peer");
+    let mut mirror = Mirror::routing(&routing(1, vec![live(1, dying.address), live(2, peer.address)]));
+    for _ in 0..20 {
+        assert_eq!(get(mirror.listen(), "/").text(), "peer");
+    }
+    // Users do not notice, who judges the live must.
+    assert_eq!(mirror.wait(|total| 10 <= total.live.requests).live.errors, 10);
+}
+
+#[test]
+fn a_write_to_a_live_that_is_killed_is_not_sent_to_its_peer() {
+    let dying = Origin::start(|_, _| Then::Close);
+    let peer = Origin::start(|_, _| Then::Close);
+    let mirror = Mirror::routing(&routing(1, vec![live(1, dying.address), live(2, peer.address)]));
+    for said in
+        ["POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 3\r\n\r\nabc", "DELETE / HTTP/1.1\r\nhost: h\r\n\r\n"]
+    {
+        let mut client = Client::connect(mirror.listen());
+        client.say(said);
+        assert_eq!(client.answer("POST").unwrap().status, 502);
+    }
+    assert_eq!(dying.seen().len() + peer.seen().len(), 2, "each write once");
+}
+
+#[test]
+fn a_request_that_kills_lives_does_not_go_through_all_of_them() {
+    let lives: Vec<Origin> = (0..4).map(|_| Origin::start(|_, _| Then::Close)).collect();
+    let upstreams = (1..).zip(&lives).map(|(number, origin)| live(number, origin.address)).collect();
+    let mirror = Mirror::routing(&routing(1, upstreams));
+    assert_eq!(get(mirror.listen(), "/deadly").status, 502);
+    assert_eq!(lives.iter().map(|origin| origin.seen().len()).sum::<usize>(), 2);
+}
+
+#[test]
 fn a_live_that_breaks_off_is_an_error_and_the_client_sees_it() {
     let origin = Origin::start(|_, stream| {
         send(stream, "HTTP/1.1 200 X\r\ncontent-length: 100\r\n\r\nhalf");
