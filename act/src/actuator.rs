@@ -13,6 +13,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod revert;
+
+pub use revert::RevertError;
+
 use crate::port::{Balancer, Platform};
 use crate::verify::{After, Judgement, judge};
 
@@ -267,20 +271,10 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Intent, call, note. A journal that does not take the intent stops the action before the world is touched.
+    /// Intent, call, note; then it waits for its judgement, or is settled where there is nothing to judge.
     async fn carry_out(&self, step: Step, tick: Tick) {
-        if let Err(error) =
-            self.journal.append(tick, JournalEvent::Intent { step: Box::new(step.clone()) }).await
-        {
-            return self.finish(&step, tick, Effect::Failed { error: with_causes(&error) }).await;
-        }
-        tracing::info!(action = %step.id, what = %step.action, "Action begins");
-        if let Err(error) = self.apply(&step.action).await {
-            tracing::error!(action = %step.id, error, "Action failed");
-            return self.finish(&step, tick, Effect::Failed { error }).await;
-        }
-        if let Err(error) = self.journal.append(tick, JournalEvent::Applied { id: step.id }).await {
-            tracing::error!(%error, action = %step.id, "Action is done but not written down");
+        if let Err(effect) = self.begin(&step, tick).await {
+            return self.finish(step.id, &step.action, tick, effect).await;
         }
         if is_judged(&step.action) {
             let mut state = self.state();
@@ -291,7 +285,24 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
             }
             return;
         }
-        self.finish(&step, tick, Effect::Done).await;
+        self.finish(step.id, &step.action, tick, Effect::Done).await;
+    }
+
+    /// A journal that does not take the intent stops the action before the world is touched.
+    async fn begin(&self, step: &Step, tick: Tick) -> Result<(), Effect> {
+        let intent = JournalEvent::Intent { step: Box::new(step.clone()) };
+        if let Err(error) = self.journal.append(tick, intent).await {
+            return Err(Effect::Failed { error: with_causes(&error) });
+        }
+        tracing::info!(action = %step.id, what = %step.action, "Action begins");
+        if let Err(error) = self.apply(&step.action).await {
+            tracing::error!(action = %step.id, error, "Action failed");
+            return Err(Effect::Failed { error });
+        }
+        if let Err(error) = self.journal.append(tick, JournalEvent::Applied { id: step.id }).await {
+            tracing::error!(%error, action = %step.id, "Action is done but not written down");
+        }
+        Ok(())
     }
 
     /// Takes an action back if it is to be, and writes down what came of it.
@@ -307,22 +318,22 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
                     Effect::Failed { error: format!("did not help, and could not be taken back: {error}") };
             }
         }
-        self.finish(&step, tick, effect).await;
+        self.finish(step.id, &step.action, tick, effect).await;
     }
 
-    async fn finish(&self, step: &Step, tick: Tick, effect: Effect) {
+    async fn finish(&self, id: ActionId, action: &Action, tick: Tick, effect: Effect) {
         // An action may have taken many ticks; its end is now.
         let tick = tick.max(self.state().now);
-        let outcome = Outcome { id: step.id, action: step.action.clone(), tick, effect: effect.clone() };
-        tracing::info!(action = %step.id, effect = %effect, "Action is settled");
+        let outcome = Outcome { id, action: action.clone(), tick, effect: effect.clone() };
+        tracing::info!(action = %id, effect = %effect, "Action is settled");
         if let Err(error) =
             self.journal.append(tick, JournalEvent::Outcome { outcome: Box::new(outcome.clone()) }).await
         {
-            tracing::error!(%error, action = %step.id, "Outcome not written down");
+            tracing::error!(%error, action = %id, "Outcome not written down");
         }
         let mut state = self.state();
-        state.under.remove(&step.id);
-        if let Some(taken) = state.ledger.taken.iter_mut().find(|taken| taken.id == step.id) {
+        state.under.remove(&id);
+        if let Some(taken) = state.ledger.taken.iter_mut().find(|taken| taken.id == id) {
             taken.effect = Some(effect);
             taken.settled = Some(tick);
         }

@@ -58,7 +58,14 @@ mod tests {
 
     fn check(action: Action, before: f64, after: After) -> Judgement {
         judge(
-            &Step { id: ActionId(1), action, reason: String::new(), shift_log: before, error_excess: 0.0 },
+            &Step {
+                id: ActionId(1),
+                action,
+                reason: String::new(),
+                shift_log: before,
+                error_excess: 0.0,
+                by_operator: false,
+            },
             after,
         )
     }

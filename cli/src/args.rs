@@ -44,6 +44,14 @@ pub(crate) enum Verb {
     Pause(ControllerArgs),
     /// Lift the kill switch.
     Resume(ControllerArgs),
+    /// Say that the alarm on a live is right and that what it does now is its new normal.
+    Acknowledge(AlarmArgs),
+    /// Say that the alarm on a live is false.
+    Reject(AlarmArgs),
+    /// Take an action back, the last one in force if none is named. The kill switch, ceilings and the budget hold it too.
+    Revert(RevertArgs),
+    /// Read the configuration file again now, rather than at the next tick; says what changed or why it is refused.
+    Reload(ControllerArgs),
     /// See it work: a sample service falls ill, is found and healed; then the same with foreshadow only watching.
     Demo(DemoArgs),
     /// Print a completion script for a shell.
@@ -114,6 +122,22 @@ pub(crate) struct StatusArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AlarmArgs {
+    /// The live (`live-1`).
+    pub(crate) live: String,
+    #[command(flatten)]
+    pub(crate) controller: ControllerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RevertArgs {
+    /// The action (`a7`); the last one in force if it is left out.
+    pub(crate) action: Option<String>,
+    #[command(flatten)]
+    pub(crate) controller: ControllerArgs,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -12,6 +12,7 @@ pub(crate) mod status;
 use std::path::{Path, PathBuf};
 
 use foreshadow_engine::config::{self, Config};
+use foreshadow_engine::control_socket;
 use tokio::runtime::Runtime;
 
 use crate::args::ControllerArgs;
@@ -33,8 +34,26 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
 pub(crate) fn state_folder(args: &ControllerArgs) -> Result<PathBuf, Failure> {
     match &args.state {
         Some(state) => Ok(state.clone()),
-        None => Ok(read_config(&args.config)?.state),
+        None => match read_config(&args.config) {
+            Ok(config) => Ok(config.state),
+            Err(failure) => state_of_broken(&args.config).ok_or(failure).inspect(|_| {
+                eprintln!("warning: `{}` is not valid as it is now; its controller goes on with the last one that was", args.config.display());
+            }),
+        },
     }
+}
+
+/// The state folder of a controller that runs although its file is broken now: an operator must be able to ask it.
+fn state_of_broken(path: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let folder = std::path::absolute(path).ok()?.parent()?.to_path_buf();
+    let named = text.lines().find_map(|line| line.strip_prefix("state:"));
+    let named = named.map_or("./.foreshadow", |rest| {
+        let value = rest.split(" #").next().unwrap_or_default();
+        value.trim().trim_matches(['"', '\''])
+    });
+    let state = folder.join(named);
+    control_socket(&state).exists().then_some(state)
 }
 
 /// A runtime for commands that wait for I/O.

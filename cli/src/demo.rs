@@ -343,7 +343,8 @@ impl Controller {
         } else {
             foreshadow_engine::Command::Resume
         };
-        Ok(self.client.command(command).await?)
+        self.client.command(command).await?;
+        Ok(())
     }
 
     async fn stop(&self) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use foreshadow_engine::config::ConfigError;
-use foreshadow_engine::{ClientError, RunError};
+use foreshadow_engine::{ClientError, Refused, RunError};
 
 use crate::exit::Exit;
 
@@ -108,6 +108,15 @@ impl From<ClientError> for Failure {
             ),
             ClientError::NotReady(_) => failure.remedy("it is starting or stopping; try again in a moment"),
             ClientError::Broken(_) => failure,
+            ClientError::Refused(refusal) => {
+                let exit = match refusal.kind {
+                    Refused::Guard => Exit::Refused,
+                    Refused::Unknown | Refused::Configuration => Exit::Usage,
+                    Refused::Failed => Exit::Failed,
+                };
+                let failure = Self { exit, ..failure };
+                if refusal.remedy.is_empty() { failure } else { failure.remedy(refusal.remedy) }
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod show;
 use std::process::ExitCode;
 
 use clap::Parser;
+use foreshadow_engine::Command;
 
 use crate::args::{Args, Verb};
 use crate::exit::Exit;
@@ -39,6 +40,10 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Stop(to) => command::control::stop(&to),
         Verb::Pause(to) => command::control::pause(&to),
         Verb::Resume(to) => command::control::resume(&to),
+        Verb::Acknowledge(alarm) => command::control::alarm(&alarm, |live| Command::Acknowledge { live }),
+        Verb::Reject(alarm) => command::control::alarm(&alarm, |live| Command::Reject { live }),
+        Verb::Revert(revert) => command::control::revert(&revert),
+        Verb::Reload(to) => command::control::reload(&to),
         Verb::Demo(demo) => demo::run(&demo),
         Verb::Completions { shell } => command::completions::print(shell),
         Verb::Launch => command::hidden::launch(),

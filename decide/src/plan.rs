@@ -252,7 +252,9 @@ fn admit(wish: Wish, id: ActionId, inputs: &Inputs<'_>) -> Decision {
     let unsettled = waits_for.and_then(|live| inputs.ledger.unsettled(live, inputs.tick, inputs.policy));
     match inputs.ledger.refusal(&action, inputs.tick, inputs.policy).or(unsettled) {
         Some(reason) => Decision::Hold { instance, reason, instead_of: Some(action), because },
-        None => Decision::Act(Step { id, action, reason: because, shift_log, error_excess }),
+        None => {
+            Decision::Act(Step { id, action, reason: because, shift_log, error_excess, by_operator: false })
+        }
     }
 }
 

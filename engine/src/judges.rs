@@ -9,6 +9,8 @@ use foreshadow_model::{
     Assessment, ComparePolicy, Effect, InstanceId, Inventory, Outcome, Pair, Verdict, Window,
 };
 
+use crate::operator::NoAlarm;
+
 /// The judges of all pairs.
 #[derive(Debug)]
 pub(crate) struct Judges {
@@ -73,6 +75,29 @@ impl Judges {
                 Some(assessment)
             })
             .collect()
+    }
+}
+
+impl Judges {
+    /// The operator says that what is now is the new normal of this live.
+    pub(crate) fn acknowledge(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
+        let judged = self.alarmed(live)?;
+        judged.judge.rebaseline();
+        judged.is_degraded = false;
+        Ok(())
+    }
+
+    /// The operator says that the alarm on this live is false.
+    pub(crate) fn reject(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
+        let judged = self.alarmed(live)?;
+        judged.judge.rebaseline();
+        judged.is_degraded = false;
+        Ok(())
+    }
+
+    fn alarmed(&mut self, live: &InstanceId) -> Result<&mut Judged, NoAlarm> {
+        let judged = self.judges.get_mut(live).ok_or(NoAlarm::NoSuchLive)?;
+        if judged.is_degraded { Ok(judged) } else { Err(NoAlarm::NotRaised) }
     }
 }
 

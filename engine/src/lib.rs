@@ -11,6 +11,7 @@ mod history;
 mod judges;
 mod lock;
 mod mirror_process;
+mod operator;
 mod plane;
 mod restore;
 mod run;
@@ -27,7 +28,7 @@ pub use foreshadow_mirror as mirror;
 pub use foreshadow_model as model;
 pub use foreshadow_platform::local::{LAUNCH_FAILED, launch};
 pub use foreshadow_probe::helper_answer;
-pub use foreshadow_serve::{Client, ClientError, Command};
+pub use foreshadow_serve::{Client, ClientError, Command, Refusal, Refused};
 pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
 
 use std::path::{Path, PathBuf};

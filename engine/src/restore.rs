@@ -25,8 +25,8 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
     let mut taken: BTreeMap<ActionId, Taken> = BTreeMap::new();
     for entry in entries {
         match &entry.event {
-            JournalEvent::Operator { command } if command == "pause" => restored.ledger.paused = true,
-            JournalEvent::Operator { command } if command == "resume" => restored.ledger.paused = false,
+            JournalEvent::Operator { command, .. } if command == "pause" => restored.ledger.paused = true,
+            JournalEvent::Operator { command, .. } if command == "resume" => restored.ledger.paused = false,
             JournalEvent::Intent { step } => {
                 weigh(&mut restored.weights, &step.action);
                 let action = step.action.clone();
@@ -80,8 +80,14 @@ mod tests {
 
     fn eject(id: u64) -> JournalEvent {
         let action = Action::Shift { instance: InstanceId::live(1), from: Weight::FULL, to: Weight::NONE };
-        let step =
-            Step { id: ActionId(id), action, reason: String::new(), shift_log: 0.0, error_excess: 0.2 };
+        let step = Step {
+            id: ActionId(id),
+            action,
+            reason: String::new(),
+            shift_log: 0.0,
+            error_excess: 0.2,
+            by_operator: false,
+        };
         JournalEvent::Intent { step: Box::new(step) }
     }
 
@@ -92,7 +98,7 @@ mod tests {
     }
 
     fn said(command: &str) -> JournalEvent {
-        JournalEvent::Operator { command: command.into() }
+        JournalEvent::Operator { command: command.into(), instance: None, action: None }
     }
 
     #[test]

@@ -68,8 +68,8 @@ pub enum RunError {
 }
 
 /// Everything that was started.
-struct Running {
-    cycle: Cycle,
+pub(crate) struct Running {
+    pub(crate) cycle: Cycle,
     board: Board,
     history: History,
     inbox: Inbox,
@@ -196,7 +196,7 @@ impl Running {
                 ended = self.inbox.signals.any() => return ended,
                 Some(request) = self.inbox.commands.recv() => {
                     let stop = request.command == Command::Stop;
-                    self.command(request).await;
+                    self.obey(request).await;
                     if stop {
                         return Ended::Stopped;
                     }
@@ -256,26 +256,10 @@ impl Running {
         });
     }
 
-    async fn journal(&self, event: JournalEvent) {
+    pub(crate) async fn journal(&self, event: JournalEvent) {
         if let Err(error) = self.history.append(self.cycle.tick, event).await {
             tracing::error!(error = foreshadow_model::with_causes(&error), "Journal entry lost");
         }
-    }
-
-    async fn command(&mut self, request: Request) {
-        let word = match request.command {
-            Command::Pause => "pause",
-            Command::Resume => "resume",
-            Command::Stop => "stop",
-        };
-        match request.command {
-            Command::Pause => self.cycle.actuator.pause(true),
-            Command::Resume => self.cycle.actuator.pause(false),
-            Command::Stop => {}
-        }
-        tracing::info!(command = word, "Operator");
-        self.journal(JournalEvent::Operator { command: word.into() }).await;
-        request.done.send(()).ok();
     }
 
     /// Stops deciding, drains, stops shadows, then lives unless they are left. A second signal: now.

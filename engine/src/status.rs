@@ -125,6 +125,8 @@ impl Board {
             false_alarms_per_day: assessments.iter().map(|assessment| assessment.false_alarms_per_day).sum(),
             controller_cpu_seconds: clock::cpu_seconds(),
             mirror_cpu_seconds: self.totals.mirror_cpu_seconds,
+            config_error: None,
+            deploy: None,
         };
         self.shown.send_replace(Some(Arc::new(report)));
     }

@@ -67,9 +67,29 @@ impl Ledger {
                 return Some(HoldReason::CoolingDown { ticks_left: cooldown - passed });
             }
         }
+        self.is_budget_spent(action, now, policy).then_some(HoldReason::BudgetSpent)
+    }
+
+    /// Why what the operator asks for may not be done. `mode: observe` and cool-downs bind foreshadow, not the operator;
+    /// the kill switch, ceilings and floors, the budget and an action at work on the same thing bind both.
+    #[must_use]
+    pub fn refusal_to_operator(&self, action: &Action, now: Tick, policy: &Policy) -> Option<HoldReason> {
+        if passes_limits(action, policy) {
+            return Some(HoldReason::AtLimit);
+        }
+        if self.paused {
+            return Some(HoldReason::Paused);
+        }
+        let at_work = |taken: &&Taken| taken.effect.is_none() && concerns(&taken.action, action);
+        if let Some(taken) = self.taken.iter().find(at_work) {
+            return Some(HoldReason::ActionUnderWay { id: taken.id });
+        }
+        self.is_budget_spent(action, now, policy).then_some(HoldReason::BudgetSpent)
+    }
+
+    fn is_budget_spent(&self, action: &Action, now: Tick, policy: &Policy) -> bool {
         let budget = usize::try_from(policy.action.guards.actions_per_hour).unwrap_or(usize::MAX);
-        let is_bounded = action.kind() != ActionKind::Shadow;
-        (is_bounded && budget <= self.within_hour(now, policy)).then_some(HoldReason::BudgetSpent)
+        action.kind() != ActionKind::Shadow && budget <= self.within_hour(now, policy)
     }
 
     /// The action on `live` that is under way or cools down; until it is through, nothing else is begun because of
@@ -88,12 +108,16 @@ impl Ledger {
         }
     }
 
-    /// Kinds that were tried on `instance` within the hour and did not help.
+    /// Kinds that were tried on `instance` within the hour and did not help, or that the operator had taken back.
     #[must_use]
     pub fn tried_in_vain(&self, instance: &InstanceId) -> Vec<ActionKind> {
         let of_instance = |taken: &&Taken| taken.action.instance().is_none_or(|id| id == instance);
-        let in_vain =
-            |taken: &&Taken| matches!(taken.effect, Some(Effect::DidNotHelp { .. } | Effect::Failed { .. }));
+        let in_vain = |taken: &&Taken| {
+            matches!(
+                taken.effect,
+                Some(Effect::DidNotHelp { .. } | Effect::Failed { .. } | Effect::TakenBack { .. })
+            )
+        };
         self.taken.iter().filter(of_instance).filter(in_vain).map(|taken| taken.action.kind()).collect()
     }
 

@@ -37,7 +37,9 @@ pub use policy::{
     LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactPolicy, RouteRule,
     SessionKey, Template, VerticalPolicy,
 };
-pub use report::{ActionRow, CycleReport, JournalEntry, JournalEvent, PairRow, StatusReport};
+pub use report::{
+    ActionRow, CycleReport, DeployRow, DeployStage, JournalEntry, JournalEvent, PairRow, StatusReport,
+};
 pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
 pub use window::{Agreement, DropReason, Drops, SideWindow, Window};

@@ -218,6 +218,9 @@ pub struct Step {
     pub shift_log: f64,
     /// Excess error rate when this was decided, in points.
     pub error_excess: f64,
+    /// Whether the operator asked for it: then nobody judges it, and it is not taken back.
+    #[serde(default)]
+    pub by_operator: bool,
 }
 
 /// What is decided about one instance, or about the service.
@@ -281,6 +284,11 @@ pub enum Effect {
     },
     /// There is nothing to judge it by: calm scale-in, a new shadow.
     Done,
+    /// The operator had it taken back.
+    TakenBack {
+        /// The action that did so.
+        by: ActionId,
+    },
     /// It could not be carried out.
     Failed {
         /// The error, chain included.
@@ -302,6 +310,7 @@ impl fmt::Display for Effect {
                 )
             }
             Self::Done => f.write_str("done"),
+            Self::TakenBack { by } => write!(f, "taken back by the operator with {by}"),
             Self::Failed { error } => write!(f, "failed: {error}"),
         }
     }

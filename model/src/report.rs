@@ -87,10 +87,30 @@ pub enum JournalEvent {
         /// What happened to it, in words.
         change: String,
     },
-    /// The operator said something: pause, resume, stop.
+    /// The operator said something: pause, resume, stop, acknowledge, reject, revert, reload.
     Operator {
         /// What.
         command: String,
+        /// Of which instance.
+        #[serde(default)]
+        instance: Option<InstanceId>,
+        /// Of which action.
+        #[serde(default)]
+        action: Option<ActionId>,
+    },
+    /// The configuration file changed: another one is in force, or it was refused and the old one stays.
+    Configuration {
+        /// Whether it is in force.
+        in_force: bool,
+        /// What changed, or why it was refused.
+        change: String,
+    },
+    /// A step of rolling a changed template over the lives.
+    Deploy {
+        /// The live it is about; `None` for the roll-out as a whole.
+        instance: Option<InstanceId>,
+        /// What happened, in words.
+        change: String,
     },
 }
 
@@ -109,6 +129,8 @@ impl JournalEvent {
             Self::Outcome { .. } => "outcome",
             Self::Instance { .. } => "instance",
             Self::Operator { .. } => "operator",
+            Self::Configuration { .. } => "configuration",
+            Self::Deploy { .. } => "deploy",
         }
     }
 
@@ -119,6 +141,7 @@ impl JournalEvent {
             Self::Intent { step } => Some(step.id),
             Self::Applied { id } | Self::Reverting { id } => Some(*id),
             Self::Outcome { outcome } => Some(outcome.id),
+            Self::Operator { action, .. } => *action,
             Self::Decided { decision } => match &**decision {
                 Decision::Act(step) => Some(step.id),
                 Decision::Hold { .. } => None,
@@ -139,11 +162,12 @@ impl JournalEvent {
             Self::Intent { step } => step.action.instance(),
             Self::Outcome { outcome } => outcome.action.instance(),
             Self::Instance { id, .. } => Some(id),
+            Self::Operator { instance, .. } | Self::Deploy { instance, .. } => instance.as_ref(),
             Self::Started { .. }
             | Self::Stopped
             | Self::Applied { .. }
             | Self::Reverting { .. }
-            | Self::Operator { .. } => None,
+            | Self::Configuration { .. } => None,
         }
     }
 }
@@ -204,6 +228,34 @@ pub struct ActionRow {
     pub effect: Option<Effect>,
 }
 
+/// How far a changed service is rolled over the lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeployRow {
+    /// How it stands.
+    pub stage: DeployStage,
+    /// The keys of the file that changed.
+    pub changed: Vec<String>,
+    /// Lives that run the new service.
+    pub lives_done: u32,
+    /// Lives there are.
+    pub lives: u32,
+    /// What is done now, or why it was stopped, in words.
+    pub now: String,
+}
+
+/// How a roll-out stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DeployStage {
+    /// Live after live is replaced.
+    Rolling,
+    /// All lives run the new service.
+    Done,
+    /// The new service did not come up; the old one was brought back.
+    Stopped,
+}
+
 /// What `foreshadow status` shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -246,6 +298,12 @@ pub struct StatusReport {
     pub controller_cpu_seconds: f64,
     /// Cpu time of the mirror, in seconds, since the controller started.
     pub mirror_cpu_seconds: f64,
+    /// Why the configuration file as it is now is not in force; `None` when it is.
+    #[serde(default)]
+    pub config_error: Option<String>,
+    /// The last change of the service that was rolled over the lives; `None` if there was none.
+    #[serde(default)]
+    pub deploy: Option<DeployRow>,
 }
 
 impl StatusReport {

@@ -10,7 +10,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use crate::Command;
+use crate::command::{Command, Done, Refusal};
 
 /// The longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -29,6 +29,9 @@ pub enum ClientError {
     /// It is there but cannot answer yet, or not any more.
     #[error("the controller is not ready (HTTP status {0})")]
     NotReady(StatusCode),
+    /// It understood and will not.
+    #[error("refused: {}", .0.reason)]
+    Refused(Refusal),
     /// The conversation broke off.
     #[error("the controller broke off")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -60,13 +63,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn command(&self, command: Command) -> Result<(), ClientError> {
-        let path = match command {
-            Command::Pause => "/v1/pause",
-            Command::Resume => "/v1/resume",
-            Command::Stop => "/v1/stop",
-        };
-        self.call(Method::POST, path).await.map(drop)
+    pub async fn command(&self, command: Command) -> Result<Done, ClientError> {
+        let body = self.call(Method::POST, &command.path()).await?;
+        serde_json::from_slice(&body).map_err(|error| ClientError::Broken(error.into()))
     }
 
     async fn call(&self, method: Method, path: &str) -> Result<Bytes, ClientError> {
@@ -84,11 +83,14 @@ impl Client {
             .map_err(|error| ClientError::Broken(error.into()))?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(broken)?;
-            if !response.status().is_success() {
-                return Err(ClientError::NotReady(response.status()));
-            }
+            let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(ClientError::Broken)
+            let body = body.map(http_body_util::Collected::to_bytes).map_err(ClientError::Broken)?;
+            if status.is_success() {
+                return Ok(body);
+            }
+            // A refusal says so in its body; whatever else is not a success has nobody behind it.
+            Err(serde_json::from_slice(&body).map_or(ClientError::NotReady(status), ClientError::Refused))
         };
         tokio::pin!(exchange);
         tokio::select! {

@@ -5,35 +5,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, get, post};
-use foreshadow_model::StatusReport;
-use serde::{Deserialize, Serialize};
+use foreshadow_model::{ActionId, InstanceId, StatusReport};
+use serde::Deserialize;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-/// What an operator can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Command {
-    /// The kill switch: no action from now on, everything else goes on.
-    Pause,
-    /// Lifts it.
-    Resume,
-    /// Ends the controller in good order.
-    Stop,
-}
-
-/// A command and where to say that it was taken.
-#[derive(Debug)]
-pub struct Request {
-    /// What is asked for.
-    pub command: Command,
-    /// Answered once it is in force.
-    pub done: oneshot::Sender<()>,
-}
+use crate::command::{Command, Request};
 
 #[derive(Clone)]
 struct Shared {
@@ -71,6 +53,16 @@ pub async fn serve(
         .route("/v1/pause", post(|state| command(state, Command::Pause)))
         .route("/v1/resume", post(|state| command(state, Command::Resume)))
         .route("/v1/stop", post(|state| command(state, Command::Stop)))
+        .route("/v1/reload", post(|state| command(state, Command::Reload)))
+        .route(
+            "/v1/acknowledge",
+            post(|state, Query(Of { live })| command(state, Command::Acknowledge { live })),
+        )
+        .route("/v1/reject", post(|state, Query(Of { live })| command(state, Command::Reject { live })))
+        .route(
+            "/v1/revert",
+            post(|state, Query(Which { action })| command(state, Command::Revert { action })),
+        )
         .with_state(Shared { status, commands });
     axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await
 }
@@ -80,13 +72,28 @@ async fn read_status(State(shared): State<Shared>) -> Result<Json<Arc<StatusRepo
     status.map(Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
-async fn command(State(shared): State<Shared>, command: Command) -> StatusCode {
+/// Which live is meant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Of {
+    live: InstanceId,
+}
+
+/// Which action is meant; the last one if none is named.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    action: Option<ActionId>,
+}
+
+async fn command(State(shared): State<Shared>, command: Command) -> Response {
     let (done, taken) = oneshot::channel();
     if shared.commands.try_send(Request { command, done }).is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE;
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     match taken.await {
-        Ok(()) => StatusCode::NO_CONTENT,
-        Err(_gone) => StatusCode::SERVICE_UNAVAILABLE,
+        Ok(Ok(done)) => Json(done).into_response(),
+        Ok(Err(refusal)) => (refusal.kind.status(), Json(refusal)).into_response(),
+        Err(_gone) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }

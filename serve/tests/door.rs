@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foreshadow_model::{Mode, StatusReport, Tick};
-use foreshadow_serve::{Client, ClientError, Command, Request, listen, serve};
+use foreshadow_model::{ActionId, InstanceId, Mode, StatusReport, Tick};
+use foreshadow_serve::{Client, ClientError, Command, Done, Refusal, Refused, Request, listen, serve};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -53,6 +53,8 @@ fn report() -> StatusReport {
         false_alarms_per_day: 0.0,
         controller_cpu_seconds: 0.0,
         mirror_cpu_seconds: 0.0,
+        config_error: None,
+        deploy: None,
     }
 }
 
@@ -72,9 +74,50 @@ async fn a_command_is_answered_once_it_is_in_force() {
     let (answer, ()) = tokio::join!(client.command(Command::Pause), async {
         let request = door.commands.recv().await.unwrap();
         assert_eq!(request.command, Command::Pause);
-        request.done.send(()).unwrap();
+        request.done.send(Ok(Done { said: "paused".into() })).unwrap();
+    });
+    assert_eq!(answer.unwrap().said, "paused");
+}
+
+/// What a controller would hear when a client says `command`.
+async fn heard(command: Command) -> Command {
+    let mut door = open();
+    let client = Client::new(&door.path);
+    let (answer, heard) = tokio::join!(client.command(command), async {
+        let request = door.commands.recv().await.unwrap();
+        request.done.send(Ok(Done::default())).unwrap();
+        request.command
     });
     answer.unwrap();
+    heard
+}
+
+#[tokio::test]
+async fn every_command_arrives_as_it_was_said() {
+    let live = InstanceId::live(2);
+    for command in [
+        Command::Pause,
+        Command::Resume,
+        Command::Stop,
+        Command::Reload,
+        Command::Acknowledge { live: live.clone() },
+        Command::Reject { live },
+        Command::Revert { action: None },
+        Command::Revert { action: Some(ActionId(7)) },
+    ] {
+        assert_eq!(heard(command.clone()).await, command);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_with_its_kind_its_reason_and_its_remedy() {
+    let mut door = open();
+    let client = Client::new(&door.path);
+    let refusal = Refusal { kind: Refused::Guard, reason: "paused".into(), remedy: "resume".into() };
+    let (answer, ()) = tokio::join!(client.command(Command::Revert { action: None }), async {
+        door.commands.recv().await.unwrap().done.send(Err(refusal.clone())).unwrap();
+    });
+    assert!(matches!(answer, Err(ClientError::Refused(got)) if got == refusal));
 }
 
 #[tokio::test]

@@ -1,3 +1,5 @@
+mod revert;
+
 use std::time::Duration;
 
 use foreshadow_model::{
@@ -108,7 +110,14 @@ fn resize() -> Action {
 
 /// Plans of later ticks are newer.
 fn plan(tick: u64, action: Action) -> Plan {
-    let step = Step { id: ActionId(7), action, reason: "slow".into(), shift_log: 1.0, error_excess: 0.0 };
+    let step = Step {
+        id: ActionId(7),
+        action,
+        reason: "slow".into(),
+        shift_log: 1.0,
+        error_excess: 0.0,
+        by_operator: false,
+    };
     Plan { tick: Tick(tick), generation: Generation(tick), decisions: vec![Decision::Act(step)] }
 }
 

@@ -1,10 +1,11 @@
-//! `foreshadow stop`, `pause`, `resume`.
+//! Commands that tell a running controller something: `stop`, `pause`, `acknowledge`, `revert` and their like.
 
 use std::time::Duration;
 
+use foreshadow_engine::model::{ActionId, InstanceId};
 use foreshadow_engine::{Client, Command, control_socket, is_held};
 
-use crate::args::ControllerArgs;
+use crate::args::{AlarmArgs, ControllerArgs, RevertArgs};
 use crate::command::{runtime, state_folder};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -41,6 +42,43 @@ pub(crate) fn resume(args: &ControllerArgs) -> Result<Exit, Failure> {
     runtime()?.block_on(client(args)?.command(Command::Resume))?;
     eprintln!("Resumed.");
     Ok(Exit::Fine)
+}
+
+/// Says something about the alarm on a live.
+pub(crate) fn alarm(args: &AlarmArgs, word: fn(InstanceId) -> Command) -> Result<Exit, Failure> {
+    let live = InstanceId::new(args.live.clone()).map_err(|error| {
+        Failure::message(Exit::Usage, error.to_string()).remedy("`foreshadow status` lists the lives")
+    })?;
+    let command = word(live.clone());
+    let is_acknowledged = matches!(command, Command::Acknowledge { .. });
+    runtime()?.block_on(client(&args.controller)?.command(command))?;
+    if is_acknowledged {
+        eprintln!("Acknowledged: what {live} does now is its new normal; it is learned from here.");
+    } else {
+        eprintln!("Rejected: the alarm on {live} is dropped.");
+    }
+    Ok(Exit::Fine)
+}
+
+pub(crate) fn revert(args: &RevertArgs) -> Result<Exit, Failure> {
+    let action = args.action.as_deref().map(action_id).transpose()?;
+    let done = runtime()?.block_on(client(&args.controller)?.command(Command::Revert { action }))?;
+    eprintln!("Begun: {}. `foreshadow status` shows when it is done.", done.said);
+    Ok(Exit::Fine)
+}
+
+pub(crate) fn reload(args: &ControllerArgs) -> Result<Exit, Failure> {
+    // The file may be broken, which is for the controller to say; only its folder is needed here.
+    let done = runtime()?.block_on(client(args)?.command(Command::Reload))?;
+    eprintln!("{}", done.said);
+    Ok(Exit::Fine)
+}
+
+fn action_id(text: &str) -> Result<ActionId, Failure> {
+    text.strip_prefix('a').and_then(|number| number.parse().ok()).map(ActionId).ok_or_else(|| {
+        Failure::message(Exit::Usage, format!("expected an action such as `a7`, got `{text}`"))
+            .remedy("`foreshadow status` lists the actions of the last hour")
+    })
 }
 
 fn client(args: &ControllerArgs) -> Result<Client, Failure> {

@@ -103,7 +103,21 @@ fn in_words(entry: &JournalEntry) -> String {
         JournalEvent::Reverting { id } => format!("{id} did not help and is being taken back"),
         JournalEvent::Outcome { outcome } => format!("{} {}", outcome.id, outcome.effect),
         JournalEvent::Instance { id, change } => format!("{id} {change}"),
-        JournalEvent::Operator { command } => format!("the operator said: {command}"),
+        JournalEvent::Operator { command, instance, action } => {
+            let whom = instance.as_ref().map(|live| format!(" {live}")).unwrap_or_default();
+            let what = action.map(|id| format!(" {id}")).unwrap_or_default();
+            format!("the operator said: {command}{whom}{what}")
+        }
+        JournalEvent::Configuration { in_force: true, change } => {
+            format!("the configuration changed: {change}")
+        }
+        JournalEvent::Configuration { in_force: false, change } => {
+            format!("the changed configuration was refused, the old one stays: {change}")
+        }
+        JournalEvent::Deploy { instance, change } => {
+            let whom = instance.as_ref().map(|live| format!("{live} ")).unwrap_or_default();
+            format!("deploy: {whom}{change}")
+        }
     };
     format!("{}  tick {:>6}  {what}", show::time(entry.unix_ms), entry.tick.0)
 }

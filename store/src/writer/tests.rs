@@ -59,8 +59,14 @@ fn sample(number: u32, value: f64) -> Sample {
 
 fn intent(id: u64) -> JournalEvent {
     let action = Action::RecreateShadow { instance: InstanceId::live(1) };
-    let step =
-        Step { id: ActionId(id), action, reason: "a test".to_owned(), shift_log: 0.0, error_excess: 0.0 };
+    let step = Step {
+        id: ActionId(id),
+        action,
+        reason: "a test".to_owned(),
+        shift_log: 0.0,
+        error_excess: 0.0,
+        by_operator: false,
+    };
     JournalEvent::Intent { step: Box::new(step) }
 }
 

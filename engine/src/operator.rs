@@ -1,0 +1,102 @@
+//! What operators ask for, and what they are answered.
+
+use foreshadow_act::RevertError;
+use foreshadow_model::{ActionId, HoldReason, InstanceId, JournalEvent};
+use foreshadow_serve::{Command, Done, Refusal, Refused, Request};
+
+use crate::run::Running;
+
+impl Running {
+    /// Does what is asked for, writes it down and answers. What was refused changed nothing and is not written down.
+    pub(crate) async fn obey(&mut self, request: Request) {
+        let Request { command, done } = request;
+        let answer = self.answer(&command);
+        match &answer {
+            Ok(_) => {
+                tracing::info!(command = command.word(), "Operator");
+                self.journal(said(&command)).await;
+            }
+            Err(refusal) => {
+                tracing::warn!(command = command.word(), reason = refusal.reason, "Operator refused");
+            }
+        }
+        // Whoever asked may have gone; it is in force all the same.
+        done.send(answer).ok();
+    }
+
+    fn answer(&mut self, command: &Command) -> Result<Done, Refusal> {
+        match command {
+            Command::Pause => self.cycle.actuator.pause(true),
+            Command::Resume => self.cycle.actuator.pause(false),
+            Command::Stop => {}
+            Command::Acknowledge { live } => {
+                self.cycle.judges.acknowledge(live).map_err(|error| about_alarm(error, live))?;
+            }
+            Command::Reject { live } => {
+                self.cycle.judges.reject(live).map_err(|error| about_alarm(error, live))?;
+            }
+            Command::Revert { action } => return self.revert(*action),
+            Command::Reload => {}
+        }
+        Ok(Done::default())
+    }
+
+    fn revert(&mut self, action: Option<ActionId>) -> Result<Done, Refusal> {
+        let (tick, policy) = (self.cycle.tick, &self.cycle.policy);
+        match self.cycle.actuator.revert(action, tick, policy) {
+            Ok(step) => Ok(Done { said: format!("{}: {} ({})", step.id, step.action, step.reason) }),
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+}
+
+fn said(command: &Command) -> JournalEvent {
+    let (instance, action) = match command {
+        Command::Acknowledge { live } | Command::Reject { live } => (Some(live.clone()), None),
+        Command::Revert { action } => (None, *action),
+        Command::Pause | Command::Resume | Command::Stop | Command::Reload => (None, None),
+    };
+    JournalEvent::Operator { command: command.word().into(), instance, action }
+}
+
+/// Why a word about an alarm was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoAlarm {
+    /// There is no such live.
+    NoSuchLive,
+    /// Nothing is said against it.
+    NotRaised,
+}
+
+fn about_alarm(why: NoAlarm, live: &InstanceId) -> Refusal {
+    match why {
+        NoAlarm::NoSuchLive => Refusal {
+            kind: Refused::Unknown,
+            reason: format!("no live is named `{live}`"),
+            remedy: "`foreshadow status` lists the lives".into(),
+        },
+        NoAlarm::NotRaised => Refusal {
+            kind: Refused::Unknown,
+            reason: format!("there is no alarm on {live}"),
+            remedy: "an alarm is a verdict of `degraded`: see `foreshadow status`".into(),
+        },
+    }
+}
+
+fn refusal(error: &RevertError) -> Refusal {
+    let (kind, remedy) = match error {
+        RevertError::Guard(HoldReason::Paused) => (Refused::Guard, "`foreshadow resume` first"),
+        RevertError::Guard(HoldReason::ActionUnderWay { .. }) => {
+            (Refused::Guard, "wait until it is settled: `foreshadow status`")
+        }
+        RevertError::Guard(HoldReason::BudgetSpent) => {
+            (Refused::Guard, "wait, or raise `action.guards.actionsPerHour`")
+        }
+        RevertError::Guard(_) => (Refused::Guard, "look at the sizes and numbers in `action`"),
+        RevertError::Superseded { .. } => (Refused::Guard, "take that one back first"),
+        RevertError::Nothing | RevertError::Unknown(_) | RevertError::NotInForce { .. } => {
+            (Refused::Unknown, "`foreshadow status` lists the actions of the last hour")
+        }
+    };
+    Refusal { kind, reason: error.to_string(), remedy: remedy.into() }
+}

@@ -1,0 +1,118 @@
+//! What an operator can ask for, and what is answered.
+
+use axum::http::StatusCode;
+use foreshadow_model::{ActionId, InstanceId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+/// What an operator can ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The kill switch: no action from now on, everything else goes on.
+    Pause,
+    /// Lifts it.
+    Resume,
+    /// Ends the controller in good order.
+    Stop,
+    /// Reads the configuration file again.
+    Reload,
+    /// The alarm is right, and what is now is the new normal.
+    Acknowledge {
+        /// Of this live.
+        live: InstanceId,
+    },
+    /// The alarm is wrong: what is now was always normal.
+    Reject {
+        /// Of this live.
+        live: InstanceId,
+    },
+    /// Takes an action back.
+    Revert {
+        /// Which; `None` is the last one in force.
+        action: Option<ActionId>,
+    },
+}
+
+impl Command {
+    /// Where it is posted to.
+    pub(crate) fn path(&self) -> String {
+        match self {
+            Self::Pause => "/v1/pause".into(),
+            Self::Resume => "/v1/resume".into(),
+            Self::Stop => "/v1/stop".into(),
+            Self::Reload => "/v1/reload".into(),
+            Self::Acknowledge { live } => format!("/v1/acknowledge?live={live}"),
+            Self::Reject { live } => format!("/v1/reject?live={live}"),
+            Self::Revert { action: None } => "/v1/revert".into(),
+            Self::Revert { action: Some(ActionId(number)) } => format!("/v1/revert?action={number}"),
+        }
+    }
+
+    /// The word that the journal keeps.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Stop => "stop",
+            Self::Reload => "reload",
+            Self::Acknowledge { .. } => "acknowledge",
+            Self::Reject { .. } => "reject",
+            Self::Revert { .. } => "revert",
+        }
+    }
+}
+
+/// A command and where to say what came of it.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked for.
+    pub command: Command,
+    /// Answered once it is in force, or refused.
+    pub done: oneshot::Sender<Result<Done, Refusal>>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Done {
+    /// In words; empty where the command says it all.
+    pub said: String,
+}
+
+/// Why something is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Refusal {
+    /// What kind of reason it is.
+    pub kind: Refused,
+    /// The reason.
+    pub reason: String,
+    /// What to do about it; empty if there is nothing.
+    pub remedy: String,
+}
+
+/// The kinds of reasons for not doing something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Refused {
+    /// A guard holds it back.
+    Guard,
+    /// What was named is not there.
+    Unknown,
+    /// The configuration is not valid, or cannot be changed while running.
+    Configuration,
+    /// It was tried and failed.
+    Failed,
+}
+
+impl Refused {
+    pub(crate) const fn status(self) -> StatusCode {
+        match self {
+            Self::Guard => StatusCode::CONFLICT,
+            Self::Unknown => StatusCode::NOT_FOUND,
+            Self::Configuration => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
