@@ -52,7 +52,12 @@ struct Counters {
     memory_pressure_us: Option<u64>,
     io_pressure_us: Option<u64>,
     node_cpu_pressure_us: Option<u64>,
+    node_io_pressure_us: Option<u64>,
     limit_hits: Option<u64>,
+    major_faults: Option<u64>,
+    refaults: Option<u64>,
+    segments_out: Option<u64>,
+    retransmits: Option<u64>,
     read_bytes: Option<u64>,
     written_bytes: Option<u64>,
 }
@@ -83,9 +88,9 @@ impl SignalReader {
     /// The first reading spans nothing: its counters are `None`, its levels (memory, limits) are true.
     pub fn read(&mut self, pids: &[u32], now: Duration) -> CgroupSignals {
         self.find_versions();
+        self.list_processes(pids);
         let (counters, cpu_limit_cores) = self.counters();
         let (memory_bytes, memory_limit_bytes) = self.memory();
-        self.list_processes(pids);
         let run_delay_ns = self.run_delay.read(&self.proc_root, &self.pids, &mut self.reader);
         let levels =
             CgroupSignals { memory_bytes, memory_limit_bytes, cpu_limit_cores, ..CgroupSignals::default() };
@@ -105,6 +110,11 @@ impl SignalReader {
             io_read_bytes: delta(|c| c.read_bytes),
             io_write_bytes: delta(|c| c.written_bytes),
             node_cpu_pressure_seconds: delta(|c| c.node_cpu_pressure_us).map(micros),
+            node_io_pressure_seconds: delta(|c| c.node_io_pressure_us).map(micros),
+            major_faults: delta(|c| c.major_faults),
+            refaults: delta(|c| c.refaults),
+            tcp_segments_out: delta(|c| c.segments_out),
+            tcp_retransmits: delta(|c| c.retransmits),
             ..levels
         }
     }
@@ -124,11 +134,8 @@ impl SignalReader {
         let mut counters = Counters::default();
         let cpu_limit_cores = self.cpu(&mut counters);
         self.io(&mut counters);
-        let memory = self.paths.memory.clone();
-        counters.limit_hits = memory.and_then(|directory| match self.versions.memory? {
-            Version::V1 => self.number(&directory, "memory.failcnt"),
-            Version::V2 => parse::keyed(self.text(&directory, "memory.events")?, b"max"),
-        });
+        self.memory_counters(&mut counters);
+        self.network(&mut counters);
         if let Some(unified) = self.paths.unified.clone() {
             let mut pressure = |file| parse::pressure_total(self.text(&unified, file)?);
             counters.cpu_pressure_us = pressure("cpu.pressure");
@@ -137,7 +144,32 @@ impl SignalReader {
         }
         let node = self.proc_root.join("pressure");
         counters.node_cpu_pressure_us = self.text(&node, "cpu").and_then(parse::pressure_total);
+        counters.node_io_pressure_us = self.text(&node, "io").and_then(parse::pressure_total);
         (counters, cpu_limit_cores)
+    }
+
+    fn memory_counters(&mut self, counters: &mut Counters) {
+        let Some((directory, version)) = self.paths.memory.clone().zip(self.versions.memory) else { return };
+        counters.limit_hits = match version {
+            Version::V1 => self.number(&directory, "memory.failcnt"),
+            Version::V2 => self.text(&directory, "memory.events").and_then(|text| parse::keyed(text, b"max")),
+        };
+        if let Some(text) = self.text(&directory, "memory.stat") {
+            // Version 1 counts the cgroup alone under the plain names, and it with its children under `total_`.
+            let first =
+                |total: &[u8], plain: &[u8]| parse::keyed(text, total).or_else(|| parse::keyed(text, plain));
+            counters.major_faults = first(b"total_pgmajfault", b"pgmajfault");
+            counters.refaults = parse::refaults(text);
+        }
+    }
+
+    /// Counters of the network namespace that the first process is in.
+    fn network(&mut self, counters: &mut Counters) {
+        let Some(first) = self.pids.first() else { return };
+        let directory = self.proc_root.join(first.to_string()).join("net");
+        if let Some((out, again)) = self.text(&directory, "snmp").and_then(parse::tcp_segments) {
+            (counters.segments_out, counters.retransmits) = (Some(out), Some(again));
+        }
     }
 
     /// Fills in what the processor controller counts; returns its limit in cores.

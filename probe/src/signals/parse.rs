@@ -69,6 +69,35 @@ pub(crate) fn run_delay(text: &[u8]) -> Option<u64> {
     digits(words.next()?)
 }
 
+/// Pages that had been thrown out and were needed again, from `memory.stat`: in two counters since kernel 5.9, in one
+/// before; in version 1 with those of the children under `total_`. `None` where the kernel counts none of them.
+pub(crate) fn refaults(text: &[u8]) -> Option<u64> {
+    [&b"total_workingset_refault"[..], b"workingset_refault"].into_iter().find_map(|name| {
+        let mut found: Option<u64> = None;
+        for line in lines(text) {
+            let Some(rest) = line.strip_prefix(name) else { continue };
+            let mut words =
+                words(rest.strip_prefix(b"_anon").or(rest.strip_prefix(b"_file")).unwrap_or(rest));
+            if let (Some(pages), None) = (words.next().and_then(digits), words.next()) {
+                found = Some(found.unwrap_or(0).saturating_add(pages));
+            }
+        }
+        found
+    })
+}
+
+/// TCP segments sent, and those of them that were sent again, from `/proc/PID/net/snmp`: a line of names and a line of
+/// numbers, both begun with `Tcp:`.
+pub(crate) fn tcp_segments(text: &[u8]) -> Option<(u64, u64)> {
+    let mut tcp = lines(text).filter_map(|line| line.strip_prefix(b"Tcp:"));
+    let (names, numbers) = (tcp.next()?, tcp.next()?);
+    let value = |wanted: &[u8]| {
+        let place = words(names).position(|name| name == wanted)?;
+        digits(words(numbers).nth(place)?)
+    };
+    Some((value(b"OutSegs")?, value(b"RetransSegs")?))
+}
+
 /// The process ids of `cgroup.procs`; zero stands for a process outside this namespace and is left out.
 pub(crate) fn pids(text: &[u8]) -> impl Iterator<Item = u32> {
     lines(text).filter_map(|line| u32::try_from(number(line)?).ok()).filter(|&pid| pid != 0)
@@ -125,18 +154,36 @@ mod tests {
         assert_eq!(io_stat(b"8:0 rbytes=99999999999999999999 wbytes=1"), None);
     }
 
+    #[test]
+    fn refaults_are_summed_over_kinds_and_children() {
+        assert_eq!(refaults(b"workingset_refault_anon 3\nworkingset_refault_file 4\n"), Some(7));
+        assert_eq!(refaults(b"workingset_refault 5\nworkingset_activate 9\n"), Some(5));
+        assert_eq!(refaults(b"workingset_refault 5\ntotal_workingset_refault 6\n"), Some(6));
+        assert_eq!(refaults(b"pgmajfault 1\nworkingset_refault_anon\n"), None);
+    }
+
+    #[test]
+    fn tcp_segments_are_found_by_name() {
+        let text = b"Ip: Forwarding\nIp: 1\nTcp: RtoMin MaxConn OutSegs RetransSegs\nTcp: 200 -1 70 3\nUdp: OutSegs\nUdp: 9\n";
+        assert_eq!(tcp_segments(text), Some((70, 3)));
+        assert_eq!(tcp_segments(b"Tcp: OutSegs RetransSegs\nTcp: 70\n"), None);
+        assert_eq!(tcp_segments(b"Tcp: OutSegs\n"), None);
+    }
+
     proptest! {
         #[test]
         fn odd_content_never_panics(text in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = (number(&text), keyed(&text, b"usage_usec"), pressure_total(&text), cpu_max(&text));
             let _ = (blkio_bytes(&text), io_stat(&text), run_delay(&text), pids(&text).count());
+            let _ = (refaults(&text), tcp_segments(&text));
         }
 
         #[test]
-        fn nearly_right_content_never_panics(text in "(some |full |8:0 |Read |Write |rbytes=|wbytes=|total=|[0-9]{1,25}| |\n|max|-){0,20}") {
+        fn nearly_right_content_never_panics(text in "(some |full |8:0 |Read |Write |rbytes=|wbytes=|total=|Tcp:|OutSegs |RetransSegs |workingset_refault|[0-9]{1,25}| |\n|max|-){0,20}") {
             let text = text.as_bytes();
             let _ = (number(text), keyed(text, b"some"), pressure_total(text), cpu_max(text));
             let _ = (blkio_bytes(text), io_stat(text), run_delay(text), pids(text).count());
+            let _ = (refaults(text), tcp_segments(text));
         }
 
         #[test]

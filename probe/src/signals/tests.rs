@@ -64,11 +64,17 @@ const V1: &[(&str, &str)] = &[
     ("memory/memory.usage_in_bytes", "4096\n"),
     ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
     ("memory/memory.failcnt", "3\n"),
+    (
+        "memory/memory.stat",
+        "pgmajfault 1\nworkingset_refault_file 1\ntotal_pgmajfault 10\ntotal_workingset_refault_anon 5\ntotal_workingset_refault_file 20\n",
+    ),
     ("blkio/blkio.throttle.io_service_bytes", "8:0 Read 100\n8:0 Write 200\nTotal 300\n"),
     ("unified/cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\nfull total=0\n"),
     ("unified/memory.pressure", "some avg10=0.00 total=0\n"),
     ("unified/io.pressure", "some avg10=0.00 total=7\n"),
     ("proc/pressure/cpu", "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n"),
+    ("proc/pressure/io", "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n"),
+    ("proc/41/net/snmp", "Tcp: RtoAlgorithm OutSegs RetransSegs\nTcp: 1 1000 20\n"),
     ("proc/41/task/41/schedstat", "9 1000 1\n"),
     ("proc/42/task/42/schedstat", "9 2000 1\n"),
     ("proc/42/task/43/schedstat", "9 3000 1\n"),
@@ -85,6 +91,7 @@ const V2: &[(&str, &str)] = &[
     ("own/memory.current", "4096\n"),
     ("own/memory.max", "8192\n"),
     ("own/memory.events", "low 0\nhigh 0\nmax 3\noom 0\noom_kill 0\n"),
+    ("own/memory.stat", "workingset_refault_anon 5\nworkingset_refault_file 20\npgmajfault 10\n"),
     ("own/io.stat", "8:0 rbytes=100 wbytes=200 rios=1 wios=1 dbytes=0 dios=0\n"),
     ("own/cpu.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=1000000\nfull total=0\n"),
     ("proc/41/task/41/schedstat", "9 1000 1\n"),
@@ -111,7 +118,13 @@ fn version_1_gives_increments() {
         ("memory/memory.failcnt", "4\n"),
         ("blkio/blkio.throttle.io_service_bytes", "8:0 Read 150\n8:0 Write 260\nTotal 410\n"),
         ("unified/cpu.pressure", "some avg10=0.00 total=1500000\n"),
+        (
+            "memory/memory.stat",
+            "pgmajfault 9\nworkingset_refault_file 99\ntotal_pgmajfault 13\ntotal_workingset_refault_anon 6\ntotal_workingset_refault_file 40\n",
+        ),
         ("proc/pressure/cpu", "some total=1000005\n"),
+        ("proc/pressure/io", "some total=500009\n"),
+        ("proc/41/net/snmp", "Tcp: RtoAlgorithm OutSegs RetransSegs\nTcp: 1 1400 24\n"),
         ("proc/42/task/43/schedstat", "9 1000003000 1\n"),
     ]);
     let expected = CgroupSignals {
@@ -131,6 +144,11 @@ fn version_1_gives_increments() {
         io_write_bytes: Some(60),
         cpu_limit_cores: Some(0.5),
         node_cpu_pressure_seconds: Some(1.0),
+        node_io_pressure_seconds: Some(0.5),
+        major_faults: Some(3),
+        refaults: Some(21),
+        tcp_segments_out: Some(400),
+        tcp_retransmits: Some(4),
         ..CgroupSignals::default()
     };
     assert_eq!(reader.read(&[], SECOND * 3), expected);
@@ -144,6 +162,7 @@ fn version_2_gives_increments() {
     tree.write(&[
         ("own/cpu.stat", "usage_usec 1250000\nnr_periods 20\nnr_throttled 7\nthrottled_usec 750000\n"),
         ("own/memory.events", "low 0\nhigh 0\nmax 4\noom 0\noom_kill 0\n"),
+        ("own/memory.stat", "workingset_refault_anon 5\nworkingset_refault_file 29\npgmajfault 11\n"),
         ("own/io.stat", "8:0 rbytes=150 wbytes=260\n"),
         ("own/cpu.pressure", "some total=1500000\n"),
     ]);
@@ -161,6 +180,8 @@ fn version_2_gives_increments() {
         io_read_bytes: Some(50),
         io_write_bytes: Some(60),
         cpu_limit_cores: Some(1.5),
+        major_faults: Some(1),
+        refaults: Some(9),
         ..CgroupSignals::default()
     };
     assert_eq!(reader.read(&[], SECOND * 3), expected);
@@ -217,9 +238,20 @@ fn without_a_cgroup_the_processes_that_are_known_are_read() {
         span_seconds: 1.0,
         run_delay_seconds: Some(1e-3),
         node_cpu_pressure_seconds: Some(0.0),
+        node_io_pressure_seconds: Some(0.0),
         ..CgroupSignals::default()
     };
     assert_eq!(reader.read(&[42], SECOND * 2), expected);
+}
+
+#[test]
+fn retransmits_of_a_namespace_that_was_left_are_unknown() {
+    let tree = Tree::new(V1);
+    let mut reader = tree.v1();
+    reader.read(&[], SECOND);
+    tree.write(&[("proc/41/net/snmp", "Tcp: RtoAlgorithm OutSegs RetransSegs\nTcp: 1 7 0\n")]);
+    let signals = reader.read(&[], SECOND * 2);
+    assert_eq!((signals.tcp_segments_out, signals.tcp_retransmits), (None, None));
 }
 
 #[test]
