@@ -217,6 +217,7 @@ impl Judge {
             verdict,
             provisional: self.centre.is_provisional(),
             delta: if silent { None } else { self.delta() },
+            carrier: None,
             own_delta: if silent { None } else { self.own.live_shift_log().map(Ratio::from_log) },
             error_excess: if silent { None } else { self.errors.excess().and_then(Ratio::new) },
             evidence,
@@ -257,6 +258,7 @@ impl Judge {
                 cusum: self.centre.up.cusum(),
                 residual: self.centre.residual,
                 whitened: self.centre.whitened,
+                raised: self.centre.up.is_alarmed(),
             },
             StreamState {
                 stream: Stream::Errors,
@@ -264,6 +266,7 @@ impl Judge {
                 cusum: errors.cusum(),
                 residual: if silent { None } else { self.errors.excess() },
                 whitened: None,
+                raised: errors.is_alarmed(),
             },
         ]
     }

@@ -199,6 +199,7 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         verdict: verdict(&live.verdict),
         provisional: false,
         delta: live.delta.map(estimate),
+        carrier: None,
         own_delta: live.delta.map(ratio),
         error_excess: live.errors.map(ratio),
         evidence: 1e6,

@@ -157,6 +157,7 @@ impl Proxy {
                 break;
             };
             let upload = request.body().waits();
+            entry.stats.offered();
             let waiting = Waiting { started: Instant::now(), stats: Some(&entry.stats) };
             let sent =
                 if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await };
@@ -176,6 +177,7 @@ impl Proxy {
                     return to_client(response, ending);
                 }
                 Err(SendError::NeverSent { request: unsent }) => {
+                    entry.stats.not_taken();
                     entry.note_ejected(true);
                     // The copy went to the shadow of a live that does not answer: the pair is void.
                     drop(half.take());

@@ -50,6 +50,18 @@ impl Stats {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a request that is about to be handed to live.
+    pub(crate) fn offered(&self) {
+        let mut counts = self.lock();
+        counts.live.offered = Some(counts.live.offered.unwrap_or(0).saturating_add(1));
+    }
+
+    /// Takes a request back that live never got.
+    pub(crate) fn not_taken(&self) {
+        let mut counts = self.lock();
+        counts.live.offered = counts.live.offered.map(|offered| offered.saturating_sub(1));
+    }
+
     pub(crate) fn live(&self, answer: Answer) {
         count(&mut self.lock().live, answer);
     }
@@ -95,7 +107,9 @@ impl Stats {
         sample_rate: SampleRate,
         ejected: bool,
     ) -> UpstreamSummary {
-        let counts = std::mem::take(&mut *self.lock());
+        let mut counts = std::mem::take(&mut *self.lock());
+        // Nobody asked is zero, not unknown.
+        counts.live.offered.get_or_insert(0);
         UpstreamSummary {
             live,
             shadow,
@@ -167,6 +181,17 @@ mod tests {
         stats.live(answer(500, 3));
         assert_eq!(summary(&stats).live_side.errors, 1);
         assert_eq!(summary(&stats).live_side.requests, 0);
+    }
+
+    #[test]
+    fn what_was_handed_to_live_counts_before_it_is_answered() {
+        let stats = Stats::default();
+        (0..3).for_each(|_| stats.offered());
+        stats.not_taken();
+        stats.live(answer(200, 1));
+        let seen = summary(&stats).live_side;
+        assert_eq!((seen.offered, seen.requests), (Some(2), 1));
+        assert_eq!(summary(&stats).live_side.offered, Some(0), "nobody asked is known");
     }
 
     #[test]

@@ -137,6 +137,9 @@ pub struct StreamState {
     pub residual: Option<f64>,
     /// Whitened residual `z`; `None` when the tick said nothing.
     pub whitened: Option<f64>,
+    /// Its evidence passed the stream's own threshold and calm has not cleared it.
+    #[serde(default)]
+    pub raised: bool,
 }
 
 /// What an instance can be short of.
@@ -244,8 +247,12 @@ pub struct Assessment {
     pub verdict: Verdict,
     /// The noise model is still a guess: only shifts of 30 % and more are found quickly.
     pub provisional: bool,
-    /// Shift of live over the last 12 ticks with its interval; `None` while it cannot be said.
+    /// Shift of live over the last 12 ticks with its interval; `None` while it cannot be said. It is the shift of
+    /// [`carrier`](Self::carrier): the centre's, unless only something else is worse.
     pub delta: Option<Estimate>,
+    /// The stream that `delta` and `attribution` speak of; `None` is the centre.
+    #[serde(default)]
+    pub carrier: Option<Stream>,
     /// Shift of live against its *own* past over the last 12 ticks: what is left of a slowness that hits both sides.
     pub own_delta: Option<Ratio>,
     /// Shift of live's error rate, in points: `0.2` is 20 % more requests failing than the shadow's or live's past.

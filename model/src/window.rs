@@ -78,6 +78,10 @@ impl Drops {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SideWindow {
+    /// Requests that were handed to the instance, answered or not; `None` where that is not counted: a mirror of an
+    /// earlier version, a shadow. Answers alone cannot tell a busy instance from one that no longer keeps up.
+    #[serde(default)]
+    pub offered: Option<u64>,
     /// Answers, errors included.
     pub requests: u64,
     /// Answers with a 5xx status, and requests that got no answer.
@@ -94,6 +98,10 @@ pub struct SideWindow {
 impl SideWindow {
     /// Adds what `other` saw.
     pub fn merge(&mut self, other: &Self) {
+        self.offered = match (self.offered, other.offered) {
+            (Some(own), Some(other)) => Some(own.saturating_add(other)),
+            (own, other) => own.or(other),
+        };
         self.requests += other.requests;
         self.errors += other.errors;
         self.latency.merge(&other.latency);
