@@ -276,7 +276,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         if let Err(effect) = self.begin(&step, tick).await {
             return self.finish(step.id, &step.action, tick, effect).await;
         }
-        if is_judged(&step.action) {
+        if is_judged(&step) {
             let mut state = self.state();
             // Counted from now: a live that took half a minute to start must not be judged by windows without it.
             let since = state.now.max(tick);
@@ -372,12 +372,12 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     }
 }
 
-/// Whether there is something to judge: growth and shifts away are; a calm scale-in, a weight given back and a new
-/// shadow are not.
-fn is_judged(action: &Action) -> bool {
-    match action {
+/// Whether there is something to judge: growth and shifts away are; a calm scale-in, a weight given back, a new shadow
+/// and lives for a load that is still to come are not.
+fn is_judged(step: &Step) -> bool {
+    match &step.action {
         Action::Resize { .. } | Action::ResizeMemory { .. } => true,
-        Action::Scale { from, to } => from < to,
+        Action::Scale { from, to } => from < to && (0.0 < step.shift_log || 0.0 < step.error_excess),
         Action::Shift { from, to, .. } => to < from,
         Action::RecreateShadow { .. } => false,
     }

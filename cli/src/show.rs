@@ -28,6 +28,12 @@ pub(crate) fn status(status: &StatusReport) -> String {
             action.effect.as_ref().map_or_else(|| "being carried out or judged".into(), ToString::to_string);
         text += &format!("\n{}  {}  {}: {effect}", time(action.unix_ms), action.id, action.action);
     }
+    if let Some(forecast) = &status.forecast {
+        text += &format!("\n{forecast}");
+    }
+    if let Some(decision) = &status.decision {
+        text += &format!("\nservice: {decision}");
+    }
     for warning in warnings(status) {
         text += &format!("\nwarning: {warning}");
     }

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 
 use foreshadow_model::{
-    Action, ActionId, ActionKind, Assessment, Decision, Generation, HoldReason, Inconclusive, InstanceId,
-    Inventory, Ledger, Plan, Policy, Step, Stream, Tick, Verdict, Weight,
+    Action, ActionId, ActionKind, Assessment, Decision, Forecast, Generation, HoldReason, Inconclusive,
+    InstanceId, Inventory, Ledger, Plan, Policy, Step, Stream, Tick, Verdict, Weight,
 };
 
-use crate::remedy::{is_errors_only, kinds, remedy, scale_out};
+use crate::remedy::{is_errors_only, kinds, remedy, scale_out, scale_to};
 
 /// A shift or an excess of errors below this is as good as gone: the clear level of the delta engine (`DELTA.md` §5).
 const CLEAR: f64 = 0.05;
@@ -52,6 +52,8 @@ pub struct Inputs<'a> {
     pub weights: &'a BTreeMap<InstanceId, Weight>,
     /// Processor use, where it can be measured.
     pub usage: &'a BTreeMap<InstanceId, Usage>,
+    /// The load to come, where something can be said of it.
+    pub forecast: Option<&'a Forecast>,
     /// Ticks for which one live fewer would have been enough.
     pub calm_ticks: u64,
     /// What was done lately.
@@ -106,6 +108,7 @@ struct Wish {
 pub fn plan(inputs: &Inputs<'_>) -> Plan {
     let mut wishes: Vec<Wish> =
         inputs.assessments.iter().filter_map(|assessment| wish(assessment, inputs)).collect();
+    wishes.extend(foreseen(inputs));
     wishes.extend(scale_in(inputs));
     let mut decisions = Vec::new();
     let mut next = inputs.next_id;
@@ -127,9 +130,10 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     let pair = inputs.inventory.pair(&assessment.live)?;
     let (action, because) = match assessment.verdict {
+        _ if assessment.overloaded => (first_fitting(assessment, inputs), overload(assessment)),
         // The evidence clears more slowly than the shift goes: what is well again needs no action.
         Verdict::Degraded if is_clearing(assessment) => return None,
-        Verdict::Degraded => (degraded(assessment, inputs), reason(assessment)),
+        Verdict::Degraded => (first_fitting(assessment, inputs), reason(assessment)),
         Verdict::BothDegraded => {
             (both_degraded(inputs), "live and shadow are worse than their own past together".into())
         }
@@ -147,6 +151,7 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     // Judged later by the same measure: another live by the slowness against the own past, the rest by the pair.
     let shift_log = match action {
         Ok(Action::Scale { .. }) => assessment.own_delta.map(|delta| delta.get().ln_1p()),
+        _ if assessment.overloaded => assessment.own_delta.map(|delta| delta.get().ln_1p()),
         _ => [assessment.shift_log(), residual(assessment)].into_iter().flatten().reduce(f64::max),
     };
     Some(Wish {
@@ -173,7 +178,7 @@ fn is_clearing(assessment: &Assessment) -> bool {
 }
 
 /// The first kind that fits the evidence, is possible, and was not tried in vain.
-fn degraded(assessment: &Assessment, inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
+fn first_fitting(assessment: &Assessment, inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
     let Some(pair) = inputs.inventory.pair(&assessment.live) else { return Err(HoldReason::NotTheHost) };
     let tried = inputs.ledger.tried_in_vain(&assessment.live);
     let mut why_not = HoldReason::Exhausted;
@@ -226,10 +231,35 @@ fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Act
     may.then(|| (Ok(action), because.into()))
 }
 
+/// Lives that the load to come needs at the least; `None` without a forecast or a known capacity.
+fn lives_needed(inputs: &Inputs<'_>) -> Option<u32> {
+    let (forecast, capacity) = (inputs.forecast?, inputs.policy.forecast.capacity?);
+    let needed = (forecast.upper.get() / capacity.get()).ceil();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a u32")]
+    needed.is_finite().then(|| needed.clamp(1.0, f64::from(u32::MAX)) as u32)
+}
+
+/// More lives before the load comes. A forecast only ever raises: what it may be wrong about costs money, not users.
+fn foreseen(inputs: &Inputs<'_>) -> Option<Wish> {
+    use foreshadow_model::ActionType::{Auto, Horizontal};
+    let (needed, forecast) = (lives_needed(inputs)?, inputs.forecast?);
+    let may = matches!(inputs.policy.action.kind, Auto | Horizontal);
+    (may && inputs.lives() < needed).then(|| Wish {
+        instance: None,
+        action: Ok(scale_to(needed, inputs)),
+        because: format!("{forecast}: {needed} lives are needed for it"),
+        shift_log: 0.0,
+        error_excess: 0.0,
+    })
+}
+
 fn scale_in(inputs: &Inputs<'_>) -> Option<Wish> {
     let calm_for = Tick::count_in(inputs.policy.action.horizontal.calm_for, inputs.policy.tick);
     let lives = inputs.lives();
-    if inputs.calm_ticks < calm_for || lives <= inputs.policy.action.horizontal.lives_min {
+    if inputs.calm_ticks < calm_for
+        || lives <= inputs.policy.action.horizontal.lives_min
+        || lives_needed(inputs).is_some_and(|needed| lives <= needed)
+    {
         return None;
     }
     let action = Action::Scale { from: lives, to: lives - 1 };
@@ -255,6 +285,17 @@ fn admit(wish: Wish, id: ActionId, inputs: &Inputs<'_>) -> Decision {
         None => {
             Decision::Act(Step { id, action, reason: because, shift_log, error_excess, by_operator: false })
         }
+    }
+}
+
+fn overload(assessment: &Assessment) -> String {
+    let asked = match assessment.load {
+        Some(load) => format!("it is asked {load:.1} times its usual load"),
+        None => "it is asked more than it ever was".into(),
+    };
+    match assessment.own_delta {
+        Some(delta) => format!("{asked} and is {delta} slower than in its own past; nobody is sick"),
+        None => format!("{asked}; nobody is sick"),
     }
 }
 

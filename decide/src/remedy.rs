@@ -1,7 +1,8 @@
 //! What could be done about one sick live, in the order in which the evidence suggests it.
 
 use foreshadow_model::{
-    Action, ActionKind, ActionType, Assessment, HoldReason, Instance, MilliCpu, Verdict, Weight,
+    Action, ActionKind, ActionType, Assessment, HoldReason, Instance, MilliCpu, Resource, Share, Verdict,
+    Weight,
 };
 
 use crate::plan::Inputs;
@@ -25,8 +26,12 @@ pub(crate) fn kinds(assessment: &Assessment, policy: ActionType) -> Vec<ActionKi
         ActionType::Vertical => vec![Vertical],
         ActionType::Horizontal => vec![Horizontal],
         ActionType::Shift => vec![Shift],
+        // Too much is asked of it: nobody is sick, and moving it to peers would make them so.
+        ActionType::Auto if assessment.overloaded => vec![Horizontal, Vertical],
         ActionType::Auto if is_errors_only(assessment) => vec![Shift],
-        ActionType::Auto if assessment.pressure.own_cgroup => vec![Vertical, Shift, Horizontal],
+        ActionType::Auto if assessment.pressure.own_cgroup && has_size(short_of(assessment)) => {
+            vec![Vertical, Shift, Horizontal]
+        }
         // The node is short, or nothing of the host moved: either way users are better off elsewhere.
         ActionType::Auto => vec![Shift, Horizontal],
     }
@@ -45,16 +50,40 @@ pub(crate) fn remedy(
     inputs: &Inputs<'_>,
 ) -> Remedy {
     match kind {
-        ActionKind::Vertical => vertical(live, inputs),
+        ActionKind::Vertical if short_of(assessment) == Resource::Memory => more_memory(live, inputs),
+        ActionKind::Vertical => more_cpu(live, inputs),
         ActionKind::Shift => shift(assessment, inputs),
+        ActionKind::Horizontal if assessment.overloaded && is_at_ceiling(inputs) => Err(HoldReason::AtLimit),
         ActionKind::Horizontal => Ok(scale_out(inputs)),
         ActionKind::Shadow => Ok(Action::RecreateShadow { instance: live.id.clone() }),
     }
 }
 
+/// What the instance is short of, among what a host has. Without attribution it is the processor: that is what own
+/// limits are mostly about.
+fn short_of(assessment: &Assessment) -> Resource {
+    let shares = assessment.attribution.iter().flat_map(|attribution| &attribution.shares);
+    let of_the_host = |share: &&Share| share.resource != Resource::SoftwareOrDependency && 0.0 < share.share;
+    shares.filter(of_the_host).map(|share| share.resource).next().unwrap_or(Resource::Cpu)
+}
+
+/// Whether an instance has a size of this resource that can be changed.
+fn has_size(resource: Resource) -> bool {
+    matches!(resource, Resource::Cpu | Resource::Memory)
+}
+
+/// The next memory limit above the one in force. How much more it needs cannot be seen from outside: what it uses is
+/// what it may use.
+fn more_memory(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
+    let sizes = &inputs.policy.action.vertical.memory_sizes;
+    let Some(now) = live.resources.memory else { return Err(HoldReason::AtLimit) };
+    let Some(&to) = sizes.iter().find(|size| now < **size) else { return Err(HoldReason::AtLimit) };
+    Ok(Action::ResizeMemory { instance: live.id.clone(), from: Some(now), to: Some(to) })
+}
+
 /// The smallest size above the limit in force that has headroom over what is used. Absolute, and read from the real
 /// limit: somebody else may have changed it.
-fn vertical(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
+fn more_cpu(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
     let sizes = &inputs.policy.action.vertical.cpu_sizes;
     let Some(now) = live.resources.cpu else { return Err(HoldReason::AtLimit) };
     let used = inputs.usage.get(&live.id).map_or(0.0, |usage| usage.cores * HEADROOM);
@@ -105,8 +134,18 @@ fn has_well_peer(assessment: &Assessment, inputs: &Inputs<'_>) -> bool {
     })
 }
 
+/// This many lives, or as many as the ceiling allows. At the ceiling it is what was wished for, for the guard to refuse
+/// and for people to read.
+pub(crate) fn scale_to(lives: u32, inputs: &Inputs<'_>) -> Action {
+    let (from, ceiling) = (inputs.lives(), inputs.policy.action.horizontal.lives_max);
+    Action::Scale { from, to: if from < ceiling { lives.min(ceiling) } else { lives } }
+}
+
 /// One live more.
 pub(crate) fn scale_out(inputs: &Inputs<'_>) -> Action {
-    let lives = inputs.lives();
-    Action::Scale { from: lives, to: lives + 1 }
+    scale_to(inputs.lives().saturating_add(1), inputs)
+}
+
+fn is_at_ceiling(inputs: &Inputs<'_>) -> bool {
+    inputs.policy.action.horizontal.lives_max <= inputs.lives()
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use foreshadow_decide::{Inputs, Usage, plan};
 use foreshadow_model::{
-    Action, ActionId, ActionPolicy, ActionType, Assessment, ComparePolicy, Decision, Effect, Estimate,
-    ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy, Inconclusive, Instance, InstanceId, Inventory,
-    Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair, Phase, Policy, Pressure,
-    ProbePolicy, Ratio, Resources, Role, SamplingNeed, Taken, Tick, Verdict, VerticalPolicy, Weight,
+    Action, ActionId, ActionPolicy, ActionType, Assessment, Attribution, Bytes, ComparePolicy, Decision,
+    Effect, Estimate, Forecast, ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy, Inconclusive,
+    Instance, InstanceId, Inventory, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair,
+    PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role, SamplingNeed, Share,
+    Taken, Tick, Verdict, VerticalPolicy, Weight,
 };
 use serde::Deserialize;
 
@@ -32,6 +33,9 @@ struct Story {
     taken: Vec<Before>,
     #[serde(default)]
     calm_ticks: u64,
+    /// Requests per second that are expected at most.
+    #[serde(default)]
+    foreseen: Option<f64>,
     expect: Vec<String>,
 }
 
@@ -43,6 +47,8 @@ struct StoryPolicy {
     sizes: Vec<u32>,
     lives_min: u32,
     lives_max: u32,
+    /// Requests per second one live can take.
+    capacity: Option<f64>,
 }
 
 impl Default for StoryPolicy {
@@ -53,6 +59,7 @@ impl Default for StoryPolicy {
             sizes: vec![500, 750, 1000],
             lives_min: 2,
             lives_max: 4,
+            capacity: None,
         }
     }
 }
@@ -74,6 +81,14 @@ struct Live {
     used: f64,
     #[serde(default = "usual_weight")]
     weight: u16,
+    /// The resource its shift comes from.
+    #[serde(default)]
+    because: Option<Resource>,
+    #[serde(default)]
+    overloaded: bool,
+    /// Its memory limit in MiB.
+    #[serde(default)]
+    memory: Option<u64>,
     /// Processor time on its node that is promised to nobody.
     #[serde(default = "usual_room")]
     room: u32,
@@ -135,7 +150,7 @@ fn policy(story: &StoryPolicy) -> Policy {
             kind: story.r#type,
             vertical: VerticalPolicy {
                 cpu_sizes: story.sizes.iter().map(|&size| MilliCpu::new(size)).collect(),
-                memory_sizes: Vec::new(),
+                memory_sizes: [64, 96, 128].map(Bytes::mebi).to_vec(),
             },
             horizontal: HorizontalPolicy {
                 lives_min: story.lives_min,
@@ -150,18 +165,21 @@ fn policy(story: &StoryPolicy) -> Policy {
                 verify_after: Duration::from_secs(30),
             },
         },
-        forecast: ForecastPolicy::default(),
+        forecast: ForecastPolicy {
+            capacity: story.capacity.and_then(PerSecond::new),
+            ..ForecastPolicy::default()
+        },
         on_exit: OnExit::Stop,
     }
 }
 
-fn instance(id: InstanceId, role: Role, node: &NodeName, cpu: Option<u32>) -> Instance {
+fn instance(id: InstanceId, role: Role, node: &NodeName, live: &Live) -> Instance {
     Instance {
         id,
         role,
         node: node.clone(),
         phase: Phase::Ready,
-        resources: Resources { cpu: cpu.map(MilliCpu::new), memory: None },
+        resources: Resources { cpu: live.cpu.map(MilliCpu::new), memory: live.memory.map(Bytes::mebi) },
         pids: vec![1],
         port: 1,
         netns: None,
@@ -183,8 +201,8 @@ fn inventory(lives: &[Live]) -> Inventory {
             memory: None,
             memory_promised: foreshadow_model::Bytes::default(),
         });
-        let shadow = instance(id.shadow_of(), Role::Shadow, &node, live.cpu);
-        inventory.pairs.push(Pair { live: instance(id, Role::Live, &node, live.cpu), shadow: Some(shadow) });
+        let shadow = instance(id.shadow_of(), Role::Shadow, &node, live);
+        inventory.pairs.push(Pair { live: instance(id, Role::Live, &node, live), shadow: Some(shadow) });
     }
     inventory
 }
@@ -206,11 +224,13 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         threshold: 1e4,
         streams: Vec::new(),
         false_alarms_per_day: 1.7,
-        attribution: None,
+        attribution: live.because.map(|resource| Attribution {
+            shares: vec![Share { resource, share: 0.9, shift_log: 0.5, evidence: String::new() }],
+        }),
         pressure: Pressure { own_cgroup: short("own"), node: short("node") },
         sampling: SamplingNeed::default(),
-        load: None,
-        overloaded: false,
+        load: live.overloaded.then_some(2.5),
+        overloaded: live.overloaded,
     }
 }
 
@@ -268,6 +288,13 @@ fn check(path: &Path) {
         paused: story.paused,
         taken: (1..).zip(&story.taken).map(|(n, before)| taken(n, before)).collect(),
     };
+    let forecast = story.foreseen.and_then(PerSecond::new).map(|upper| Forecast {
+        lead: Duration::from_secs(20),
+        mean: upper,
+        upper,
+        quantile: ratio(0.9),
+        minutes: 60,
+    });
     let plan = plan(&Inputs {
         tick: Tick(NOW),
         generation: Generation(1),
@@ -276,6 +303,7 @@ fn check(path: &Path) {
         assessments: &assessments,
         weights: &weights,
         usage: &usage,
+        forecast: forecast.as_ref(),
         calm_ticks: story.calm_ticks,
         ledger: &ledger,
         policy: &policy,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use foreshadow_act::{Actuator, Platform, PlatformError, Standing};
 use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
-    Assessment, CycleReport, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Window,
+    Assessment, CycleReport, Forecast, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Window,
 };
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::Local;
@@ -13,6 +13,7 @@ use foreshadow_platform::local::Local;
 use crate::clock;
 use crate::history::History;
 use crate::judges::{self, Judges};
+use crate::outlook::Outlook;
 use crate::plane::Plane;
 use crate::senses::Senses;
 
@@ -33,6 +34,7 @@ pub(crate) struct Cycle {
     pub(crate) observer: Observer,
     pub(crate) senses: Senses,
     pub(crate) judges: Judges,
+    pub(crate) outlook: Outlook,
     pub(crate) tick: Tick,
     pub(crate) generation: Generation,
     pub(crate) calm_ticks: u64,
@@ -58,13 +60,16 @@ impl Cycle {
         let assessments = self.judges.update(&inventory, &windows, &under_way, &outcomes);
         let seen = judges::seen(&assessments, &windows);
         self.actuator.judge(self.tick, &self.policy, &seen);
-        let plan = self.plan(&inventory, &windows, &assessments);
+        self.outlook.observe(&windows, span_seconds);
+        let forecast = self.outlook.forecast(&inventory, self.policy.tick, self.policy.forecast.quantile);
+        let plan = self.plan(&inventory, &windows, &assessments, forecast.as_ref());
         for (id, reason) in self.actuator.submit(&plan, &self.policy, &seen) {
             tracing::warn!(action = %id, %reason, "Action refused by a guard");
         }
         self.plane.update(&inventory, self.rates(&windows, &assessments));
         self.senses.probe(self.tick, &inventory);
-        let report = CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, plan, outcomes };
+        let report =
+            CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, forecast, plan, outcomes };
         Ok(Closed { report, inventory, windows })
     }
 
@@ -73,6 +78,7 @@ impl Cycle {
         inventory: &Inventory,
         windows: &[Window],
         assessments: &[Assessment],
+        forecast: Option<&Forecast>,
     ) -> foreshadow_model::Plan {
         self.generation = self.generation.next();
         let (weights, usage, ledger) =
@@ -85,6 +91,7 @@ impl Cycle {
             assessments,
             weights: &weights,
             usage: &usage,
+            forecast,
             calm_ticks: self.calm_ticks,
             ledger: &ledger,
             policy: &self.policy,

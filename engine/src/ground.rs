@@ -14,14 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cycle::Cycle;
-use crate::history;
 use crate::judges::Judges;
 use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings};
+use crate::outlook::{self, Outlook};
 use crate::plane::Plane;
 use crate::restore::restore;
 use crate::run::RunError;
 use crate::senses::{Bursts, Senses};
 use crate::status::Board;
+use crate::{clock, history};
 
 /// What must be there before the loop can turn: mirror and platform.
 pub(crate) struct Ground {
@@ -106,6 +107,7 @@ impl Ground {
         history.append(last_tick, started).await.map_err(failed)?;
         let cycle = Cycle {
             judges: Judges::new(policy.compare, policy.tick),
+            outlook: Outlook::restore(opened.kept.get(outlook::KEY), clock::unix_ms()),
             policy,
             platform: self.local.clone(),
             plane: self.plane.clone(),

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use foreshadow_act::{Journal, JournalError};
-use foreshadow_model::{Assessment, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window};
+use foreshadow_model::{
+    Assessment, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
+};
 use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, Sample, SeriesKey, Store};
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,7 +17,7 @@ use crate::clock;
 const QUEUE: usize = 256;
 
 /// Names of states that are kept from one controller to the next.
-const KEPT: [&str; 2] = ["judges", "alarms"];
+const KEPT: [&str; 3] = ["judges", "alarms", crate::outlook::KEY];
 
 /// Entries that are read at the start: an hour of actions is some dozens at most.
 const RECENT: u32 = 1000;
@@ -139,9 +141,16 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>) {
 
 impl History {
     /// Records the windows of a tick. A full queue loses the tick, loudly, and never holds the loop up.
-    pub(crate) fn record(&self, unix_ms: i64, windows: &[Window], assessments: &[Assessment]) {
-        let samples: Vec<Sample> = windows.iter().flat_map(|window| samples(window, assessments)).collect();
-        if !samples.is_empty() && self.orders.try_send(Order::Record { unix_ms, samples }).is_err() {
+    pub(crate) fn record(&self, report: &CycleReport, windows: &[Window]) {
+        let mut samples: Vec<Sample> =
+            windows.iter().flat_map(|window| samples(window, &report.assessments)).collect();
+        // The load to come is that of the service; it stands with the first live.
+        if let (Some(forecast), Some(first)) = (report.forecast, windows.first()) {
+            let series = ("forecast_upper", "1/s");
+            push(&mut samples, &first.live, Role::Live, series, Some(forecast.upper.get()));
+        }
+        let order = Order::Record { unix_ms: report.unix_ms, samples };
+        if !windows.is_empty() && self.orders.try_send(order).is_err() {
             tracing::warn!("History does not keep up, one tick is lost");
         }
     }

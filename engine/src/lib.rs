@@ -12,6 +12,7 @@ mod judges;
 mod lock;
 mod mirror_process;
 mod operator;
+mod outlook;
 mod plane;
 mod restore;
 mod run;

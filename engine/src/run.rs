@@ -241,7 +241,8 @@ impl Running {
     }
 
     async fn tell(&mut self, closed: Closed) {
-        self.history.record(closed.report.unix_ms, &closed.windows, &closed.report.assessments);
+        self.history.record(&closed.report, &closed.windows);
+        self.cycle.outlook.keep(closed.report.tick, closed.report.unix_ms, &self.history);
         for event in self.last.changes(&closed.report) {
             self.journal(event).await;
         }

@@ -105,6 +105,7 @@ impl Board {
             a.len().cmp(&b.len()).then_with(|| a.cmp(b))
         });
         let assessments = &facts.closed.report.assessments;
+        let decisions = &facts.closed.report.plan.decisions;
         let report = StatusReport {
             format: StatusReport::FORMAT,
             service: self.service.clone(),
@@ -118,6 +119,8 @@ impl Board {
             tick_seconds: facts.policy.tick.as_secs_f64(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             pairs: rows,
+            forecast: facts.closed.report.forecast,
+            decision: decisions.iter().find(|decision| decision.instance().is_none()).map(in_words),
             actions: self.actions(facts.ledger),
             unenforced: self.unenforced.clone(),
             requests: self.totals.requests,
@@ -145,7 +148,7 @@ impl Board {
         let live = &pair.live.id;
         let window = facts.closed.windows.iter().find(|window| window.live == *live && window.reported);
         let report = &facts.closed.report;
-        let decision = report.plan.decisions.iter().find(|decision| concerns(decision, live));
+        let decision = report.plan.decisions.iter().find(|decision| decision.instance() == Some(live));
         PairRow {
             live: pair.live.clone(),
             shadow: pair.shadow.clone(),
@@ -179,14 +182,6 @@ fn requests_per_second(window: &Window) -> f64 {
 fn error_share(window: &Window) -> Option<f64> {
     let side = &window.live_side;
     (0 < side.requests).then(|| side.errors as f64 / side.requests as f64)
-}
-
-/// Whether a decision is about this live.
-pub(crate) fn concerns(decision: &Decision, live: &InstanceId) -> bool {
-    match decision {
-        Decision::Act(step) => step.action.instance() == Some(live),
-        Decision::Hold { instance, .. } => instance.as_ref() == Some(live),
-    }
 }
 
 /// A decision as one line.

@@ -7,6 +7,7 @@
 
 mod assessment;
 mod error;
+mod forecast;
 mod histogram;
 mod instance;
 mod ledger;
@@ -24,6 +25,7 @@ pub use assessment::{
     StreamState, Verdict,
 };
 pub use error::with_causes;
+pub use forecast::Forecast;
 pub use histogram::LogHistogram;
 pub use instance::{
     CgroupPaths, Instance, InstanceId, InvalidName, Inventory, NoShadow, NodeName, NodeRoom, Pair, Phase,

@@ -242,6 +242,17 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// The live it is about; `None` for the service as a whole.
+    #[must_use]
+    pub const fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Act(step) => step.action.instance(),
+            Self::Hold { instance, .. } => instance.as_ref(),
+        }
+    }
+}
+
 /// Everything decided at one tick.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Action, ActionId, Assessment, Decision, Effect, Instance, InstanceId, Mode, Outcome, Plan, SampleRate,
-    Step, Tick, Weight,
+    Action, ActionId, Assessment, Decision, Effect, Forecast, Instance, InstanceId, Mode, Outcome, Plan,
+    SampleRate, Step, Tick, Weight,
 };
 
 /// One pass of the loop: stored, served and printed; one type for all three.
@@ -17,6 +17,9 @@ pub struct CycleReport {
     pub unix_ms: i64,
     /// What is thought of each pair.
     pub assessments: Vec<Assessment>,
+    /// The load to come; `None` while nothing can be said.
+    #[serde(default)]
+    pub forecast: Option<Forecast>,
     /// What was decided.
     pub plan: Plan,
     /// What came of earlier actions.
@@ -155,10 +158,7 @@ impl JournalEvent {
     pub fn instance(&self) -> Option<&InstanceId> {
         match self {
             Self::VerdictChanged { assessment } => Some(&assessment.live),
-            Self::Decided { decision } => match &**decision {
-                Decision::Act(step) => step.action.instance(),
-                Decision::Hold { instance, .. } => instance.as_ref(),
-            },
+            Self::Decided { decision } => decision.instance(),
             Self::Intent { step } => step.action.instance(),
             Self::Outcome { outcome } => outcome.action.instance(),
             Self::Instance { id, .. } => Some(id),
@@ -284,6 +284,12 @@ pub struct StatusReport {
     pub uptime_seconds: f64,
     /// The pairs.
     pub pairs: Vec<PairRow>,
+    /// The load to come; `None` while nothing can be said.
+    #[serde(default)]
+    pub forecast: Option<Forecast>,
+    /// What is decided about the service as a whole, in words; `None` in calm times.
+    #[serde(default)]
+    pub decision: Option<String>,
     /// The latest actions, newest first.
     pub actions: Vec<ActionRow>,
     /// What cannot be enforced on this machine, each with its remedy.

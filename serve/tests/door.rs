@@ -46,6 +46,8 @@ fn report() -> StatusReport {
         tick_seconds: 5.0,
         uptime_seconds: 1.0,
         pairs: Vec::new(),
+        forecast: None,
+        decision: None,
         actions: Vec::new(),
         unenforced: Vec::new(),
         requests: 0,

@@ -55,11 +55,10 @@ fn is_held(status: &StatusReport) -> bool {
 }
 
 fn decisions(status: &StatusReport) -> Vec<String> {
-    status
-        .pairs
-        .iter()
-        .filter_map(|pair| Some(format!("{}: {}", pair.live.id, pair.decision.as_ref()?)))
-        .collect()
+    let of_pairs =
+        status.pairs.iter().filter_map(|pair| Some(format!("{}: {}", pair.live.id, pair.decision.as_ref()?)));
+    let of_service = status.decision.iter().map(|decision| format!("service: {decision}"));
+    of_pairs.chain(of_service).collect()
 }
 
 /// What `run` is about to do, in a few lines.
