@@ -178,9 +178,9 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct MirrorWorkerArgs {
-    /// Where users connect.
+    /// Where users connect; without it standard input is that socket already.
     #[arg(long)]
-    pub(crate) listen: SocketAddr,
+    pub(crate) listen: Option<SocketAddr>,
     /// Where the controller connects.
     #[arg(long)]
     pub(crate) socket: PathBuf,

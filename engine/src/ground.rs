@@ -55,7 +55,7 @@ impl Ground {
             log: config.state.join("logs").join("mirror.log"),
             workers: workers(),
         };
-        let mut connection = mirror_process::connect(&settings).await?;
+        let mut connection = mirror_process::connect(&settings, None).await.map_err(|(error, _)| error)?;
         let (listen, mirror_is_ours) = (connection.listen, connection.is_ours());
         let (instance_events, instances) = mpsc::channel(1024);
         let opened = Local::open(platform(config, program), Abilities::detect(), instance_events).await;

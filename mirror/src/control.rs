@@ -3,6 +3,7 @@
 //! The newest controller wins. Without one the mirror goes on with its last routing.
 
 use std::io;
+use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::handover;
 use crate::server::Shared;
 
 /// How often a summary is sent before a routing says otherwise.
@@ -45,24 +47,31 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
+/// Where controllers come in, and what they get.
+pub(crate) struct Door {
+    pub(crate) socket: UnixListener,
+    /// Users' socket, which every controller gets a copy of.
+    pub(crate) front: TcpListener,
+}
+
 /// Serves controllers until cancelled, the newest alone.
-pub(crate) async fn serve(listener: UnixListener, shared: Arc<Shared>, cancel: CancellationToken) {
+pub(crate) async fn serve(door: Door, shared: Arc<Shared>, cancel: CancellationToken) {
     let mut newer = None;
     loop {
         let stream = match newer.take() {
             Some(stream) => stream,
             None => tokio::select! {
                 () = cancel.cancelled() => return,
-                stream = accept(&listener) => stream,
+                stream = accept(&door.socket) => stream,
             },
         };
         tokio::select! {
             () = cancel.cancelled() => return,
-            stream = accept(&listener) => {
+            stream = accept(&door.socket) => {
                 tracing::info!("A newer controller takes over");
                 newer = Some(stream);
             }
-            result = converse(stream, &shared) => match result {
+            result = converse(stream, &door.front, &shared) => match result {
                 Ok(()) => tracing::info!("Controller went away"),
                 Err(error) => tracing::warn!(%error, "Conversation with the controller ended"),
             },
@@ -83,9 +92,7 @@ async fn accept(listener: &UnixListener) -> UnixStream {
     }
 }
 
-async fn converse(stream: UnixStream, shared: &Shared) -> io::Result<()> {
-    let (reader, mut writer) = stream.into_split();
-    let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new() };
+async fn converse(stream: UnixStream, front: &TcpListener, shared: &Shared) -> io::Result<()> {
     let table = shared.table();
     let hello = FromMirror::Hello {
         protocol: PROTOCOL,
@@ -93,7 +100,11 @@ async fn converse(stream: UnixStream, shared: &Shared) -> io::Result<()> {
         listen: shared.listen,
         generation: table.generation,
     };
-    send(&mut writer, &hello).await?;
+    let hello = line(&hello)?;
+    let sent = handover::give(&stream, front, &hello).await?;
+    let (reader, mut writer) = stream.into_split();
+    writer.write_all(hello.get(sent..).unwrap_or_default()).await?;
+    let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new() };
     let mut clock = SummaryClock::new();
     // What was counted before belongs to no span that this controller knows.
     drop(clock.summary(shared));
@@ -155,9 +166,13 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
 }
 
 async fn send(writer: &mut OwnedWriteHalf, message: &FromMirror) -> io::Result<()> {
+    writer.write_all(&line(message)?).await
+}
+
+fn line(message: &FromMirror) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    writer.write_all(&line).await
+    Ok(line)
 }
 
 /// Spans and processor time between two summaries.

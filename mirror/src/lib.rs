@@ -16,6 +16,7 @@ mod balance;
 mod body;
 mod control;
 mod copy;
+pub mod handover;
 mod headers;
 mod netns;
 mod pair;
@@ -27,7 +28,8 @@ mod server;
 mod shadow;
 mod stats;
 mod table;
+mod worker;
 
 pub use redact::{Redactor, redact_request};
 pub use sample::{Sampler, SessionSource};
-pub use server::{MirrorError, Options, run};
+pub use server::{Listen, MirrorError, Options, bind, run};

@@ -1,6 +1,6 @@
 //! What the controller starts its own binary for.
 
-use foreshadow_engine::mirror::{self, Options};
+use foreshadow_engine::mirror::{self, Listen, Options};
 use foreshadow_engine::{LAUNCH_FAILED, helper_answer};
 
 use crate::args::MirrorWorkerArgs;
@@ -20,7 +20,8 @@ pub(crate) fn mirror(args: &MirrorWorkerArgs) -> Result<Exit, Failure> {
     start_log();
     // Fails for a process that leads a group already, such as one started by hand in a shell: then it has what it needs.
     nix::unistd::setsid().ok();
-    let options = Options { listen: args.listen, socket: args.socket.clone(), workers: args.workers };
+    let listen = args.listen.map_or(Listen::Inherited, Listen::At);
+    let options = Options { listen, socket: args.socket.clone(), workers: args.workers };
     mirror::run(&options)
         .map_err(|error| Failure::new(&Flat(foreshadow_engine::model::with_causes(&error))))?;
     Ok(Exit::Fine)

@@ -10,4 +10,6 @@ mod controller;
 mod demo;
 mod figures;
 mod httpbin;
+mod killed;
 mod lifecycle;
+mod users;

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::sync::mpsc;
 
-use foreshadow_mirror::{MirrorError, Options};
+use foreshadow_mirror::{Listen, MirrorError, Options};
 use foreshadow_model::wire::{FromMirror, LINE_BYTES_MAX, PROTOCOL};
 use foreshadow_model::{Generation, SampleRate};
 
@@ -148,7 +148,7 @@ fn idle_connections_do_not_hold_up_a_drain() {
 }
 
 fn start(listen: std::net::SocketAddr, socket: std::path::PathBuf) -> MirrorError {
-    foreshadow_mirror::run(&Options { listen, socket, workers: 1 }).unwrap_err()
+    foreshadow_mirror::run(&Options { listen: Listen::At(listen), socket, workers: 1 }).unwrap_err()
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn the_socket_of_a_living_mirror_is_not_taken_and_that_of_a_dead_one_is() {
     drop(living);
     std::thread::spawn({
         let socket = path.clone();
-        move || foreshadow_mirror::run(&Options { listen: any, socket, workers: 1 })
+        move || foreshadow_mirror::run(&Options { listen: Listen::At(any), socket, workers: 1 })
     });
     let mut controller = Controller::connect(&path);
     controller.drain();

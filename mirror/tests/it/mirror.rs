@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use foreshadow_mirror::{MirrorError, Options};
+use foreshadow_mirror::{Listen, MirrorError, Options};
 use foreshadow_model::wire::{CopyRules, FromMirror, Routing, ShadowTarget, Summary, ToMirror, Upstream};
 use foreshadow_model::{
     Agreement, Bytes, Drops, Generation, InstanceId, RedactPolicy, SampleRate, SessionKey, SideWindow, Weight,
@@ -155,7 +155,11 @@ impl Mirror {
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mirror.sock");
-        let options = Options { listen: "127.0.0.1:0".parse().unwrap(), socket: socket.clone(), workers: 1 };
+        let options = Options {
+            listen: Listen::At("127.0.0.1:0".parse().unwrap()),
+            socket: socket.clone(),
+            workers: 1,
+        };
         let thread = std::thread::spawn(move || foreshadow_mirror::run(&options));
         let controller = Controller::connect(&socket);
         Self { controller, socket, thread: Some(thread), _dir: dir }
