@@ -119,6 +119,9 @@ pub(crate) struct StatusArgs {
     /// Go on showing it, once per tick.
     #[arg(short, long)]
     pub(crate) watch: bool,
+    /// Name the log file of every instance, not only their folder.
+    #[arg(long)]
+    pub(crate) wide: bool,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,

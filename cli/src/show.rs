@@ -1,7 +1,7 @@
 //! Tables and pictures.
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
-use foreshadow_engine::model::{Mode, NoShadow, PairRow, StatusReport};
+use foreshadow_engine::model::{DeployRow, DeployStage, Mode, NoShadow, PairRow, StatusReport};
 
 /// The status as a person likes to read it.
 pub(crate) fn status(status: &StatusReport) -> String {
@@ -34,6 +34,12 @@ pub(crate) fn status(status: &StatusReport) -> String {
     if let Some(decision) = &status.decision {
         text += &format!("\nservice: {decision}");
     }
+    if let Some(deploy) = &status.deploy {
+        text += &format!("\n{}", rollout(deploy));
+    }
+    if let Some(error) = &status.config_error {
+        text += &format!("\nwarning: the changed configuration is not in force, the old one is: {error}");
+    }
     for warning in warnings(status) {
         text += &format!("\nwarning: {warning}");
     }
@@ -58,6 +64,37 @@ fn head(status: &StatusReport) -> String {
         share * 100.0,
         status.false_alarms_per_day,
     )
+}
+
+fn rollout(deploy: &DeployRow) -> String {
+    let stage = match deploy.stage {
+        DeployStage::Rolling => "rolling",
+        DeployStage::Done => "done",
+        DeployStage::Stopped => "STOPPED",
+    };
+    format!(
+        "deploy {stage}: {} of {} lives run the new service ({}); {}",
+        deploy.lives_done,
+        deploy.lives,
+        deploy.changed.join(", "),
+        deploy.now
+    )
+}
+
+/// Where the instances write what they have to say: each of them, or the folder they share.
+pub(crate) fn logs(status: &StatusReport, is_wide: bool) -> String {
+    let shadow = |pair: &PairRow| Some((pair.shadow.as_ref()?.id.clone(), pair.shadow_log.clone()?));
+    let all: Vec<_> = status
+        .pairs
+        .iter()
+        .flat_map(|pair| [pair.live_log.clone().map(|log| (pair.live.id.clone(), log)), shadow(pair)])
+        .flatten()
+        .collect();
+    if is_wide {
+        return all.iter().map(|(id, log)| format!("\n{id:<10} {}", log.display())).collect();
+    }
+    let folder = all.first().and_then(|(_, log)| log.parent());
+    folder.map(|folder| format!("\nlogs: {}", folder.display())).unwrap_or_default()
 }
 
 fn row(pair: &PairRow) -> Vec<Cell> {

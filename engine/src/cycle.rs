@@ -73,6 +73,14 @@ impl Cycle {
         Ok(Closed { report, inventory, windows })
     }
 
+    /// Other rules, from the next tick on.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.plane.set_policy(&policy.mirror);
+        self.senses.set_policy(policy.probe);
+        self.judges.set_policy(policy.compare);
+        self.policy = policy;
+    }
+
     fn plan(
         &mut self,
         inventory: &Inventory,

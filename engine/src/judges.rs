@@ -79,6 +79,14 @@ impl Judges {
 }
 
 impl Judges {
+    /// Other settings. What was learned was learned under the old ones, so every baseline starts anew.
+    pub(crate) fn set_policy(&mut self, policy: ComparePolicy) {
+        if self.policy != policy {
+            self.policy = policy;
+            self.judges.clear();
+        }
+    }
+
     /// The operator says that what is now is the new normal of this live.
     pub(crate) fn acknowledge(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
         let judged = self.alarmed(live)?;

@@ -14,6 +14,7 @@ mod mirror_process;
 mod operator;
 mod outlook;
 mod plane;
+mod reload;
 mod restore;
 mod run;
 mod senses;

@@ -10,7 +10,7 @@ impl Running {
     /// Does what is asked for, writes it down and answers. What was refused changed nothing and is not written down.
     pub(crate) async fn obey(&mut self, request: Request) {
         let Request { command, done } = request;
-        let answer = self.answer(&command);
+        let answer = self.answer(&command).await;
         match &answer {
             Ok(_) => {
                 tracing::info!(command = command.word(), "Operator");
@@ -24,7 +24,7 @@ impl Running {
         done.send(answer).ok();
     }
 
-    fn answer(&mut self, command: &Command) -> Result<Done, Refusal> {
+    async fn answer(&mut self, command: &Command) -> Result<Done, Refusal> {
         match command {
             Command::Pause => self.cycle.actuator.pause(true),
             Command::Resume => self.cycle.actuator.pause(false),
@@ -36,7 +36,7 @@ impl Running {
                 self.cycle.judges.reject(live).map_err(|error| about_alarm(error, live))?;
             }
             Command::Revert { action } => return self.revert(*action),
-            Command::Reload => {}
+            Command::Reload => return self.reload().await,
         }
         Ok(Done::default())
     }

@@ -26,23 +26,31 @@ struct State {
 
 impl Plane {
     pub(crate) fn new(policy: &MirrorPolicy, tick: Duration) -> Self {
-        let copies = CopyRules {
-            queue: policy.queue,
-            queue_bytes: policy.queue_bytes,
-            copy_bytes: policy.copy_bytes,
-            shadow_timeout: policy.shadow_timeout,
-            session: policy.session.clone(),
-            redact: policy.redact.clone(),
-            routes: policy.routes.clone(),
+        let routing = Routing {
+            generation: Generation(0),
+            upstreams: Vec::new(),
+            copies: rules(policy),
+            summary_every: tick,
         };
-        let routing =
-            Routing { generation: Generation(0), upstreams: Vec::new(), copies, summary_every: tick };
         Self { state: Arc::default(), routing: watch::Sender::new(routing) }
     }
 
     /// Takes over shares of traffic that an earlier controller set.
     pub(crate) fn restore(&self, weights: BTreeMap<InstanceId, Weight>) {
         self.lock().weights = weights;
+    }
+
+    /// Other rules for copies, for every request from now on.
+    pub(crate) fn set_policy(&self, policy: &MirrorPolicy) {
+        let copies = rules(policy);
+        self.routing.send_if_modified(|routing| {
+            let changed = routing.copies != copies;
+            if changed {
+                routing.copies = copies;
+                routing.generation = routing.generation.next();
+            }
+            changed
+        });
     }
 
     /// Follows the wanted routing.
@@ -93,6 +101,18 @@ impl Plane {
             }
             changed
         });
+    }
+}
+
+fn rules(policy: &MirrorPolicy) -> CopyRules {
+    CopyRules {
+        queue: policy.queue,
+        queue_bytes: policy.queue_bytes,
+        copy_bytes: policy.copy_bytes,
+        shadow_timeout: policy.shadow_timeout,
+        session: policy.session.clone(),
+        redact: policy.redact.clone(),
+        routes: policy.routes.clone(),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::ground::Ground;
 use crate::history::{self, History, OpenHistoryError};
 use crate::lock::{Lock, LockError};
 use crate::mirror_process::{MirrorEvent, MirrorStartError};
+use crate::reload::Watched;
 use crate::senses::Bursts;
 use crate::status::{Board, Facts};
 use crate::{control_socket, database};
@@ -70,7 +71,10 @@ pub enum RunError {
 /// Everything that was started.
 pub(crate) struct Running {
     pub(crate) cycle: Cycle,
-    board: Board,
+    pub(crate) board: Board,
+    /// The configuration in force.
+    pub(crate) config: Config,
+    pub(crate) watched: Watched,
     history: History,
     inbox: Inbox,
     last: Remembered,
@@ -84,6 +88,7 @@ struct Inbox {
     instances: mpsc::Receiver<InstanceEvent>,
     commands: mpsc::Receiver<Request>,
     signals: Signals,
+    hangup: Signal,
 }
 
 /// What was journaled last, so that the journal holds changes and not ticks.
@@ -93,17 +98,19 @@ struct Remembered {
     decisions: Vec<String>,
 }
 
-/// Runs a service until it is stopped. `program` is foreshadow's own binary: it is launcher, mirror and probe helper too.
+/// Runs a service until it is stopped. `file` is where `config` was read from; changes of it are taken over. `program` is foreshadow's own binary: it is launcher, mirror and probe helper too.
 ///
 /// # Errors
 /// [`RunError`] when something that is needed cannot be started. What this run started is ended again; lives and a
 /// mirror that were adopted go on.
-pub async fn run(config: Config, program: &Path) -> Result<Ended, RunError> {
+pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, RunError> {
     let state = config.state.clone();
     make_private(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
     let opened = history::open(&database(&state))?;
     let mut signals = Signals::catch().map_err(RunError::Start)?;
+    // Caught from the start: a hang-up that comes too early must not end anything.
+    let hangup = signal(SignalKind::hangup()).map_err(RunError::Start)?;
     let door = foreshadow_serve::listen(&control_socket(&state)).map_err(RunError::Start)?;
     let ground = Ground::lay(&config, program).await?;
     let begun = tokio::select! {
@@ -127,12 +134,14 @@ pub async fn run(config: Config, program: &Path) -> Result<Ended, RunError> {
         cycle: begun.cycle,
         board: begun.board,
         history: opened.history,
-        inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals },
+        watched: Watched::new(file),
+        config,
+        inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals, hangup },
         last: Remembered::default(),
         cancel,
     };
     let ended = running.turn().await;
-    running.end(&local, config.policy.on_exit, drain, tasks).await;
+    running.end(&local, drain, tasks).await;
     drop(running);
     drop(local);
     if opened.thread.join().is_err() {
@@ -194,6 +203,7 @@ impl Running {
         loop {
             tokio::select! {
                 ended = self.inbox.signals.any() => return ended,
+                _ = self.inbox.hangup.recv() => drop(self.reload().await),
                 Some(request) = self.inbox.commands.recv() => {
                     let stop = request.command == Command::Stop;
                     self.obey(request).await;
@@ -234,6 +244,7 @@ impl Running {
     }
 
     async fn close(&mut self, span_seconds: f64) {
+        self.look_at_file().await;
         match self.cycle.run(span_seconds).await {
             Ok(closed) => self.tell(closed).await,
             Err(error) => tracing::error!(error = foreshadow_model::with_causes(&error), "Tick not finished"),
@@ -264,7 +275,8 @@ impl Running {
     }
 
     /// Stops deciding, drains, stops shadows, then lives unless they are left. A second signal: now.
-    async fn end(&mut self, local: &Local, on_exit: OnExit, drain: watch::Sender<bool>, tasks: TaskTracker) {
+    async fn end(&mut self, local: &Local, drain: watch::Sender<bool>, tasks: TaskTracker) {
+        let on_exit = self.config.policy.on_exit;
         tracing::info!(?on_exit, "Stopping; once more Ctrl-C stops at once");
         // Whoever asks for something now is told that nobody answers any more, or the door would wait for them.
         self.inbox.commands.close();

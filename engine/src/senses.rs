@@ -63,6 +63,11 @@ impl Senses {
         Ok((Self { policy, readers: BTreeMap::new(), rounds }, bursts))
     }
 
+    /// Other rules for bursts, from the next round on.
+    pub(crate) fn set_policy(&mut self, policy: ProbePolicy) {
+        self.policy = policy;
+    }
+
     /// Reads the passive signals of all instances, each with its increments since the last call.
     pub(crate) fn signals(&mut self, inventory: &Inventory) -> Vec<(InstanceId, CgroupSignals)> {
         let now = monotonic();

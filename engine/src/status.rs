@@ -41,6 +41,7 @@ pub(crate) struct Board {
     listen: SocketAddr,
     mirror_pid: Option<u32>,
     unenforced: Vec<String>,
+    config_error: Option<String>,
     shown: watch::Sender<Option<Arc<StatusReport>>>,
 }
 
@@ -63,6 +64,7 @@ impl Board {
             listen,
             mirror_pid: None,
             unenforced,
+            config_error: None,
             shown,
         }
     }
@@ -74,6 +76,11 @@ impl Board {
     pub(crate) fn mirror(&mut self, pid: Option<u32>, listen: Option<SocketAddr>) {
         self.mirror_pid = pid;
         self.listen = listen.unwrap_or(self.listen);
+    }
+
+    /// Why the file as it is now is not in force.
+    pub(crate) fn config_error(&mut self, error: Option<String>) {
+        self.config_error = error;
     }
 
     /// Adds what the mirror counted.
@@ -128,7 +135,7 @@ impl Board {
             false_alarms_per_day: assessments.iter().map(|assessment| assessment.false_alarms_per_day).sum(),
             controller_cpu_seconds: clock::cpu_seconds(),
             mirror_cpu_seconds: self.totals.mirror_cpu_seconds,
-            config_error: None,
+            config_error: self.config_error.clone(),
             deploy: None,
         };
         self.shown.send_replace(Some(Arc::new(report)));

@@ -40,7 +40,8 @@ pub use policy::{
     SessionKey, Template, VerticalPolicy,
 };
 pub use report::{
-    ActionRow, CycleReport, DeployRow, DeployStage, JournalEntry, JournalEvent, PairRow, StatusReport,
+    ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,
+    StatusReport,
 };
 pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};

@@ -1,5 +1,7 @@
 //! What foreshadow tells of itself: one tick's report, the status, the journal.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -112,8 +114,8 @@ pub enum JournalEvent {
     Deploy {
         /// The live it is about; `None` for the roll-out as a whole.
         instance: Option<InstanceId>,
-        /// What happened, in words.
-        change: String,
+        /// What happens. Written down before it is done, like an intent.
+        step: DeployStep,
     },
 }
 
@@ -226,6 +228,55 @@ pub struct ActionRow {
     pub action: Action,
     /// What came of it; `None` while it is carried out or judged.
     pub effect: Option<Effect>,
+}
+
+/// What happens while a changed service is rolled over the lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum DeployStep {
+    /// It begins.
+    Begun {
+        /// The keys of the file that changed.
+        changed: Vec<String>,
+    },
+    /// A live more is started for as long as the roll-out lasts, since no other could carry the users meanwhile.
+    StandIn,
+    /// The live gets no new requests.
+    Drained,
+    /// The live is started anew.
+    Replaced,
+    /// The live carries users again.
+    Back,
+    /// The new service did not come up; what ran before is brought back.
+    BroughtBack {
+        /// Why.
+        error: String,
+    },
+    /// The stand-in has done its duty and goes.
+    StandInGone,
+    /// All lives run the new service.
+    Done,
+    /// It was stopped; what was not replaced yet is untouched.
+    Stopped {
+        /// Why.
+        error: String,
+    },
+}
+
+impl fmt::Display for DeployStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Begun { changed } => write!(f, "rolling over the lives: {}", changed.join(", ")),
+            Self::StandIn => f.write_str("is started as a stand-in for the time of the roll-out"),
+            Self::Drained => f.write_str("gets no new requests"),
+            Self::Replaced => f.write_str("is started anew"),
+            Self::Back => f.write_str("is ready and carries users again"),
+            Self::BroughtBack { error } => write!(f, "is brought back as it was: {error}"),
+            Self::StandInGone => f.write_str("was the stand-in and goes"),
+            Self::Done => f.write_str("done"),
+            Self::Stopped { error } => write!(f, "stopped, nothing else is touched: {error}"),
+        }
+    }
 }
 
 /// How far a changed service is rolled over the lives.

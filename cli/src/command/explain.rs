@@ -114,9 +114,9 @@ fn in_words(entry: &JournalEntry) -> String {
         JournalEvent::Configuration { in_force: false, change } => {
             format!("the changed configuration was refused, the old one stays: {change}")
         }
-        JournalEvent::Deploy { instance, change } => {
+        JournalEvent::Deploy { instance, step } => {
             let whom = instance.as_ref().map(|live| format!("{live} ")).unwrap_or_default();
-            format!("deploy: {whom}{change}")
+            format!("deploy: {whom}{step}")
         }
     };
     format!("{}  tick {:>6}  {what}", show::time(entry.unix_ms), entry.tick.0)

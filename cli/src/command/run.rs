@@ -13,7 +13,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let config = read_config(&args.config)?;
     eprintln!("{}", plan::summary(&config));
     let program = std::env::current_exe()?;
-    Ok(match runtime()?.block_on(foreshadow_engine::run(config, &program))? {
+    Ok(match runtime()?.block_on(foreshadow_engine::run(&args.config, config, &program))? {
         Ended::Stopped => Exit::Fine,
         Ended::Interrupted => Exit::Interrupted,
     })

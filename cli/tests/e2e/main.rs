@@ -7,6 +7,7 @@
 
 mod command_line;
 mod controller;
+mod days;
 mod demo;
 mod figures;
 mod httpbin;
