@@ -1,8 +1,8 @@
 //! What could be done about one sick live, in the order in which the evidence suggests it.
 
 use foreshadow_model::{
-    Action, ActionKind, ActionType, Assessment, HoldReason, Instance, MilliCpu, Resource, Share, Verdict,
-    Weight,
+    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, MilliCpu, Resource, Share,
+    Verdict, Weight,
 };
 
 use crate::plan::Inputs;
@@ -78,6 +78,10 @@ fn more_memory(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
     let sizes = &inputs.policy.action.vertical.memory_sizes;
     let Some(now) = live.resources.memory else { return Err(HoldReason::AtLimit) };
     let Some(&to) = sizes.iter().find(|size| now < **size) else { return Err(HoldReason::AtLimit) };
+    let more = Bytes::new(to.get() - now.get());
+    if inputs.inventory.memory_room(&live.node).is_some_and(|room| room < more) {
+        return Err(HoldReason::NoRoom);
+    }
     Ok(Action::ResizeMemory { instance: live.id.clone(), from: Some(now), to: Some(to) })
 }
 

@@ -86,6 +86,9 @@ struct Live {
     because: Option<Resource>,
     #[serde(default)]
     overloaded: bool,
+    /// Memory on its node that is promised to nobody, in MiB.
+    #[serde(default = "usual_memory_room")]
+    memory_room: u64,
     /// Its memory limit in MiB.
     #[serde(default)]
     memory: Option<u64>,
@@ -101,6 +104,10 @@ fn usual_weight() -> u16 {
     100
 }
 fn usual_room() -> u32 {
+    1000
+}
+
+fn usual_memory_room() -> u64 {
     1000
 }
 
@@ -198,8 +205,8 @@ fn inventory(lives: &[Live]) -> Inventory {
             name: node.clone(),
             cpu: MilliCpu::new(live.room + 4000),
             cpu_promised: MilliCpu::new(4000),
-            memory: None,
-            memory_promised: foreshadow_model::Bytes::default(),
+            memory: Some(Bytes::mebi(1000 + live.memory_room)),
+            memory_promised: Bytes::mebi(1000),
         });
         let shadow = instance(id.shadow_of(), Role::Shadow, &node, live);
         inventory.pairs.push(Pair { live: instance(id, Role::Live, &node, live), shadow: Some(shadow) });
