@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod reference;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ enum Task {
         #[arg(long, value_enum)]
         only: Vec<check::Step>,
     },
-    /// Write `schemas/` anew.
+    /// Write `schemas/` and the reference of the configuration anew.
     Schema,
     /// Measure a claim of speed on this machine.
     #[command(subcommand)]
@@ -62,5 +63,6 @@ fn schema(root: &Path) -> anyhow::Result<bool> {
         .current_dir(root)
         .status()
         .context("failed to run cargo")?;
+    reference::write(root)?;
     Ok(status.success())
 }
