@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use foreshadow_act::{Actuator, Platform, PlatformError, Standing};
 use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
-    Assessment, CycleReport, Forecast, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Window,
+    Assessment, CycleReport, Forecast, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Verdict,
+    Window,
 };
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::Local;
@@ -67,6 +68,7 @@ impl Cycle {
             tracing::warn!(action = %id, %reason, "Action refused by a guard");
         }
         self.plane.update(&inventory, self.rates(&windows, &assessments));
+        self.platform.turn_shadows(&in_need_of_shadows(&under_way, &assessments));
         self.senses.probe(self.tick, &inventory);
         let report =
             CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, forecast, plan, outcomes };
@@ -124,6 +126,15 @@ impl Cycle {
         };
         windows.iter().zip(assessments).map(rate).collect()
     }
+}
+
+/// Lives that must not lose their shadow now: something is under way there, or suspected.
+fn in_need_of_shadows(under_way: &[InstanceId], assessments: &[Assessment]) -> Vec<InstanceId> {
+    let is_calm = |verdict: &Verdict| {
+        matches!(verdict, Verdict::Healthy | Verdict::Calibrating | Verdict::Inconclusive(_))
+    };
+    let suspected = assessments.iter().filter(|assessment| !is_calm(&assessment.verdict));
+    under_way.iter().cloned().chain(suspected.map(|assessment| assessment.live.clone())).collect()
 }
 
 /// Processor use of every live, relative to its limit or else to its node.

@@ -24,6 +24,9 @@ use crate::senses::{Bursts, Senses};
 use crate::status::Board;
 use crate::{clock, history};
 
+/// How long one of too few shadows stays with a live: long enough to find what is large.
+const SHADOW_TURN: Duration = Duration::from_secs(600);
+
 /// What must be there before the loop can turn: mirror and platform.
 pub(crate) struct Ground {
     pub(crate) local: Local,
@@ -151,6 +154,7 @@ fn platform(config: &Config, program: &Path) -> Settings {
         state: config.state.clone(),
         logs: LogLimits { size: config.logs.max, keep: config.logs.keep },
         launcher: program.to_path_buf(),
-        shadows: true,
+        shadow_ratio: config.shadow_ratio,
+        shadow_turn: SHADOW_TURN,
     }
 }

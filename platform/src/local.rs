@@ -5,17 +5,25 @@
 
 mod abilities;
 mod adopt;
+mod begin;
 pub mod cgroup;
+mod egress;
 mod end;
+mod inventory;
 mod isolate;
 mod launch;
+mod limits;
 mod logs;
 mod make;
 mod member;
 mod netns;
+mod nodes;
 mod port;
 mod ready;
+mod recipe;
 mod record;
+mod replace;
+mod shadows;
 mod supervise;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,24 +34,25 @@ use std::time::Duration;
 
 use foreshadow_act::{Platform, PlatformError};
 use foreshadow_model::{
-    Bytes, CgroupPaths, Instance, InstanceId, Inventory, LocalNode, MilliCpu, NodeRoom, OnExit, Pair, Phase,
-    Resources, ServiceName, Template,
+    Bytes, InstanceId, Inventory, LocalNode, MilliCpu, OnExit, Ratio, ServiceName, Template, with_causes,
 };
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use abilities::{Abilities, Finding};
 pub use launch::{LAUNCH_FAILED, LaunchError, launch};
 pub use logs::LogLimits;
-pub use make::default_nodes;
+pub use nodes::default_nodes;
 
-use cgroup::{CgroupError, Hierarchy};
 use make::ShadowRoom;
 use member::Member;
+use nodes::number_of;
+use recipe::Recipe;
 use record::Record;
+use shadows::Wants;
 
 /// How often a state that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -51,15 +60,12 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long a process may take to finish after `SIGTERM`.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often a new instance may die before we say that it does not start.
-const DEATHS_MAX: u32 = 3;
-
 /// How the service is run here.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The service.
     pub service: ServiceName,
-    /// How an instance is made.
+    /// How an instance is made, at first: see [`Local::set_template`].
     pub template: Template,
     /// The nodes, at least one.
     pub nodes: Vec<LocalNode>,
@@ -69,8 +75,10 @@ pub struct Settings {
     pub logs: LogLimits,
     /// The program whose `launch` command becomes an instance: foreshadow's own binary.
     pub launcher: PathBuf,
-    /// Whether lives get shadows.
-    pub shadows: bool,
+    /// Shadows per live, rounded up; none at zero, and below one they take turns: see [`Local::turn_shadows`].
+    pub shadow_ratio: Ratio,
+    /// How long one of too few shadows stays with a live.
+    pub shadow_turn: Duration,
 }
 
 /// Something that happened to an instance, for the journal.
@@ -94,8 +102,13 @@ pub(crate) struct Inner {
     abilities: Abilities,
     members: Mutex<BTreeMap<InstanceId, Member>>,
     rooms: Mutex<BTreeMap<InstanceId, ShadowRoom>>,
-    /// Shadows being made (`None`) or to be tried again at a time.
-    making: Mutex<BTreeMap<InstanceId, Option<Instant>>>,
+    wants: Mutex<Wants>,
+    /// What new lives are made of.
+    recipe: Mutex<Arc<Recipe>>,
+    /// Names under which something is being made for which there is no instance yet.
+    reserved: Mutex<BTreeSet<InstanceId>>,
+    /// Memory of the machine, as far as it is known.
+    memory: Option<Bytes>,
     /// Last revision of every name that was retired: the next of that name must not look like it.
     retired: Mutex<BTreeMap<InstanceId, u64>>,
     /// One writer of the record at a time.
@@ -108,7 +121,7 @@ pub(crate) struct Inner {
 }
 
 impl Local {
-    /// Takes over what an earlier controller left (lives go on, shadows are ended) and starts to supervise.
+    /// Takes over what an earlier controller left, ends what does not fit, and starts to supervise.
     ///
     /// # Errors
     /// When the state folder cannot be read or written.
@@ -126,11 +139,14 @@ impl Local {
         // What cannot be written down must not be started.
         record.write(&record_in(&settings.state)).map_err(failed)?;
         let inner = Arc::new(Inner {
+            recipe: Mutex::new(Arc::new(Recipe::new(settings.template.clone()))),
+            memory: abilities.memory(),
             settings,
             abilities,
             members: Mutex::default(),
             rooms: Mutex::default(),
-            making: Mutex::default(),
+            wants: Mutex::default(),
+            reserved: Mutex::default(),
             retired: Mutex::default(),
             recording: tokio::sync::Mutex::default(),
             change: tokio::sync::Mutex::default(),
@@ -146,23 +162,19 @@ impl Local {
     /// Starts lives until there are `lives`, and waits until each is ready. More than that are left as they are.
     ///
     /// # Errors
-    /// The first live that could not be started or did not become ready, with its last words.
+    /// The first live that could not be started or did not become ready, with its last words; not when a live was
+    /// adopted: users are served already, if badly, and a controller that gives up would help nobody.
     pub async fn start_lives(&self, lives: u32) -> Result<(), PlatformError> {
         let _change = self.inner.change.lock().await;
+        let is_serving = self.inner.members().values().any(|member| member.is_live() && member.is_adopted());
         for number in 1..=lives {
-            if !self.inner.members().contains_key(&InstanceId::live(number)) {
-                self.inner.add_live(number).await?;
+            let id = InstanceId::live(number);
+            if !self.inner.members().contains_key(&id) {
+                tolerated(self.inner.add_live(number).await, is_serving, &id)?;
             }
         }
         for id in (1..=lives).map(InstanceId::live) {
-            let is_adopted = self.inner.members().get(&id).is_some_and(Member::is_adopted);
-            match self.inner.wait_ready(&id).await {
-                // It serves users already, if badly; a controller that gives up would help nobody.
-                Err(error) if is_adopted => {
-                    tracing::warn!(%error, instance = %id, "Adopted live does not answer its readiness check")
-                }
-                result => result?,
-            }
+            tolerated(self.inner.wait_ready(&id).await, is_serving, &id)?;
         }
         Ok(())
     }
@@ -212,58 +224,17 @@ impl Local {
     }
 }
 
-impl Local {
-    /// Sets a limit of a live and of its shadow; `set` says whether it was another one before.
-    async fn limit(
-        &self,
-        live: &InstanceId,
-        set: impl Fn(&Hierarchy, &CgroupPaths, &mut Resources) -> Result<bool, CgroupError>,
-    ) -> Result<(), PlatformError> {
-        let Some(tree) = &self.inner.abilities.cgroups else {
-            let remedy = self.inner.abilities.unenforced().join("; ");
-            return Err(PlatformError::NotPossible { what: format!("resize `{live}`"), remedy });
-        };
-        {
-            let mut members = self.inner.members();
-            if !members.contains_key(live) {
-                return Err(PlatformError::NoSuchInstance(live.clone()));
-            }
-            for id in [live.clone(), live.shadow_of()] {
-                let Some(member) = members.get_mut(&id) else { continue };
-                let Some(paths) = member.instance.cgroup.clone() else { continue };
-                let changed = set(tree, &paths, &mut member.instance.resources)
-                    .map_err(|error| PlatformError::failed(format!("resize `{id}`"), error))?;
-                member.instance.revision += u64::from(changed);
-            }
-        }
-        self.inner.write_record().await;
-        Ok(())
-    }
-}
-
 impl Platform for Local {
     async fn inventory(&self) -> Result<Inventory, PlatformError> {
         Ok(self.inner.inventory())
     }
 
     async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
-        self.limit(live, |tree, paths, limits| {
-            limits.cpu = cpu;
-            if tree.cpu(paths) == cpu { Ok(false) } else { tree.set_cpu(paths, cpu).map(|()| true) }
-        })
-        .await
+        self.limit_cpu(live, cpu).await
     }
 
     async fn resize_memory(&self, live: &InstanceId, memory: Option<Bytes>) -> Result<(), PlatformError> {
-        self.limit(live, |tree, paths, limits| {
-            limits.memory = memory;
-            if tree.memory(paths) == memory {
-                Ok(false)
-            } else {
-                tree.set_memory(paths, memory).map(|()| true)
-            }
-        })
-        .await
+        self.limit_memory(live, memory).await
     }
 
     async fn scale(&self, lives: u32) -> Result<(), PlatformError> {
@@ -289,7 +260,7 @@ impl Platform for Local {
         }
         self.inner.end(&live.shadow_of(), Duration::from_secs(2)).await;
         // Supervision sees a live without a shadow and makes one.
-        self.inner.make_shadow_soon(live);
+        self.inner.wants().retry_now(live);
         Ok(())
     }
 }
@@ -299,8 +270,22 @@ impl Inner {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn making_shadows(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Option<Instant>>> {
-        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Never taken before `members` by one who will need both.
+    pub(crate) fn wants(&self) -> MutexGuard<'_, Wants> {
+        self.wants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn current(&self) -> MutexGuard<'_, Arc<Recipe>> {
+        self.recipe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What new lives are made of.
+    pub(crate) fn recipe(&self) -> Arc<Recipe> {
+        self.current().clone()
+    }
+
+    pub(crate) fn reserved(&self) -> MutexGuard<'_, BTreeSet<InstanceId>> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn rooms(&self) -> MutexGuard<'_, BTreeMap<InstanceId, ShadowRoom>> {
@@ -317,20 +302,13 @@ impl Inner {
 
     /// Ports that a new instance may not have: those of others, and those a shadow reaches its targets at.
     pub(crate) fn ports(&self) -> BTreeSet<u16> {
-        let targets = self.settings.template.egress_allow.iter().map(|target| target.port);
+        let recipe = self.recipe();
+        let targets = recipe.template.egress_allow.iter().map(|target| target.port);
         self.members().values().map(|member| member.instance.port).chain(targets).collect()
     }
 
     pub(crate) fn record_path(&self) -> PathBuf {
         record_in(&self.settings.state)
-    }
-
-    /// Forgets a pause after a shadow could not be made; one that is being made is let go on.
-    fn make_shadow_soon(&self, live: &InstanceId) {
-        let mut making = self.making_shadows();
-        if making.get(live).is_some_and(Option::is_some) {
-            making.remove(live);
-        }
     }
 
     /// Ends a live with its shadow.
@@ -339,7 +317,7 @@ impl Inner {
         self.end(live, grace).await;
         // One that was just being made when the first call came; now that its live is gone there is no other.
         self.end(&live.shadow_of(), Duration::ZERO).await;
-        self.make_shadow_soon(live);
+        self.wants().retry_now(live);
     }
 
     /// Tells the journal; a full queue loses the line, not the event: the inventory shows what is.
@@ -357,158 +335,20 @@ impl Inner {
             .filter_map(|member| number_of(member.id()))
             .collect()
     }
+}
 
-    async fn add_live(&self, number: u32) -> Result<(), PlatformError> {
-        let member = self.make_live(number)?;
-        self.launch(member, None, None).await
-    }
-
-    pub(crate) async fn create_shadow(&self, live: &InstanceId) -> Result<(), PlatformError> {
-        let found = self.members().get(live).map(|member| self.read_back(&member.instance).resources.cpu);
-        let Some(cpu) = found else {
-            return Err(PlatformError::NoSuchInstance(live.clone()));
-        };
-        let (member, room) = self.make_shadow(live, number_of(live).unwrap_or(1), cpu).await?;
-        self.launch(member, room, Some(live)).await
-    }
-
-    /// Takes a new instance up and starts it. It is written down *before* it runs: killed in between, we leave a record
-    /// without a process, never a process without a record.
-    async fn launch(
-        &self,
-        member: Member,
-        room: Option<ShadowRoom>,
-        live: Option<&InstanceId>,
-    ) -> Result<(), PlatformError> {
-        let (id, node) = (member.id().clone(), member.instance.node.clone());
-        if let Err((member, room)) = self.admit(Box::new(member), room, live) {
-            self.clear(&id, member.cgroup(), room).await;
-            return Err(PlatformError::failed(format!("start `{id}`"), "it is not wanted any more"));
+/// A live that does not start is a failure, unless others serve users already.
+fn tolerated(
+    started: Result<(), PlatformError>,
+    is_serving: bool,
+    id: &InstanceId,
+) -> Result<(), PlatformError> {
+    match started {
+        Err(error) if is_serving => {
+            tracing::warn!(error = with_causes(&error), instance = %id, "Live does not become ready");
+            Ok(())
         }
-        self.write_record().await;
-        let started = match self.members().get_mut(&id) {
-            Some(member) if member.instance.phase != Phase::Stopping => member.start(&self.settings.launcher),
-            _ => Err(io::Error::other("it is not wanted any more")),
-        };
-        if let Err(error) = started {
-            self.end(&id, Duration::ZERO).await;
-            return Err(PlatformError::failed(format!("start `{id}`"), error));
-        }
-        self.tell(&id, format!("started on node {node}"));
-        self.write_record().await;
-        Ok(())
-    }
-
-    /// Makes an instance known, unless all ends or the live it is for has gone meanwhile: then it is given back.
-    fn admit(
-        &self,
-        mut member: Box<Member>,
-        room: Option<ShadowRoom>,
-        live: Option<&InstanceId>,
-    ) -> Result<(), (Box<Member>, Option<ShadowRoom>)> {
-        let mut members = self.members();
-        let wanted_by =
-            live.map(|live| members.get(live).filter(|live| live.instance.phase != Phase::Stopping));
-        if self.cancel.is_cancelled() || wanted_by.is_some_and(|live| live.is_none()) {
-            return Err((member, room));
-        }
-        // The live may have been resized since its shadow was begun.
-        if let (Some(Some(live)), Some(tree), Some(paths)) =
-            (wanted_by, &self.abilities.cgroups, member.cgroup().cloned())
-        {
-            let cpu = self.read_back(&live.instance).resources.cpu;
-            if tree.set_cpu(&paths, cpu).is_ok() {
-                member.instance.resources.cpu = cpu;
-            }
-        }
-        if let Some(room) = room {
-            self.rooms().insert(member.id().clone(), room);
-        }
-        members.insert(member.id().clone(), *member);
-        Ok(())
-    }
-
-    async fn wait_ready(&self, id: &InstanceId) -> Result<(), PlatformError> {
-        let limit = self.settings.template.ready_timeout;
-        let until = Instant::now() + limit;
-        let mut restarts_before = None;
-        loop {
-            let why = {
-                let members = self.members();
-                let Some(member) = members.get(id) else {
-                    return Err(PlatformError::NoSuchInstance(id.clone()));
-                };
-                let restarts = member.instance.restarts;
-                let deaths = restarts - *restarts_before.get_or_insert(restarts);
-                if member.instance.is_ready() {
-                    return Ok(());
-                } else if member.unlaunched {
-                    "its command could not be run".into()
-                } else if DEATHS_MAX <= deaths {
-                    "it died again and again".into()
-                } else if until <= Instant::now() {
-                    format!("not ready within {limit:?}")
-                } else {
-                    String::new()
-                }
-            };
-            if !why.is_empty() {
-                let log = self.log_of(id);
-                let message = format!("{why}; last lines of `{}`:\n{}", log.display(), logs::tail(&log, 5));
-                return Err(PlatformError::failed(format!("start `{id}`"), message));
-            }
-            sleep(POLL).await;
-        }
-    }
-
-    fn inventory(&self) -> Inventory {
-        let members = self.members();
-        let read = |id: &InstanceId| members.get(id).map(|member| self.read_back(&member.instance));
-        let pairs: Vec<Pair> = members
-            .values()
-            .filter(|member| member.is_live())
-            .map(|member| Pair {
-                live: self.read_back(&member.instance),
-                shadow: read(&member.id().shadow_of()),
-            })
-            .collect();
-        let nodes = self.settings.nodes.iter().map(|node| {
-            let here = pairs.iter().flat_map(|pair| [Some(&pair.live), pair.shadow.as_ref()]).flatten();
-            let promised = here
-                .filter(|instance| instance.node == node.name)
-                .filter_map(|instance| instance.resources.cpu);
-            NodeRoom {
-                name: node.name.clone(),
-                cpu: MilliCpu::new(u32::try_from(node.cpus.len()).unwrap_or(u32::MAX).saturating_mul(1000)),
-                cpu_promised: MilliCpu::new(promised.map(MilliCpu::get).fold(0, u32::saturating_add)),
-                memory: None,
-                memory_promised: Bytes::default(),
-            }
-        });
-        Inventory { nodes: nodes.collect(), pairs, ..Inventory::default() }
-    }
-
-    /// The instance with the limit that is really in force: somebody else may have changed it.
-    fn read_back(&self, instance: &Instance) -> Instance {
-        let mut instance = instance.clone();
-        let mut pids = Vec::new();
-        if let (Some(tree), Some(paths)) = (&self.abilities.cgroups, &instance.cgroup) {
-            instance.resources.cpu = tree.cpu(paths);
-            instance.resources.memory = tree.memory(paths);
-            pids = cgroup::pids(paths);
-            pids.sort_by_key(|pid| !instance.pids.contains(pid));
-        } else {
-            // Nothing enforces what was asked for: no limit is in force, and none can be raised.
-            instance.resources = foreshadow_model::Resources::default();
-        }
-        if instance.cgroup.is_none() && instance.netns.is_some() {
-            // What was started is the attendant, which is no part of its shadow.
-            pids = instance.pids.iter().flat_map(|&pid| member::children(pid)).collect();
-        }
-        if !pids.is_empty() {
-            instance.pids = pids;
-        }
-        instance
+        other => other,
     }
 }
 
@@ -521,8 +361,4 @@ fn absolute(folder: &Path) -> io::Result<PathBuf> {
 
 fn record_in(state: &Path) -> PathBuf {
     state.join("instances.json")
-}
-
-fn number_of(id: &InstanceId) -> Option<u32> {
-    id.as_str().rsplit_once('-')?.1.parse().ok()
 }

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use foreshadow_model::Resources;
+use foreshadow_model::{Bytes, Resources};
 
 use super::cgroup::{self, Hierarchy};
-use super::make::allowed_processors;
 use super::netns;
+use super::nodes::allowed_processors;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +55,26 @@ impl Abilities {
         Self { cgroups, namespaces, findings: vec![cgroup_finding, namespace_finding, detect_psi()] }
     }
 
+    /// Memory that instances can have: the machine's, or less where all of this is in a container.
+    pub(crate) fn memory(&self) -> Option<Bytes> {
+        let container = self.cgroups.as_ref().and_then(Hierarchy::memory_of_all);
+        [machine_memory(), container].into_iter().flatten().min()
+    }
+
     /// What cannot be enforced, one sentence each.
     #[must_use]
     pub fn unenforced(&self) -> Vec<String> {
         let lacks = self.findings.iter().filter(|finding| !finding.works);
         lacks.map(|finding| format!("{}: {}; {}", finding.what, finding.found, finding.remedy)).collect()
     }
+}
+
+/// All memory of the machine.
+fn machine_memory() -> Option<Bytes> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kibi: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(Bytes::new(kibi << 10))
 }
 
 fn detect_cgroups() -> (Option<Hierarchy>, Finding) {

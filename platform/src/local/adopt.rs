@@ -1,40 +1,183 @@
-//! Takes over what an earlier controller left: lives go on, everything else is ended.
+//! Takes over what an earlier controller left: lives, and shadows that are what is written of them. The rest is ended.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_model::{Phase, Role};
+use foreshadow_model::{Instance, InstanceId, Phase, Role};
 use futures_util::future::join_all;
 
-use super::Inner;
-use super::member::Process;
+use super::make::ShadowRoom;
+use super::member::{Process, ProcessMark, children};
+use super::nodes::number_of;
+use super::recipe::{Fingerprint, Recipe, RecordedRecipe};
 use super::record::{Record, Recorded};
+use super::{Inner, cgroup, netns};
 
 /// How long the left-overs of a dead live may take to finish.
 const LEFT_OVER_GRACE: Duration = Duration::from_secs(2);
 
 impl Inner {
     pub(crate) async fn adopt(&self, record: Record) {
+        let Record { instances, reserved, recipes, retired, .. } = record;
+        *self.retired() = retired;
+        let unfinished = reserved.iter().filter(|id| !instances.contains_key(id));
+        join_all(unfinished.map(|id| self.clear_unfinished(id))).await;
+        let (lives, shadows): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            instances.into_iter().partition(|(_, recorded)| recorded.instance.role == Role::Live);
         let mut orphans = Vec::new();
-        for (id, Recorded { instance, process }) in record.instances {
-            let alive = process.filter(|mark| mark.is_alive());
-            let is_live = instance.role == Role::Live;
-            let named = self.settings.nodes.iter().find(|node| node.name == instance.node);
-            let Some(node) = named.or(self.settings.nodes.first()) else { continue };
-            let mut member = self.member(instance, node, None);
-            member.process = alive.map(Process::adopted);
-            if is_live && alive.is_some() {
-                member.instance.phase = Phase::Starting;
-                tracing::info!(instance = %id, pid = alive.map(|mark| mark.pid), "Live adopted");
-                self.tell(&id, "adopted".into());
-            } else {
-                orphans.push((id.clone(), if is_live { LEFT_OVER_GRACE } else { Duration::ZERO }));
+        for (id, recorded) in lives {
+            if !self.adopt_live(&id, recorded, &recipes) {
+                orphans.push((id, LEFT_OVER_GRACE));
             }
-            if !is_live && self.abilities.namespaces {
-                self.rooms().insert(id.clone(), self.room_of(&id));
-            }
-            self.members().insert(id, member);
         }
+        // Together: each may have to look up names.
+        let shadows = shadows.into_iter().map(|(id, recorded)| async move {
+            let Err(why) = self.adopt_shadow(&id, &recorded).await else { return None };
+            tracing::info!(instance = %id, why, "Shadow is not taken over");
+            self.tell(&id, format!("not taken over: {why}"));
+            self.take_in(recorded);
+            Some((id, Duration::ZERO))
+        });
+        orphans.extend(join_all(shadows).await.into_iter().flatten());
         join_all(orphans.iter().map(|(id, grace)| self.end(id, *grace))).await;
+        self.write_record().await;
+    }
+
+    /// Clears what was made under a name before there was an instance to write down.
+    async fn clear_unfinished(&self, id: &InstanceId) {
+        let paths = self
+            .abilities
+            .cgroups
+            .as_ref()
+            .map(|tree| tree.paths(self.settings.service.as_str(), id.as_str()))
+            // Nothing of ours runs before it is written down.
+            .filter(|paths| cgroup::pids(paths).is_empty());
+        self.clear(id, paths.as_ref(), Some(self.room_of(id))).await;
+    }
+
+    /// Whether the live still runs; known it is in either case, since what is left of it must be ended.
+    fn adopt_live(
+        &self,
+        id: &InstanceId,
+        recorded: Recorded,
+        recipes: &BTreeMap<Fingerprint, RecordedRecipe>,
+    ) -> bool {
+        let Recorded { instance, process, made_of } = recorded;
+        let alive = process.filter(|mark| mark.is_alive());
+        let Some(node) = self.node(&instance.node).or(self.settings.nodes.first()) else { return false };
+        let recipe = self.recipe_found(made_of, recipes, alive, instance.port);
+        let mut member = self.member(instance, node, None, recipe);
+        member.process = alive.map(Process::adopted);
+        if let Some(mark) = alive {
+            member.instance.phase = Phase::Starting;
+            tracing::info!(instance = %id, pid = mark.pid, "Live adopted");
+            self.tell(id, "adopted".into());
+        }
+        self.members().insert(id.clone(), member);
+        alive.is_some()
+    }
+
+    fn recipe_found(
+        &self,
+        made_of: Option<Fingerprint>,
+        recipes: &BTreeMap<Fingerprint, RecordedRecipe>,
+        alive: Option<ProcessMark>,
+        port: u16,
+    ) -> Arc<Recipe> {
+        let current = self.recipe();
+        match (made_of, alive) {
+            (Some(print), _) if print == current.live => current,
+            (Some(print), Some(ProcessMark { pid, .. })) => match recipes.get(&print) {
+                Some(recorded) => Arc::new(recorded.restored(print, pid, port, &current.template)),
+                None => Arc::new(Recipe::unknown(&current)),
+            },
+            _ => Arc::new(Recipe::unknown(&current)),
+        }
+    }
+
+    /// Takes a shadow over if it is its record's in every point.
+    ///
+    /// # Errors
+    /// The first point in which it is not, in words.
+    async fn adopt_shadow(&self, id: &InstanceId, recorded: &Recorded) -> Result<(), String> {
+        let (mark, recipe) = self.fits(id, recorded)?;
+        let instance = recorded.instance.clone();
+        let room = self.room_of(id);
+        let isolation = match &instance.netns {
+            None => None,
+            Some(_) => {
+                let opened = self.reopen_egress(&room, &recipe.template.egress_allow).await;
+                let hosts = opened.map_err(|error| {
+                    room.cancel.cancel();
+                    foreshadow_model::with_causes(&error)
+                })?;
+                Some(self.isolation(&room, hosts, &recipe))
+            }
+        };
+        let node = self.node(&instance.node).ok_or("its node is gone")?;
+        if instance.netns.is_some() {
+            self.rooms().insert(id.clone(), room);
+        }
+        let mut member = self.member(instance, node, isolation, recipe);
+        member.process = Some(Process::adopted(mark));
+        member.instance.phase = Phase::Starting;
+        self.members().insert(id.clone(), member);
+        tracing::info!(instance = %id, pid = mark.pid, "Shadow adopted");
+        self.tell(id, "adopted".into());
+        Ok(())
+    }
+
+    fn fits(&self, id: &InstanceId, recorded: &Recorded) -> Result<(ProcessMark, Arc<Recipe>), String> {
+        let Recorded { instance, process, made_of } = recorded;
+        let check = |fits: bool, why: &str| if fits { Ok(()) } else { Err(why.to_owned()) };
+        check(self.are_shadows_wanted(), "no shadows are wanted")?;
+        let mark = process.filter(|mark| mark.is_alive()).ok_or("its process is gone")?;
+        check(instance.phase != Phase::Stopping, "it was being ended")?;
+        let (live_node, recipe) = {
+            let members = self.members();
+            let live = number_of(id).and_then(|number| members.get(&InstanceId::live(number)));
+            let live = live.filter(|live| live.is_adopted()).ok_or("its live is gone")?;
+            (live.instance.node.clone(), live.recipe.clone())
+        };
+        check(made_of.as_ref() == Some(&recipe.shadow), "it is made of something else than is wanted now")?;
+        check(
+            self.node(&instance.node).is_some()
+                && (self.settings.nodes.len() < 2 || instance.node != live_node),
+            "its node is gone or its live's own",
+        )?;
+        check(
+            instance.cgroup.is_some() == self.abilities.cgroups.is_some()
+                && instance.netns.is_some() == self.abilities.namespaces,
+            "it is shut in otherwise than is possible now",
+        )?;
+        let own = own_process(instance, mark);
+        if let Some(paths) = &instance.cgroup {
+            check(paths.directories().iter().all(|path| path.is_dir()), "its cgroup is gone")?;
+            let is_inside = own.is_some_and(|pid| cgroup::pids(paths).contains(&pid));
+            check(is_inside, "its process is not in its cgroup")?;
+        }
+        if let Some(netns) = &instance.netns {
+            let is_inside = own.is_some_and(|pid| netns::holds(netns, pid));
+            check(is_inside, "its process is not in its network namespace")?;
+            let ShadowRoom { folder, netns: own_netns, .. } = self.room_of(id);
+            let copies = (0..recipe.template.storage.len()).map(|n| folder.join(format!("storage-{n}")));
+            let are_there = copies.chain([folder.join("scratch")]).all(|path: PathBuf| path.exists());
+            check(are_there && own_netns == **netns, "its folder is gone")?;
+        }
+        Ok((mark, recipe))
+    }
+
+    /// Makes an instance known so that it can be ended.
+    fn take_in(&self, recorded: Recorded) {
+        let Recorded { instance, process, .. } = recorded;
+        let Some(node) = self.node(&instance.node).or(self.settings.nodes.first()) else { return };
+        let id = instance.id.clone();
+        let mut member = self.member(instance, node, None, self.recipe());
+        member.process = process.filter(|mark| mark.is_alive()).map(Process::adopted);
+        self.rooms().insert(id.clone(), self.room_of(&id));
+        self.members().insert(id, member);
     }
 
     /// Writes down what runs. One at a time, so that the last word is the newest; off the runtime, since it waits for
@@ -49,12 +192,29 @@ impl Inner {
         }
     }
 
-    pub(crate) fn record(&self) -> Record {
+    fn record(&self) -> Record {
         let members = self.members();
         let recorded = members.iter().map(|(id, member)| {
             let process = member.process.as_ref().and_then(Process::mark);
-            (id.clone(), Recorded { instance: member.instance.clone(), process })
+            let made_of = if member.is_live() { &member.recipe.live } else { &member.recipe.shadow };
+            let made_of = Some(made_of.clone());
+            (id.clone(), Recorded { instance: member.instance.clone(), process, made_of })
         });
-        Record::new(recorded.collect())
+        let lives = members.values().filter(|member| member.is_live());
+        let recipe = |recipe: &Recipe| (recipe.live.clone(), RecordedRecipe::of(&recipe.template));
+        let mut record = Record::new(recorded.collect());
+        record.reserved = self.reserved().clone();
+        record.recipes = lives.map(|member| recipe(&member.recipe)).collect();
+        record.retired = self.retired().clone();
+        record
     }
+}
+
+/// The process that is the shadow: behind an attendant, its child.
+fn own_process(instance: &Instance, mark: ProcessMark) -> Option<u32> {
+    if instance.netns.is_none() {
+        return Some(mark.pid);
+    }
+    let first_in_cgroup = || instance.cgroup.as_ref().and_then(|paths| cgroup::pids(paths).first().copied());
+    children(mark.pid).first().copied().or_else(first_in_cgroup)
 }

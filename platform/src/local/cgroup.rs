@@ -3,6 +3,8 @@
 //! The two differ in where a controller lives and in the names of files; what is written is decided in pure functions
 //! and tested on file trees, since no machine has both.
 
+mod memory;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,14 @@ pub enum CgroupError {
         value: String,
         /// Why.
         source: io::Error,
+    },
+    /// The memory limit is below what is in use and cannot be given back.
+    #[error("{limit} of memory are too few: {held} bytes are in use and cannot be given back")]
+    TooSmall {
+        /// The limit that was asked for.
+        limit: Bytes,
+        /// What is in use, in bytes.
+        held: u64,
     },
     /// A directory of it could not be made.
     #[error("failed to make the cgroup `{}`", path.display())]
@@ -197,31 +207,6 @@ impl Hierarchy {
             (Version::V2, None) => write(&directory.join("cpu.max"), &format!("max {PERIOD_US}")),
             (Version::V2, Some(quota)) => write(&directory.join("cpu.max"), &format!("{quota} {PERIOD_US}")),
         }
-    }
-
-    /// Sets the memory limit; `None` is no limit.
-    ///
-    /// # Errors
-    /// [`CgroupError::Write`], also when the limit is below what is in use and cannot be reclaimed.
-    pub fn set_memory(&self, paths: &CgroupPaths, memory: Option<Bytes>) -> Result<(), CgroupError> {
-        let Some(directory) = &paths.memory else { return Ok(()) };
-        let (file, none) = match self.version {
-            Version::V1 => ("memory.limit_in_bytes", "-1"),
-            Version::V2 => ("memory.max", "max"),
-        };
-        write(&directory.join(file), &memory.map_or_else(|| none.to_owned(), |bytes| bytes.get().to_string()))
-    }
-
-    /// The memory limit in force; `None` is no limit, or not readable.
-    #[must_use]
-    pub fn memory(&self, paths: &CgroupPaths) -> Option<Bytes> {
-        let file = match self.version {
-            Version::V1 => "memory.limit_in_bytes",
-            Version::V2 => "memory.max",
-        };
-        let text = fs::read_to_string(paths.memory.as_ref()?.join(file)).ok()?;
-        // Version 1 writes "no limit" as the largest number of whole pages.
-        text.trim().parse().ok().filter(|&bytes: &u64| bytes < 1 << 62).map(Bytes::new)
     }
 
     /// The cpu limit in force; `None` is no limit, or not readable.

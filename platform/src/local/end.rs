@@ -19,6 +19,22 @@ impl Inner {
     ///
     /// It stays known, as stopping, until the last of it is gone: its name is not given to a new one before.
     pub(crate) async fn end(&self, id: &InstanceId, grace: Duration) {
+        if !self.members().contains_key(id) {
+            return;
+        }
+        self.stop(id, grace).await;
+        let cgroup = self.members().get(id).and_then(|member| member.cgroup().cloned());
+        let room = self.rooms().remove(id);
+        self.clear(id, cgroup.as_ref(), room).await;
+        if let Some(member) = self.members().remove(id) {
+            self.retired().insert(id.clone(), member.instance.revision);
+            self.tell(id, "retired".into());
+        }
+        self.write_record().await;
+    }
+
+    /// Ends the processes of an instance and leaves everything else that was made for it.
+    pub(crate) async fn stop(&self, id: &InstanceId, grace: Duration) {
         {
             let mut members = self.members();
             let Some(member) = members.get_mut(id) else { return };
@@ -33,14 +49,6 @@ impl Inner {
         {
             tracing::error!(instance = %id, "Instance does not die");
         }
-        let cgroup = self.members().get(id).and_then(|member| member.cgroup().cloned());
-        let room = self.rooms().remove(id);
-        self.clear(id, cgroup.as_ref(), room).await;
-        if let Some(member) = self.members().remove(id) {
-            self.retired().insert(id.clone(), member.instance.revision);
-            self.tell(id, "retired".into());
-        }
-        self.write_record().await;
     }
 
     /// Removes what was made for an instance.

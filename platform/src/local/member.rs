@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::{CgroupPaths, Instance, InstanceId, Phase, Role};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::launch::{LAUNCH_FAILED, LaunchSpec};
+use super::recipe::Recipe;
 use super::{cgroup, logs};
 
 /// Pause before what died is started again, at first and at most.
@@ -92,10 +94,13 @@ impl Process {
     }
 
     /// Signals its process group. A group outlives its first process, whose number is not given away until then; so a
-    /// stranger of that number says that nobody is left.
+    /// stranger of that number says that nobody is left. A launcher that waits for its orders has no group yet.
     fn signal(&self, signal: Signal) {
         if let (false, Ok(pid)) = (self.is_stranger(), i32::try_from(self.pid)) {
-            killpg(Pid::from_raw(pid), signal).ok();
+            let pid = Pid::from_raw(pid);
+            if killpg(pid, signal).is_err() {
+                kill(pid, signal).ok();
+            }
         }
     }
 
@@ -118,6 +123,26 @@ pub(crate) struct Death {
     pub(crate) before_launch: bool,
 }
 
+/// What a launcher waits for. Given when its process is written down; dropped, the launcher ends.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Orders {
+    id: InstanceId,
+    to: Option<ChildStdin>,
+    spec: Vec<u8>,
+}
+
+impl Orders {
+    /// Tells the launcher what to launch. One that does not listen has ended, and its log says why.
+    pub(crate) async fn give(self) {
+        let Self { id, to, spec } = self;
+        let handed = tokio::task::spawn_blocking(move || to.map_or(Ok(()), |mut to| to.write_all(&spec)));
+        if let Ok(Err(error)) = handed.await {
+            tracing::debug!(%error, instance = %id, "Launcher did not listen");
+        }
+    }
+}
+
 /// One instance under supervision.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -125,6 +150,8 @@ pub(crate) struct Member {
     pub(crate) process: Option<Process>,
     pub(crate) launch: LaunchSpec,
     pub(crate) environment: Vec<(String, String)>,
+    /// What it is made of.
+    pub(crate) recipe: Arc<Recipe>,
     pub(crate) log: PathBuf,
     pub(crate) requested: Instant,
     pub(crate) launched: Instant,
@@ -140,6 +167,7 @@ impl Member {
         launch: LaunchSpec,
         environment: Vec<(String, String)>,
         log: PathBuf,
+        recipe: Arc<Recipe>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -147,6 +175,7 @@ impl Member {
             process: None,
             launch,
             environment,
+            recipe,
             log,
             requested: now,
             launched: now,
@@ -156,8 +185,19 @@ impl Member {
         }
     }
 
-    /// Starts the process. The launcher puts it where it belongs before the command runs.
-    pub(crate) fn start(&mut self, launcher: &std::path::Path) -> io::Result<()> {
+    /// Makes it another instance of the same name: other launch, no deaths to look back at.
+    pub(crate) fn renew(&mut self, fresh: Self) {
+        self.instance.port = fresh.instance.port;
+        self.instance.phase = Phase::Starting;
+        self.instance.ready_after_seconds = None;
+        self.process = None;
+        (self.launch, self.environment, self.recipe) = (fresh.launch, fresh.environment, fresh.recipe);
+        (self.requested, self.launched) = (fresh.requested, fresh.launched);
+        (self.retry_at, self.unlaunched, self.backoff) = (None, false, BACKOFF_MIN);
+    }
+
+    /// Starts a launcher, which puts itself where it belongs and becomes the command once it has its orders.
+    pub(crate) fn start(&mut self, launcher: &std::path::Path) -> io::Result<Orders> {
         // Nobody of an earlier run may hold what the new one needs.
         self.signal(Signal::SIGKILL);
         self.process = None;
@@ -173,10 +213,7 @@ impl Member {
             .map_err(|error| {
                 io::Error::new(error.kind(), format!("launcher `{}`: {error}", launcher.display()))
             })?;
-        // One that does not take its orders has ended, and its log says why.
-        if let Some(Err(error)) = child.stdin.take().map(|mut stdin| stdin.write_all(&spec)) {
-            tracing::debug!(%error, instance = %self.instance.id, "Launcher did not listen");
-        }
+        let orders = Orders { id: self.instance.id.clone(), to: child.stdin.take(), spec };
         self.instance.pids = vec![child.id()];
         self.process = Some(Process::started(child));
         self.instance.phase = Phase::Starting;
@@ -184,7 +221,7 @@ impl Member {
         self.launched = Instant::now();
         self.retry_at = None;
         self.unlaunched = false;
-        Ok(())
+        Ok(orders)
     }
 
     /// Notes that the process is gone and when to try again.
@@ -291,7 +328,19 @@ mod tests {
             netns: None,
             isolation: None,
         };
-        let mut member = Member::new(instance, launch, Vec::new(), PathBuf::new());
+        let template = foreshadow_model::Template {
+            command: Vec::new(),
+            workdir: PathBuf::new(),
+            env: [].into(),
+            shadow_env: [].into(),
+            ready: foreshadow_model::Readiness::Tcp,
+            ready_timeout: Duration::ZERO,
+            resources: foreshadow_model::Resources::default(),
+            storage: Vec::new(),
+            egress_allow: Vec::new(),
+        };
+        let recipe = Arc::new(Recipe::new(template));
+        let mut member = Member::new(instance, launch, Vec::new(), PathBuf::new(), recipe);
         let mut pause = || {
             let now = Instant::now();
             member.died(false);

@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
@@ -31,12 +32,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Index of the loopback in every network namespace.
 const LOOPBACK: u32 = 1;
 
+/// One listener per address; `None` for an IPv6 address on a machine without IPv6.
+pub(crate) type Listeners = Vec<Option<TcpListener>>;
+
 /// Makes a namespace with its loopback up, kept by a mount on the file `path`, and listens inside it at `addresses`.
-/// An IPv6 address on a machine without IPv6 gets no listener: `None` in its place.
 ///
 /// # Errors
 /// Most often for want of privileges; nothing stays behind then.
-pub(crate) fn create(path: &Path, addresses: &[SocketAddr]) -> io::Result<Vec<Option<TcpListener>>> {
+pub(crate) fn create(path: &Path, addresses: &[SocketAddr]) -> io::Result<Listeners> {
     remove(path)?;
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -46,18 +49,41 @@ pub(crate) fn create(path: &Path, addresses: &[SocketAddr]) -> io::Result<Vec<Op
     let created = on_own_thread(move || {
         unshare(CloneFlags::CLONE_NEWNET)?;
         mount(Some("/proc/thread-self/ns/net"), &there, None::<&Path>, MsFlags::MS_BIND, None::<&Path>)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(bring_up_loopback(&addresses)).map_err(io::Error::other)?;
-        let listen = |address: &SocketAddr| match TcpListener::bind(address) {
-            Err(_) if address.is_ipv6() => Ok(None),
-            other => other.map(Some),
-        };
-        addresses.iter().map(listen).collect()
+        listen_here(&addresses)
     });
     if created.is_err() {
         remove(path)?;
     }
     created
+}
+
+/// Listens at `addresses` inside a namespace that is there, as [`create`] does.
+///
+/// # Errors
+/// When there is none at `path`, or somebody listens there already.
+pub(crate) fn listen(path: &Path, addresses: &[SocketAddr]) -> io::Result<Listeners> {
+    let (there, addresses) = (File::open(path)?, addresses.to_vec());
+    on_own_thread(move || {
+        setns(&there, CloneFlags::CLONE_NEWNET)?;
+        listen_here(&addresses)
+    })
+}
+
+fn listen_here(addresses: &[SocketAddr]) -> io::Result<Listeners> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(bring_up_loopback(addresses)).map_err(io::Error::other)?;
+    let listen = |address: &SocketAddr| match TcpListener::bind(address) {
+        Err(_) if address.is_ipv6() => Ok(None),
+        other => other.map(Some),
+    };
+    addresses.iter().map(listen).collect()
+}
+
+/// Whether a process is in the namespace kept at `path`.
+pub(crate) fn holds(path: &Path, pid: u32) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let of_process = identity(Path::new(&format!("/proc/{pid}/ns/net")));
+    of_process.is_some() && of_process == identity(path)
 }
 
 /// Lets go of a namespace; it ends with its last process. One that is not there is a success.

@@ -1,6 +1,6 @@
 //! What is written down so that a later controller finds lives again and orphans are ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
@@ -9,6 +9,7 @@ use foreshadow_model::{Instance, InstanceId};
 use serde::{Deserialize, Serialize};
 
 use super::member::ProcessMark;
+use super::recipe::{Fingerprint, RecordedRecipe};
 
 /// Version of the file's shape.
 const FORMAT: u32 = 1;
@@ -19,6 +20,15 @@ const FORMAT: u32 = 1;
 pub(crate) struct Record {
     format: u32,
     pub(crate) instances: BTreeMap<InstanceId, Recorded>,
+    /// Names under which something may have been made although there is no instance.
+    #[serde(default)]
+    pub(crate) reserved: BTreeSet<InstanceId>,
+    /// What the lives among the instances are made of.
+    #[serde(default)]
+    pub(crate) recipes: BTreeMap<Fingerprint, RecordedRecipe>,
+    /// Last revision of names that were retired.
+    #[serde(default)]
+    pub(crate) retired: BTreeMap<InstanceId, u64>,
 }
 
 /// One instance with its process.
@@ -27,11 +37,14 @@ pub(crate) struct Record {
 pub(crate) struct Recorded {
     pub(crate) instance: Instance,
     pub(crate) process: Option<ProcessMark>,
+    /// What it is made of; `None` in records of old.
+    #[serde(default)]
+    pub(crate) made_of: Option<Fingerprint>,
 }
 
 impl Record {
     pub(crate) fn new(instances: BTreeMap<InstanceId, Recorded>) -> Self {
-        Self { format: FORMAT, instances }
+        Self { format: FORMAT, instances, ..Self::default() }
     }
 
     /// Reads the record; one that is not there is empty, one of another format is an error.

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_model::{InstanceId, Phase, with_causes};
-use futures_util::StreamExt;
-use futures_util::stream;
+use foreshadow_model::{Instance, InstanceId, Phase};
+use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::member::{Member, Process};
+use super::member::{Member, Orders, Process};
 use super::ready::is_ready;
 use super::{Inner, logs, port};
 
@@ -19,9 +19,6 @@ const EVERY: Duration = Duration::from_millis(200);
 
 /// How often logs are looked at.
 const LOGS_EVERY: Duration = Duration::from_secs(1);
-
-/// How long after a shadow could not be made it is tried again.
-const SHADOW_RETRY: Duration = Duration::from_secs(30);
 
 /// Readiness checks at a time; each may take a second.
 const CHECKS_MAX: usize = 64;
@@ -43,9 +40,10 @@ impl Inner {
             ticks.tick().await;
             let died = self.notice_deaths();
             let started = self.start_again();
-            if died || started {
+            if died || !started.is_empty() {
                 self.write_record().await;
             }
+            join_all(started.into_iter().map(Orders::give)).await;
             self.give_shadows();
         }
     }
@@ -93,9 +91,9 @@ impl Inner {
         changed
     }
 
-    fn start_again(&self) -> bool {
+    fn start_again(&self) -> Vec<Orders> {
         let now = Instant::now();
-        let mut changed = false;
+        let mut started = Vec::new();
         let mut members = self.members();
         let mut ports: BTreeSet<u16> = members.values().map(|member| member.instance.port).collect();
         for member in members.values_mut() {
@@ -103,13 +101,15 @@ impl Inner {
                 continue;
             }
             self.keep_port_free(member, &mut ports);
-            if let Err(error) = member.start(&self.settings.launcher) {
-                tracing::warn!(%error, instance = %member.id(), "Instance could not be started");
-                member.died(true);
+            match member.start(&self.settings.launcher) {
+                Ok(orders) => started.push(orders),
+                Err(error) => {
+                    tracing::warn!(%error, instance = %member.id(), "Instance could not be started");
+                    member.died(true);
+                }
             }
-            changed = true;
         }
-        changed
+        started
     }
 
     /// Moves an instance of the host's network to another port if somebody took its own while it was down: it would
@@ -119,42 +119,37 @@ impl Inner {
             return;
         }
         let Ok(port) = port::free(ports) else { return };
-        let Some(node) = self.settings.nodes.iter().find(|node| node.name == member.instance.node) else {
-            return;
-        };
+        let Some(node) = self.node(&member.instance.node) else { return };
         tracing::warn!(instance = %member.id(), old = member.instance.port, port, "Port was taken, moving on");
         ports.insert(port);
         member.instance.port = port;
-        let fresh = self.member(member.instance.clone(), node, None);
+        let fresh = self.member(member.instance.clone(), node, None, member.recipe.clone());
         (member.launch, member.environment) = (fresh.launch, fresh.environment);
     }
 
     async fn notice_readiness(&self) {
-        let readiness = &self.settings.template.ready;
         let starting: Vec<_> = self
             .members()
             .values()
             .filter(|member| member.instance.phase == Phase::Starting && member.process.is_some())
-            .map(|member| {
-                (member.id().clone(), member.instance.port, member.instance.netns.clone(), member.launched)
-            })
+            .map(|member| (member.instance.clone(), member.launched, member.recipe.clone()))
             .collect();
         stream::iter(starting)
-            .for_each_concurrent(CHECKS_MAX, async |(id, port, netns, launched)| {
-                let ready = is_ready(readiness, port, netns.as_deref()).await;
+            .for_each_concurrent(CHECKS_MAX, async |(Instance { id, port, netns, .. }, launched, recipe)| {
+                let ready = is_ready(&recipe.template.ready, port, netns.as_deref()).await;
                 self.note_check(&id, launched, ready);
             })
             .await;
     }
 
     fn note_check(&self, id: &InstanceId, launched: Instant, ready: bool) {
-        let limit = self.settings.template.ready_timeout;
         let mut members = self.members();
         // It may have died, been started again or been told to stop in the meantime.
         let checked = members
             .get_mut(id)
             .filter(|member| member.launched == launched && member.instance.phase == Phase::Starting);
         let Some(member) = checked else { return };
+        let limit = member.recipe.template.ready_timeout;
         if ready {
             member.ready();
             let seconds = member.launched.elapsed().as_secs_f64();
@@ -164,45 +159,6 @@ impl Inner {
             // One that was found running serves users, whatever a changed check says of it.
             self.tell(id, format!("not ready within {limit:?}, started again"));
             member.signal(Signal::SIGKILL);
-        }
-    }
-
-    fn give_shadows(self: &Arc<Self>) {
-        if !self.settings.shadows {
-            return;
-        }
-        let wanting: Vec<InstanceId> = {
-            let members = self.members();
-            let lives = members.values().filter(|member| member.is_live() && member.instance.is_ready());
-            lives
-                .map(|member| member.id().clone())
-                .filter(|id| !members.contains_key(&id.shadow_of()))
-                .collect()
-        };
-        let now = Instant::now();
-        let mut making = self.making_shadows();
-        for live in wanting {
-            if making.get(&live).is_some_and(|until| until.is_none_or(|until| now < until)) {
-                continue;
-            }
-            making.insert(live.clone(), None);
-            let inner = self.clone();
-            self.tasks.spawn(async move {
-                let retry = match inner.create_shadow(&live).await {
-                    Ok(()) => None,
-                    Err(error) => {
-                        let error = with_causes(&error);
-                        tracing::warn!(error, live = %live, "No shadow could be made");
-                        inner.tell(&live.shadow_of(), format!("could not be made: {error}"));
-                        Some(Instant::now() + SHADOW_RETRY)
-                    }
-                };
-                let mut making = inner.making_shadows();
-                match retry {
-                    None => making.remove(&live),
-                    Some(at) => making.insert(live, Some(at)),
-                };
-            });
         }
     }
 }

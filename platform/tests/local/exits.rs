@@ -1,16 +1,14 @@
 //! However a controller ends, the next one comes back right.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use foreshadow_act::Platform;
-use foreshadow_model::{Instance, Inventory, OnExit, Readiness, with_causes};
+use foreshadow_model::{Instance, OnExit, Readiness, with_causes};
 use foreshadow_platform::local::Local;
 
-use crate::world::{HELPER, World, is_alive, kill, pids, ready_pair, sh, until};
+use crate::world::{World, controller, is_alive, kill, killed, pids, ready_pair, sh, until};
 
 #[tokio::test]
 async fn stopping_leaves_nothing() {
@@ -51,47 +49,30 @@ async fn lives_that_are_left_are_adopted() {
     assert_eq!(world.left_overs(), Vec::<String>::new());
 }
 
-/// A controller in a process of its own, and what it made.
-fn controller(world: &World, storage: Option<&Path>) -> (Child, Inventory) {
-    let mut child = Command::new(HELPER)
-        .args(["control", world.settings.service.as_str()])
-        .arg(&world.settings.state)
-        .arg(&world.python)
-        .args(storage)
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let told: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-    (child, serde_json::from_value(told["inventory"].clone()).unwrap())
-}
-
-fn killed(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
-}
-
 #[tokio::test]
-async fn after_kill_9_lives_are_adopted_and_shadows_ended() {
-    let Some(world) = World::new() else { return };
+async fn after_kill_9_lives_and_shadows_are_adopted() {
+    let Some(mut world) = World::new() else { return };
     let data = world.path("data");
     fs::write(&data, "x").unwrap();
-    let (child, before) = controller(&world, Some(&data));
+    world.settings.template.storage = vec![data.clone()];
+    let (child, before) = controller(&world, 1);
     let (live, shadow) = (&before.pairs[0].live, before.pairs[0].shadow.as_ref().unwrap());
     killed(child);
     assert!(is_alive(live.pids[0]) && pids(shadow).iter().any(|&pid| is_alive(pid)));
-    let (local, _events) = world.open().await;
-    assert_eq!(pids(shadow), Vec::<u32>::new(), "orphaned shadows end at once");
-    assert!(!world.settings.state.join("shadows/shadow-1").exists());
-    let inventory = local.inventory().await.unwrap();
-    assert_eq!(inventory.pairs.len(), 1);
-    assert_eq!(inventory.pairs[0].live.pids, live.pids);
-    local.start_lives(1).await.unwrap();
-    let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
-    assert_eq!(pair.live.pids, live.pids);
-    assert!(shadow.revision < pair.shadow.unwrap().revision, "the new shadow is another one");
+    let (local, pair) = world.pair().await;
+    assert_eq!((&pair.live.pids, pair.live.revision), (&live.pids, live.revision));
+    let now = pair.shadow.unwrap();
+    assert_eq!((&now.pids, now.port, now.revision), (&shadow.pids, shadow.port, shadow.revision));
+    // Adopted, not a child of ours: its death is noticed, and it comes back with its own copies.
+    let path = data.display();
+    sh(&now, &format!("echo shadow > {path}")).await;
+    kill(i32::try_from(now.pids[0]).unwrap());
+    let again = until(&local, "a shadow that was started again", |inventory| {
+        ready_pair(inventory, 1)?.shadow.filter(|shadow| shadow.restarts == 1)
+    })
+    .await;
+    assert_eq!(sh(&again, &format!("cat {path}")).await.output, "shadow\n");
+    assert_eq!(sh(&pair.live, &format!("cat {path}")).await.output, "x");
     local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
     assert_eq!(world.left_overs(), Vec::<String>::new());
 }
@@ -99,7 +80,7 @@ async fn after_kill_9_lives_are_adopted_and_shadows_ended() {
 #[tokio::test]
 async fn a_live_that_died_meanwhile_is_started_anew() {
     let Some(world) = World::new() else { return };
-    let (child, before) = controller(&world, None);
+    let (child, before) = controller(&world, 1);
     killed(child);
     let live: &Instance = &before.pairs[0].live;
     kill(i32::try_from(live.pids[0]).unwrap());
@@ -112,7 +93,7 @@ async fn a_live_that_died_meanwhile_is_started_anew() {
 #[tokio::test]
 async fn an_adopted_live_that_had_died_often_is_no_failed_start() {
     let Some(world) = World::new() else { return };
-    let (child, before) = controller(&world, None);
+    let (child, before) = controller(&world, 1);
     killed(child);
     let path = world.settings.state.join("instances.json");
     let record = fs::read_to_string(&path).unwrap().replace("\"restarts\": 0", "\"restarts\": 7");
@@ -125,7 +106,7 @@ async fn an_adopted_live_that_had_died_often_is_no_failed_start() {
 #[tokio::test]
 async fn an_adopted_live_that_fails_a_changed_check_is_left_alone() {
     let Some(mut world) = World::new() else { return };
-    let (child, before) = controller(&world, None);
+    let (child, before) = controller(&world, 1);
     killed(child);
     world.settings.template.ready = Readiness::Http("/no-such-path".into());
     world.settings.template.ready_timeout = Duration::from_millis(300);
@@ -139,7 +120,7 @@ async fn an_adopted_live_that_fails_a_changed_check_is_left_alone() {
 #[tokio::test]
 async fn killed_between_record_and_process_nothing_is_started_twice() {
     let Some(world) = World::new() else { return };
-    let (child, before) = controller(&world, None);
+    let (child, before) = controller(&world, 1);
     killed(child);
     // As if it had been killed after it started the live and before it wrote down which process that is.
     let path = world.settings.state.join("instances.json");

@@ -66,7 +66,7 @@ async fn what_dies_is_started_again_and_what_it_left_behind_is_gone() {
 #[tokio::test]
 async fn a_port_taken_while_a_live_was_down_is_left_for_another() {
     let Some(mut world) = World::new() else { return };
-    world.settings.shadows = false;
+    world.settings.shadow_ratio = foreshadow_model::Ratio::ZERO;
     let (local, _events) = world.open().await;
     local.start_lives(1).await.unwrap();
     let live = local.inventory().await.unwrap().pairs.remove(0).live;
@@ -143,7 +143,7 @@ async fn a_port_that_never_answers_is_told_after_the_timeout() {
 #[tokio::test]
 async fn a_stuck_start_does_not_delay_that_a_death_is_noticed() {
     let Some(mut world) = World::new() else { return };
-    world.settings.shadows = false;
+    world.settings.shadow_ratio = foreshadow_model::Ratio::ZERO;
     // Accepts and never answers: every check of it takes its full second.
     let stuck = "import os, socket, time\n\
         s = socket.socket(); s.bind(('127.0.0.1', int(os.environ['PORT']))); s.listen(50); time.sleep(100)";
@@ -174,7 +174,9 @@ async fn a_stuck_start_does_not_delay_that_a_death_is_noticed() {
 
 #[tokio::test]
 async fn lives_come_and_go_by_number_and_shadows_follow_to_the_other_node() {
-    let Some(world) = World::new() else { return };
+    let Some(mut world) = World::new() else { return };
+    // Three pairs have to fit onto two nodes of one processor each.
+    world.settings.template.resources.cpu = Some(foreshadow_model::MilliCpu::new(300));
     let (local, pair) = world.pair().await;
     local.scale(3).await.unwrap();
     assert_eq!(local.inventory().await.unwrap().pairs.iter().filter(|pair| pair.live.is_ready()).count(), 3);

@@ -24,7 +24,7 @@ async fn watching_a_hundred_lives_costs_little() {
     world.settings.template.command = ["perl", "-e", listen].map(String::from).to_vec();
     world.settings.template.ready = Readiness::Tcp;
     world.settings.template.resources = Resources::default();
-    world.settings.shadows = false;
+    world.settings.shadow_ratio = foreshadow_model::Ratio::ZERO;
     let (local, _events) = world.open().await;
     let from = Instant::now();
     local.start_lives(100).await.unwrap();

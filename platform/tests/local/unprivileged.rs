@@ -3,11 +3,30 @@
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use foreshadow_model::Inventory;
+use foreshadow_model::{Inventory, Readiness, Resources, Template};
 
 use crate::world::{HELPER, is_alive, python, unique};
+
+/// A service that needs nothing.
+fn simple(python: &str, storage: Option<PathBuf>) -> Template {
+    let code = "import http.server, os; http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), \
+                http.server.SimpleHTTPRequestHandler).serve_forever()";
+    Template {
+        command: [python, "-c", code].map(String::from).to_vec(),
+        workdir: PathBuf::from("/"),
+        env: [].into(),
+        shadow_env: [].into(),
+        ready: Readiness::Tcp,
+        ready_timeout: Duration::from_secs(20),
+        resources: Resources::default(),
+        storage: storage.into_iter().collect(),
+        egress_allow: Vec::new(),
+    }
+}
 
 /// What a controller that is nobody says of itself and what it runs; with its processes looked at while they ran.
 fn as_nobody(storage: bool) -> Option<(Inventory, Vec<String>, Vec<String>)> {
@@ -21,13 +40,16 @@ fn as_nobody(storage: bool) -> Option<(Inventory, Vec<String>, Vec<String>)> {
     fs::copy(HELPER, &helper).unwrap();
     let data = folder.path().join("data");
     fs::write(&data, "live's own").unwrap();
+    let template = folder.path().join("template.json");
+    let wanted = simple(&python, storage.then_some(data));
+    fs::write(&template, serde_json::to_vec(&wanted).unwrap()).unwrap();
     let mut child = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--"])
         .arg(helper)
         .args(["control", &unique()])
         .arg(folder.path().join("state"))
-        .arg(python)
-        .args(storage.then_some(&data))
+        .arg(template)
+        .arg("1")
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -1,16 +1,18 @@
 //! A service of one test's own.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use foreshadow_act::Platform;
 use foreshadow_model::{
-    Bytes, Instance, InstanceId, Inventory, MilliCpu, Pair, Readiness, Resources, ServiceName, Template,
+    Bytes, Instance, InstanceId, Inventory, MilliCpu, Pair, Ratio, Readiness, Resources, ServiceName,
+    Template,
 };
 use foreshadow_platform::local::cgroup::{self, Hierarchy};
 use foreshadow_platform::local::{Abilities, InstanceEvent, Local, LogLimits, Settings, default_nodes};
@@ -94,7 +96,8 @@ impl World {
             state: folder.path().join("state"),
             logs: LogLimits { size: Bytes::mebi(1), keep: 2 },
             launcher: PathBuf::from(HELPER),
-            shadows: true,
+            shadow_ratio: Ratio::new(1.0).unwrap(),
+            shadow_turn: Duration::from_secs(600),
         };
         Some(Self { folder, settings, abilities, python })
     }
@@ -174,6 +177,34 @@ pub(crate) fn python() -> Option<String> {
         .into_iter()
         .find(|path| Path::new(path).exists())
         .map(String::from)
+}
+
+/// A controller in a process of its own, once its pairs stand, and what it made.
+pub(crate) fn controller(world: &World, lives: u32) -> (Child, Inventory) {
+    let mut child = spawn_controller(world, lives);
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
+    (child, serde_json::from_value(told["inventory"].clone()).unwrap())
+}
+
+/// The same, before anything stands.
+pub(crate) fn spawn_controller(world: &World, lives: u32) -> Child {
+    let template = world.path("template.json");
+    fs::write(&template, serde_json::to_vec(&world.settings.template).unwrap()).unwrap();
+    Command::new(HELPER)
+        .args(["control", world.settings.service.as_str()])
+        .args([&world.settings.state, &template])
+        .arg(lives.to_string())
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) fn killed(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// A service name nobody else has.
