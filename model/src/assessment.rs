@@ -8,6 +8,7 @@ use crate::{InstanceId, Ratio, Tick};
 
 /// Why nothing can be said. No data is not good news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Inconclusive {
     /// The pair has no shadow that is ready.
@@ -39,6 +40,7 @@ impl fmt::Display for Inconclusive {
 
 /// The states of `DELTA.md` §5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
     /// Learning what "no difference" looks like; may do nothing.
@@ -73,6 +75,7 @@ impl fmt::Display for Verdict {
 
 /// Which signal a stream of evidence is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Stream {
     /// The mean log ratio of paired latencies.
@@ -107,6 +110,7 @@ impl fmt::Display for Stream {
 
 /// A delta with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Estimate {
     /// Relative worsening of live against its baseline.
@@ -125,6 +129,7 @@ impl fmt::Display for Estimate {
 
 /// The evidence of one stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StreamState {
     /// Which signal.
@@ -144,6 +149,7 @@ pub struct StreamState {
 
 /// What an instance can be short of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Resource {
     /// Processor time.
@@ -172,6 +178,7 @@ impl fmt::Display for Resource {
 
 /// One resource's part of the shift.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Share {
     /// Which resource.
@@ -186,6 +193,7 @@ pub struct Share {
 
 /// Where the shift comes from; the shares add up to one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Attribution {
     /// Largest share first, [`Resource::SoftwareOrDependency`] included.
@@ -209,6 +217,7 @@ impl fmt::Display for Attribution {
 
 /// Where it is tight: the decision table asks for these two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pressure {
     /// Live's own cgroup is at its limit: throttled or waiting far more than in its own past.
@@ -219,6 +228,7 @@ pub struct Pressure {
 
 /// What the adaptive sample rate needs to know (`DELTA.md` §7).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SamplingNeed {
     /// `c`: variance of the log ratio of one pair.
@@ -237,6 +247,7 @@ pub struct SamplingNeed {
 
 /// What the delta engine says of one pair at one tick.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Assessment {
     /// Which tick.

@@ -24,6 +24,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
@@ -93,6 +94,7 @@ impl InstanceId {
 
 /// Whom an instance serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Serves users.
@@ -103,6 +105,7 @@ pub enum Role {
 
 /// Limits of one instance. `None` is "no limit of its own".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Resources {
     /// Processor time it may use.
@@ -113,6 +116,7 @@ pub struct Resources {
 
 /// Where an instance is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
     /// Started, not yet answering.
@@ -129,19 +133,26 @@ pub enum Phase {
 /// has one hierarchy per controller, and beside them the unified tree, which carries pressure information only.
 /// A field is `None` where that controller is not available.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CgroupPaths {
     /// Quota and throttling.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub cpu: Option<PathBuf>,
     /// Processor time used.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub cpuacct: Option<PathBuf>,
     /// Memory use and limit.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub memory: Option<PathBuf>,
     /// Block-device I/O.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub io: Option<PathBuf>,
     /// Allowed processors.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub cpuset: Option<PathBuf>,
     /// The version 2 tree: `*.pressure`. On version 2 the same path as the others.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub unified: Option<PathBuf>,
 }
 
@@ -162,6 +173,7 @@ impl CgroupPaths {
 
 /// One running copy of the service, as the platform reports it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Instance {
     /// Its name.
@@ -179,6 +191,7 @@ pub struct Instance {
     /// The TCP port it listens on, on the loopback of its network namespace.
     pub port: u16,
     /// The network namespace to connect from; `None` is the host's own.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub netns: Option<PathBuf>,
     /// Its cgroup; `None` where none can be had.
     pub cgroup: Option<CgroupPaths>,

@@ -5,6 +5,7 @@
 //!
 //! Signs have one meaning everywhere: **positive delta = live is worse than its baseline**.
 
+mod alarm;
 mod assessment;
 mod error;
 mod forecast;
@@ -20,6 +21,7 @@ mod units;
 mod window;
 pub mod wire;
 
+pub use alarm::{Alarm, AlarmKind, AlarmReport, DeliveryRow, Severity};
 pub use assessment::{
     Assessment, Attribution, Estimate, Inconclusive, Pressure, Resource, SamplingNeed, Share, Stream,
     StreamState, Verdict,

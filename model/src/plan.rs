@@ -8,6 +8,7 @@ use crate::{Bytes, Generation, InstanceId, MilliCpu, Ratio, Tick, Weight};
 
 /// The number of an action; unique in a journal, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct ActionId(pub u64);
 
@@ -19,6 +20,7 @@ impl fmt::Display for ActionId {
 
 /// A change of the world. Absolute: it names what shall be, and beside it what was, so that it can be taken back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Action {
     /// Vertical: another cpu limit, for live and its shadow alike.
@@ -64,6 +66,7 @@ pub enum Action {
 
 /// The kinds of [`Action`], for policies and counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum ActionKind {
     /// Another size.
@@ -152,6 +155,7 @@ impl fmt::Display for Action {
 
 /// Why nothing is done although something could be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum HoldReason {
     /// The policy says `mode: observe`.
@@ -166,6 +170,7 @@ pub enum HoldReason {
     /// The last action on this instance is too recent.
     CoolingDown {
         /// Ticks until the next may come.
+        #[cfg_attr(feature = "openapi", schema(rename = "ticksLeft"))]
         ticks_left: u64,
     },
     /// As many actions as the budget allows were taken within the hour.
@@ -206,6 +211,7 @@ impl fmt::Display for HoldReason {
 
 /// An action with its number and its reason.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Step {
     /// Its number.
@@ -225,6 +231,7 @@ pub struct Step {
 
 /// What is decided about one instance, or about the service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Decision {
     /// Do it.
@@ -236,6 +243,7 @@ pub enum Decision {
         /// Why not.
         reason: HoldReason,
         /// What would have been done otherwise.
+        #[cfg_attr(feature = "openapi", schema(rename = "insteadOf"))]
         instead_of: Option<Action>,
         /// Why it would have been done.
         because: String,
@@ -255,6 +263,7 @@ impl Decision {
 
 /// Everything decided at one tick.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Plan {
     /// Which tick.
@@ -277,6 +286,7 @@ impl Plan {
 
 /// What an action did to the shift it was meant to heal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Effect {
     /// Later windows show that it helped: kept.
@@ -329,6 +339,7 @@ impl fmt::Display for Effect {
 
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outcome {
     /// Which action.

@@ -10,6 +10,7 @@ use crate::{Bytes, MilliCpu, PerSecond, Ratio, SampleRate};
 
 /// Whether foreshadow may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {
     /// Watch, decide, say what would be done. The default: trust comes first.

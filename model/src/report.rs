@@ -11,6 +11,7 @@ use crate::{
 
 /// One pass of the loop: stored, served and printed; one type for all three.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CycleReport {
     /// Which tick.
@@ -30,6 +31,7 @@ pub struct CycleReport {
 
 /// A line of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JournalEntry {
     /// Its number; ascending, without gaps.
@@ -44,6 +46,7 @@ pub struct JournalEntry {
 
 /// What can happen. Intent is written before the call, outcome after it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
 pub enum JournalEvent {
     /// The controller started.
@@ -176,6 +179,7 @@ impl JournalEvent {
 
 /// A pair as `status` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PairRow {
     /// The live.
@@ -210,14 +214,17 @@ pub struct PairRow {
     pub held: bool,
     /// Where live writes what it has to say.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub live_log: Option<std::path::PathBuf>,
     /// Where its shadow does.
     #[serde(default)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub shadow_log: Option<std::path::PathBuf>,
 }
 
 /// An action as `status` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActionRow {
     /// Its number.
@@ -309,6 +316,7 @@ pub enum DeployStage {
 
 /// What `foreshadow status` shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StatusReport {
     /// Format of this report; changes when a key changes its meaning.

@@ -17,6 +17,7 @@ pub struct UnitError {
 
 /// A dimensionless relative quantity: `0.15` is 15 %. May be negative, never NaN or infinite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Ratio(f64);
 
@@ -73,6 +74,7 @@ impl fmt::Display for Ratio {
 
 /// The share of live requests that is mirrored, `0..=1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(try_from = "f64", into = "f64")]
 pub struct SampleRate(f64);
 
@@ -135,6 +137,7 @@ impl fmt::Display for SampleRate {
 
 /// Thousandths of one processor: `1500` is one and a half cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct MilliCpu(u32);
 
@@ -177,6 +180,7 @@ impl fmt::Display for MilliCpu {
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Bytes(u64);
 
@@ -246,6 +250,7 @@ impl From<PerSecond> for f64 {
 
 /// A live's share of traffic relative to its peers: `100` is a full share, `0` is no new requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Weight(u16);
 
@@ -276,6 +281,7 @@ impl fmt::Display for Weight {
 
 /// A counter that makes older plans and routings refusable: a receiver ignores whatever is not newer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
@@ -295,6 +301,7 @@ impl fmt::Display for Generation {
 
 /// A point in time for the pure core: a count of ticks since the controller first started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Tick(pub u64);
 

@@ -8,6 +8,7 @@ use crate::{Burst, CgroupSignals, InstanceId, LogHistogram, LogMoments, SampleRa
 
 /// Why a copy that was sampled did not become a paired sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DropReason {
     /// The queue to the shadow was full, by count or by bytes.
@@ -51,6 +52,7 @@ impl DropReason {
 
 /// Dropped copies by reason. A reason that never happened is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
 pub struct Drops(pub BTreeMap<DropReason, u64>);
 
