@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use foreshadow_act::{Journal, JournalError};
@@ -17,7 +19,7 @@ use crate::clock;
 const QUEUE: usize = 256;
 
 /// Names of states that are kept from one controller to the next.
-const KEPT: [&str; 3] = ["judges", "alarms", crate::outlook::KEY];
+const KEPT: [&str; 3] = ["judges", crate::voice::KEY, crate::outlook::KEY];
 
 /// Entries that are read at the start: an hour of actions is some dozens at most.
 const RECENT: u32 = 1000;
@@ -46,6 +48,31 @@ enum Order {
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     orders: mpsc::Sender<Order>,
+    fails: Fails,
+}
+
+/// Whether writing fails: what was tried last tells.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fails(Arc<[AtomicBool; 2]>);
+
+impl Fails {
+    /// Whether the last journal entry was not written, and nothing was since.
+    pub(crate) fn journal(&self) -> bool {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    /// Whether the last samples were not written.
+    pub(crate) fn samples(&self) -> bool {
+        self.0[1].load(Ordering::Relaxed)
+    }
+
+    fn set(&self, journal: Option<bool>, samples: Option<bool>) {
+        for (flag, fails) in self.0.iter().zip([journal, samples]) {
+            if let Some(fails) = fails {
+                flag.store(fails, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 /// The store as it was found.
@@ -73,11 +100,13 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
         }
     }
     let (orders, incoming) = mpsc::channel(QUEUE);
+    let history = History { orders, fails: Fails::default() };
+    let fails = history.fails.clone();
     let thread = thread::Builder::new()
         .name("store".into())
-        .spawn(move || work(store, incoming))
+        .spawn(move || work(store, incoming, &fails))
         .map_err(OpenHistoryError::Thread)?;
-    Ok(Opened { history: History { orders }, thread, last_tick, next_action, recent, kept })
+    Ok(Opened { history, thread, last_tick, next_action, recent, kept })
 }
 
 fn recent(path: &Path) -> Result<Vec<JournalEntry>, ReadStoreError> {
@@ -103,7 +132,7 @@ pub enum OpenHistoryError {
     Thread(#[source] std::io::Error),
 }
 
-fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>) {
+fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>, fails: &Fails) {
     let mut records = 0_u32;
     while let Some(order) = incoming.blocking_recv() {
         match order {
@@ -116,6 +145,7 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>) {
                         "Journal entry not written"
                     );
                 }
+                fails.set(Some(result.is_err()), None);
                 // Whoever asked may be gone; the entry is written all the same.
                 done.send(result).ok();
             }
@@ -125,7 +155,10 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>) {
                 }
             }
             Order::Record { unix_ms, samples } => {
-                if let Err(error) = store.record(unix_ms, &samples) {
+                let result = store.record(unix_ms, &samples);
+                // They share a file: if this could be written, an entry could be as well.
+                fails.set(result.is_ok().then_some(false), Some(result.is_err()));
+                if let Err(error) = result {
                     tracing::error!(error = foreshadow_model::with_causes(&error), "History not written");
                 }
                 records = records.wrapping_add(1);
@@ -160,6 +193,19 @@ impl History {
     /// Keeps a state by name for the next controller; whether the queue had room for it.
     pub(crate) fn keep(&self, key: &'static str, value: Vec<u8>) -> bool {
         self.orders.try_send(Order::Keep { key, value }).is_ok()
+    }
+
+    /// [`History::keep`] for a task: it does not hold up the end of the store's thread.
+    pub(crate) fn keeper(&self) -> impl Fn(&'static str, Vec<u8>) -> bool + Send + Sync + 'static {
+        let orders = self.orders.downgrade();
+        move |key, value| {
+            orders.upgrade().is_some_and(|orders| orders.try_send(Order::Keep { key, value }).is_ok())
+        }
+    }
+
+    /// Whether writing fails.
+    pub(crate) fn fails(&self) -> &Fails {
+        &self.fails
     }
 }
 

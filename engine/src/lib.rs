@@ -19,6 +19,7 @@ mod restore;
 mod run;
 mod senses;
 mod status;
+mod voice;
 
 pub use cycle::CycleError;
 pub use doctor::{Check, examine};

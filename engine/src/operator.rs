@@ -31,9 +31,11 @@ impl Running {
             Command::Stop => {}
             Command::Acknowledge { live } => {
                 self.cycle.judges.acknowledge(live).map_err(|error| about_alarm(error, live))?;
+                self.voice.dismiss(live);
             }
             Command::Reject { live } => {
                 self.cycle.judges.reject(live).map_err(|error| about_alarm(error, live))?;
+                self.voice.dismiss(live);
             }
             Command::Revert { action } => return self.revert(*action),
             Command::Reload => return self.reload().await,

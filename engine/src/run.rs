@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use foreshadow_model::wire::Summary;
 use foreshadow_model::{Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Verdict};
 use foreshadow_platform::local::{InstanceEvent, Local};
 use foreshadow_serve::{Command, Request};
-use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -26,6 +26,7 @@ use crate::mirror_process::{MirrorEvent, MirrorStartError};
 use crate::reload::Watched;
 use crate::senses::Bursts;
 use crate::status::{Board, Facts};
+use crate::voice::{self, Doors, Life, Voice};
 use crate::{control_socket, database};
 
 /// How long instances may take to finish at the end.
@@ -63,6 +64,14 @@ pub enum RunError {
     /// A live could not be started.
     #[error("failed to start the service")]
     Platform(#[from] PlatformError),
+    /// Another process has the address of the API.
+    #[error("failed to listen at `{address}`, the address of the API")]
+    Api {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// No socket, no signal handler, no thread.
     #[error("failed to start")]
     Start(#[source] io::Error),
@@ -78,6 +87,7 @@ pub(crate) struct Running {
     history: History,
     inbox: Inbox,
     last: Remembered,
+    pub(crate) voice: Voice,
     cancel: CancellationToken,
 }
 
@@ -112,12 +122,13 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
     // Caught from the start: a hang-up that comes too early must not end anything.
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Start)?;
     let door = foreshadow_serve::listen(&control_socket(&state)).map_err(RunError::Start)?;
+    let api = voice::api(config.api).await?;
     let ground = Ground::lay(&config, program).await?;
     let begun = tokio::select! {
         begun = ground.begin(&config, program, &opened) => begun.map(Some),
         _ = signals.any() => Ok(None),
     };
-    let begun = match begun {
+    let mut begun = match begun {
         Ok(Some(begun)) => begun,
         Ok(None) => {
             ground.clear().await;
@@ -129,7 +140,12 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
         }
     };
     let Ground { local, cancel, drain, tasks, mirror, instances, .. } = ground;
-    let commands = answer_at(door, &begun.board, &tasks, &cancel);
+    let life = Life { tasks: &tasks, cancel: &cancel };
+    begun.board.api(api.as_ref());
+    let voice = Voice::open(&config, &opened);
+    voice.announce(&config.alerts, &life);
+    let doors = Doors { socket: door, api };
+    let commands = voice.answer(doors, begun.board.subscribe(), database(&state), &life);
     let mut running = Running {
         cycle: begun.cycle,
         board: begun.board,
@@ -138,6 +154,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
         config,
         inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals, hangup },
         last: Remembered::default(),
+        voice,
         cancel,
     };
     let ended = running.turn().await;
@@ -155,23 +172,6 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
 fn make_private(state: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state)
-}
-
-/// Answers operators at the control socket; their commands arrive on the receiver.
-fn answer_at(
-    socket: UnixListener,
-    board: &Board,
-    tasks: &TaskTracker,
-    cancel: &CancellationToken,
-) -> mpsc::Receiver<Request> {
-    let (sender, commands) = mpsc::channel(16);
-    let door = foreshadow_serve::serve(socket, board.subscribe(), sender, cancel.clone());
-    tasks.spawn(async move {
-        if let Err(error) = door.await {
-            tracing::error!(%error, "Control API ended");
-        }
-    });
-    commands
 }
 
 /// The signals that end a run.
@@ -257,6 +257,7 @@ impl Running {
         for event in self.last.changes(&closed.report) {
             self.journal(event).await;
         }
+        self.voice.tell(&closed, self.cycle.policy.tick);
         let (ledger, weights) = (self.cycle.actuator.ledger(), self.cycle.plane.weights());
         let policy = &self.cycle.policy;
         self.board.show(&Facts {

@@ -9,6 +9,7 @@ use foreshadow_model::{
     ActionRow, Decision, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Weight, Window,
 };
 use foreshadow_platform::local::Local;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -40,6 +41,7 @@ pub(crate) struct Board {
     totals: Totals,
     listen: SocketAddr,
     mirror_pid: Option<u32>,
+    api: Option<SocketAddr>,
     unenforced: Vec<String>,
     config_error: Option<String>,
     shown: watch::Sender<Option<Arc<StatusReport>>>,
@@ -63,6 +65,7 @@ impl Board {
             totals: Totals::default(),
             listen,
             mirror_pid: None,
+            api: None,
             unenforced,
             config_error: None,
             shown,
@@ -81,6 +84,11 @@ impl Board {
     /// Why the file as it is now is not in force.
     pub(crate) fn config_error(&mut self, error: Option<String>) {
         self.config_error = error;
+    }
+
+    /// Shows where the API is, if anywhere.
+    pub(crate) fn api(&mut self, listener: Option<&TcpListener>) {
+        self.api = listener.and_then(|listener| listener.local_addr().ok());
     }
 
     /// Adds what the mirror counted.
@@ -120,6 +128,7 @@ impl Board {
             pid: std::process::id(),
             mirror_pid: self.mirror_pid,
             listen: self.listen.to_string(),
+            api: self.api.map(|address| address.to_string()),
             mode: facts.policy.mode,
             paused: facts.ledger.paused,
             tick: facts.closed.report.tick,
@@ -132,6 +141,7 @@ impl Board {
             unenforced: self.unenforced.clone(),
             requests: self.totals.requests,
             mirrored: self.totals.mirrored,
+            shadows_refused: facts.closed.inventory.shadows_refused,
             false_alarms_per_day: assessments.iter().map(|assessment| assessment.false_alarms_per_day).sum(),
             controller_cpu_seconds: clock::cpu_seconds(),
             mirror_cpu_seconds: self.totals.mirror_cpu_seconds,

@@ -40,13 +40,13 @@ impl AlarmKind {
         match self {
             Self::Degraded => "degraded",
             Self::Warn => "warn",
-            Self::BothDegraded => "bothDegraded",
-            Self::ShadowSuspect => "shadowSuspect",
-            Self::NodeSuspect => "nodeSuspect",
+            Self::BothDegraded => "both_degraded",
+            Self::ShadowSuspect => "shadow_suspect",
+            Self::NodeSuspect => "node_suspect",
             Self::Inconclusive => "inconclusive",
-            Self::NoShadow => "noShadow",
-            Self::ActionInVain => "actionInVain",
-            Self::ActionFailed => "actionFailed",
+            Self::NoShadow => "no_shadow",
+            Self::ActionInVain => "action_in_vain",
+            Self::ActionFailed => "action_failed",
             Self::Unwritten => "unwritten",
         }
     }

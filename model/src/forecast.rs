@@ -9,9 +9,11 @@ use crate::{PerSecond, Ratio};
 
 /// The load of the whole service expected within the lead.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Forecast {
     /// How far ahead it looks: the time a new live takes until it serves, as it was measured.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub lead: Duration,
     /// Expected requests per second.
     pub mean: PerSecond,

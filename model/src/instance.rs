@@ -232,6 +232,7 @@ pub struct NodeRoom {
 
 /// Why a live has no shadow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum NoShadow {
     /// There are fewer shadows than lives, and others have them now. Not an error.

@@ -109,6 +109,7 @@ pub enum JournalEvent {
     /// The configuration file changed: another one is in force, or it was refused and the old one stays.
     Configuration {
         /// Whether it is in force.
+        #[cfg_attr(feature = "openapi", schema(rename = "inForce"))]
         in_force: bool,
         /// What changed, or why it was refused.
         change: String,
@@ -239,6 +240,7 @@ pub struct ActionRow {
 
 /// What happens while a changed service is rolled over the lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum DeployStep {
     /// It begins.
@@ -288,6 +290,7 @@ impl fmt::Display for DeployStep {
 
 /// How far a changed service is rolled over the lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeployRow {
     /// How it stands.
@@ -304,6 +307,7 @@ pub struct DeployRow {
 
 /// How a roll-out stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum DeployStage {
     /// Live after live is replaced.
@@ -331,6 +335,9 @@ pub struct StatusReport {
     pub mirror_pid: Option<u32>,
     /// Where users connect.
     pub listen: String,
+    /// Where the API is; `None` if it is switched off.
+    #[serde(default)]
+    pub api: Option<String>,
     /// Whether it may act.
     pub mode: Mode,
     /// Whether `pause` is in force.
@@ -357,6 +364,9 @@ pub struct StatusReport {
     pub requests: u64,
     /// Copies sent to shadows since the start.
     pub mirrored: u64,
+    /// How often no node had room for a shadow since the start.
+    #[serde(default)]
+    pub shadows_refused: u64,
     /// False alarms to be expected per day, of the whole service.
     pub false_alarms_per_day: f64,
     /// Cpu time of the controller, in seconds, since its start.

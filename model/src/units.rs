@@ -218,6 +218,7 @@ impl fmt::Display for Bytes {
 
 /// Events per second, zero or more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(try_from = "f64", into = "f64")]
 pub struct PerSecond(f64);
 

@@ -2,26 +2,26 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{Router, get, post};
-use foreshadow_model::{ActionId, InstanceId, StatusReport};
+use axum::routing::{Router, post};
+use foreshadow_model::{ActionId, InstanceId};
 use serde::Deserialize;
-use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, Request};
+use crate::host;
+use crate::routes::{self, Readings, Shared};
 
-#[derive(Clone)]
-struct Shared {
-    status: watch::Receiver<Option<Arc<StatusReport>>>,
-    commands: mpsc::Sender<Request>,
-}
+/// How long connections may go on once all ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Opens the socket; an old file of a dead controller is replaced. The caller holds the lock of the state folder.
 ///
@@ -38,18 +38,17 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-/// Serves until cancelled.
+/// Serves operators until cancelled: everything that can be read, and commands.
 ///
 /// # Errors
 /// Those of accepting connections.
 pub async fn serve(
     listener: UnixListener,
-    status: watch::Receiver<Option<Arc<StatusReport>>>,
+    readings: Readings,
     commands: mpsc::Sender<Request>,
     cancel: CancellationToken,
 ) -> io::Result<()> {
-    let router = Router::new()
-        .route("/v1/status", get(read_status))
+    let taking = Router::new()
         .route("/v1/pause", post(|state| command(state, Command::Pause)))
         .route("/v1/resume", post(|state| command(state, Command::Resume)))
         .route("/v1/stop", post(|state| command(state, Command::Stop)))
@@ -63,13 +62,37 @@ pub async fn serve(
             "/v1/revert",
             post(|state, Query(Which { action })| command(state, Command::Revert { action })),
         )
-        .with_state(Shared { status, commands });
-    axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await
+        .with_state(commands);
+    let router = routes::reading(Shared::new(readings, cancel.clone())).merge(taking);
+    let serving = axum::serve(listener, router).with_graceful_shutdown(cancel.clone().cancelled_owned());
+    until_cancelled(serving, cancel).await
 }
 
-async fn read_status(State(shared): State<Shared>) -> Result<Json<Arc<StatusReport>>, StatusCode> {
-    let status = shared.status.borrow().clone();
-    status.map(Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
+/// Serves the API until cancelled: reading only, to those who ask for a name of the loopback. It asks nobody who they
+/// are, so `listener` must be on the loopback.
+///
+/// # Errors
+/// Those of accepting connections.
+pub async fn serve_api(
+    listener: TcpListener,
+    readings: Readings,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    let router = routes::reading(Shared::new(readings, cancel.clone()));
+    let router = router.layer(axum::middleware::from_fn(host::loopback_only));
+    let serving = axum::serve(listener, router).with_graceful_shutdown(cancel.clone().cancelled_owned());
+    until_cancelled(serving, cancel).await
+}
+
+/// Once cancelled, connections have a moment to finish: who does not read its answer must not hold up the end.
+async fn until_cancelled(
+    serving: impl IntoFuture<Output = io::Result<()>>,
+    cancel: CancellationToken,
+) -> io::Result<()> {
+    tokio::select! {
+        ended = serving.into_future() => ended,
+        () = async { cancel.cancelled().await; sleep(LAST_WORDS).await } => Ok(()),
+    }
 }
 
 /// Which live is meant.
@@ -86,9 +109,9 @@ struct Which {
     action: Option<ActionId>,
 }
 
-async fn command(State(shared): State<Shared>, command: Command) -> Response {
+async fn command(State(commands): State<mpsc::Sender<Request>>, command: Command) -> Response {
     let (done, taken) = oneshot::channel();
-    if shared.commands.try_send(Request { command, done }).is_err() {
+    if commands.try_send(Request { command, done }).is_err() {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     match taken.await {

@@ -1,12 +1,28 @@
-//! The control API of a running controller: HTTP over a Unix socket of mode 0600.
+//! What a running controller tells: the control socket, the API, metrics, alarms.
 //!
-//! Only who may read the state folder may speak to it; there is no other door yet. `foreshadow status` and
-//! every command that tells a running controller something are clients of it.
+//! * **The control socket** ([`listen`], [`serve`]): HTTP over a Unix socket of mode 0600. Only who may read the state
+//!   folder may speak to it. It answers everything that can be read and takes commands: `foreshadow status`
+//!   and every command that tells a running controller something are its clients ([`Client`]).
+//! * **The API** ([`serve_api`]): the same reading routes over TCP on the loopback, for dashboards and scrapers.
+//!   OpenAPI describes it ([`openapi`]).
+//! * **Alarms** ([`Desk`], [`announce`]): from what ticks tell to a webhook and an Alertmanager.
+//!
+//! Nothing here holds up the loop: it hands values over and goes on.
 
+mod alerts;
 mod client;
 mod command;
 mod door;
+mod feed;
+mod host;
+mod metrics;
+mod records;
+mod routes;
 
+pub use alerts::{Desk, Facts, ReceiverError, Receivers, World, announce};
 pub use client::{Client, ClientError};
 pub use command::{Command, Done, Refusal, Refused, Request};
-pub use door::{listen, serve};
+pub use door::{listen, serve, serve_api};
+pub use feed::Feed;
+pub use records::{JournalQuery, Records, RecordsError, SeriesRow};
+pub use routes::{Readings, openapi};

@@ -1,20 +1,20 @@
 //! The control API from both sides.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foreshadow_model::{ActionId, InstanceId, Mode, StatusReport, Tick};
+use foreshadow_model::{ActionId, InstanceId};
 use foreshadow_serve::{Client, ClientError, Command, Done, Refusal, Refused, Request, listen, serve};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::common::{Stage, status as report};
+
 struct Door {
     path: PathBuf,
-    status: watch::Sender<Option<Arc<StatusReport>>>,
+    stage: Stage,
     commands: mpsc::Receiver<Request>,
     cancel: CancellationToken,
     tasks: TaskTracker,
@@ -25,39 +25,11 @@ fn open() -> Door {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("control.sock");
     let listener = listen(&path).unwrap();
-    let (status, seen) = watch::channel(None);
+    let stage = Stage::new();
     let (sender, commands) = mpsc::channel(1);
     let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
-    tasks.spawn(serve(listener, seen, sender, cancel.clone()));
-    Door { path, status, commands, cancel, tasks, _folder: folder }
-}
-
-fn report() -> StatusReport {
-    StatusReport {
-        format: StatusReport::FORMAT,
-        service: "shop".into(),
-        version: "0".into(),
-        pid: 1,
-        mirror_pid: None,
-        listen: "127.0.0.1:1".into(),
-        mode: Mode::Observe,
-        paused: false,
-        tick: Tick(7),
-        tick_seconds: 5.0,
-        uptime_seconds: 1.0,
-        pairs: Vec::new(),
-        forecast: None,
-        decision: None,
-        actions: Vec::new(),
-        unenforced: Vec::new(),
-        requests: 0,
-        mirrored: 0,
-        false_alarms_per_day: 0.0,
-        controller_cpu_seconds: 0.0,
-        mirror_cpu_seconds: 0.0,
-        config_error: None,
-        deploy: None,
-    }
+    tasks.spawn(serve(listener, stage.readings.clone(), sender, cancel.clone()));
+    Door { path, stage, commands, cancel, tasks, _folder: folder }
 }
 
 #[tokio::test]
@@ -65,7 +37,7 @@ async fn the_status_is_there_after_the_first_tick_and_not_before() {
     let door = open();
     let client = Client::new(&door.path);
     assert!(matches!(client.status().await, Err(ClientError::NotReady(_))));
-    door.status.send_replace(Some(Arc::new(report())));
+    door.stage.status.send_replace(Some(Arc::new(report())));
     assert_eq!(client.status().await.unwrap(), report());
 }
 

@@ -1,0 +1,172 @@
+//! What the controller tells without being asked, and the doors where it can be asked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreshadow_config::{AlertPolicy, Config};
+use foreshadow_model::{InstanceId, JournalEntry, StatusReport, with_causes};
+use foreshadow_serve::{
+    Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, Request, SeriesRow, World,
+};
+use foreshadow_store::{Query, Reader, SeriesKey};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock;
+use crate::cycle::Closed;
+use crate::history::{History, Opened};
+use crate::run::RunError;
+
+/// The name alarms are kept under.
+pub(crate) const KEY: &str = "alarms";
+
+/// Commands that wait for the loop, at most.
+const COMMANDS: usize = 16;
+
+/// Cycles and alarms, as the loop tells them.
+#[derive(Debug)]
+pub(crate) struct Voice {
+    desk: Desk,
+    feed: Feed,
+    history: History,
+}
+
+/// Where the controller can be asked.
+pub(crate) struct Doors {
+    pub(crate) socket: UnixListener,
+    pub(crate) api: Option<TcpListener>,
+}
+
+/// Whose end the tasks here share.
+pub(crate) struct Life<'a> {
+    pub(crate) tasks: &'a TaskTracker,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+impl Voice {
+    /// Opens the alarms as the last controller left them.
+    pub(crate) fn open(config: &Config, opened: &Opened) -> Self {
+        let kept = opened.kept.get(KEY).map(Vec::as_slice);
+        let desk = Desk::open(config.service.as_str(), kept, &receivers(&config.alerts));
+        Self { desk, feed: Feed::default(), history: opened.history.clone() }
+    }
+
+    /// Tells a tick. Never waits.
+    pub(crate) fn tell(&self, closed: &Closed, tick: Duration) {
+        self.feed.publish(&closed.report);
+        self.desk.update(&Facts {
+            report: &closed.report,
+            inventory: &closed.inventory,
+            tick,
+            journal_fails: self.history.fails().journal(),
+            history_fails: self.history.fails().samples(),
+        });
+    }
+
+    /// The operator has spoken about the alarm of this live.
+    pub(crate) fn dismiss(&self, live: &InstanceId) {
+        self.desk.dismiss(live);
+    }
+
+    /// Starts to tell the receivers of alarms.
+    pub(crate) fn announce(&self, alerts: &AlertPolicy, life: &Life<'_>) {
+        let keep = self.history.keeper();
+        let world = World { keep: Box::new(move |state| keep(KEY, state)), unix_ms: clock::unix_ms };
+        let telling =
+            foreshadow_serve::announce(self.desk.clone(), receivers(alerts), world, life.cancel.clone());
+        life.tasks.spawn(async move {
+            if let Err(error) = telling.await {
+                tracing::error!(error = with_causes(&error), "Nobody is told of alarms");
+            }
+        });
+    }
+
+    /// Answers at the doors; commands of operators arrive on the receiver.
+    pub(crate) fn answer(
+        &self,
+        doors: Doors,
+        status: watch::Receiver<Option<Arc<StatusReport>>>,
+        database: PathBuf,
+        life: &Life<'_>,
+    ) -> mpsc::Receiver<Request> {
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        let readings = Readings {
+            status,
+            feed: self.feed.clone(),
+            desk: self.desk.clone(),
+            records: Arc::new(Book(database)),
+        };
+        let door = foreshadow_serve::serve(doors.socket, readings.clone(), sender, life.cancel.clone());
+        life.tasks.spawn(async move {
+            if let Err(error) = door.await {
+                tracing::error!(%error, "Control socket ended");
+            }
+        });
+        if let Some(listener) = doors.api {
+            let door = foreshadow_serve::serve_api(listener, readings, life.cancel.clone());
+            life.tasks.spawn(async move {
+                if let Err(error) = door.await {
+                    tracing::error!(%error, "API ended");
+                }
+            });
+        }
+        commands
+    }
+}
+
+/// Takes the address of the API, before anything else is started.
+pub(crate) async fn api(address: Option<SocketAddr>) -> Result<Option<TcpListener>, RunError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).map_err(|source| RunError::Api { address, source })
+}
+
+fn receivers(alerts: &AlertPolicy) -> Receivers {
+    Receivers {
+        webhook: alerts.webhook.clone(),
+        alertmanager: alerts.alertmanager.clone(),
+        repeat: alerts.repeat,
+    }
+}
+
+/// History and journal, opened for every question: the writer goes on meanwhile, and a question sees one moment.
+struct Book(PathBuf);
+
+impl Book {
+    fn open(&self) -> Result<Reader, RecordsError> {
+        Reader::open(&self.0).map_err(|error| RecordsError(error.into()))
+    }
+}
+
+impl Records for Book {
+    fn journal(&self, query: &JournalQuery) -> Result<Vec<JournalEntry>, RecordsError> {
+        let JournalQuery { action, instance, kinds, limit } = query.clone();
+        let query = Query { action, instance, kinds, limit, newest_first: true };
+        self.open()?.journal(&query).map_err(|error| RecordsError(error.into()))
+    }
+
+    fn series(&self) -> Result<Vec<SeriesRow>, RecordsError> {
+        let keys = self.open()?.series_keys().map_err(|error| RecordsError(error.into()))?;
+        let row = |key: SeriesKey| SeriesRow {
+            instance: key.instance,
+            role: key.role,
+            metric: key.metric.into_owned(),
+            unit: key.unit.into_owned(),
+        };
+        Ok(keys.into_iter().map(row).collect())
+    }
+
+    fn samples(&self, series: &SeriesRow, from: i64, to: i64) -> Result<Vec<(i64, f64)>, RecordsError> {
+        let key = SeriesKey {
+            instance: series.instance.clone(),
+            role: series.role,
+            metric: series.metric.clone().into(),
+            unit: series.unit.clone().into(),
+        };
+        self.open()?.series(&key, from, to).map_err(|error| RecordsError(error.into()))
+    }
+}

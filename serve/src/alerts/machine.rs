@@ -1,0 +1,350 @@
+//! From what a tick tells to alarms that begin and end.
+//!
+//! **Why not one alarm per verdict that changes.** Verdicts move with the evidence; people want to be called once, and
+//! to be told when it is over. So there is at most one alarm per subject, with a key that stays, and it has rules of its
+//! own for its end.
+//!
+//! * *Begins:* `Degraded`, `BothDegraded`, `ShadowSuspect` at once (the verdict has waited long enough); `Warn` after
+//!   [`WARN_TICKS`]; nothing to be said, or no shadow, after [`BLIND`] (or [`WARN_TICKS`] when
+//!   it is known that no shadow can be made); an action that failed or did not help, and a
+//!   journal or history that cannot be written, at once.
+//! * *Ends:* a verdict's alarm when the verdict is `Healthy` or another one accuses somebody else. `Calibrating` and
+//!   `Inconclusive` end nothing: no news is not good news. The exception is a new baseline after an action that was
+//!   judged to have helped. An action's alarm ends when the live is well, a later action helped, or after an hour.
+//! * *Grouped:* two or more instances of one node that are accused at the same time (a live by `Degraded` or `Warn`, a
+//!   shadow by `ShadowSuspect`) are one alarm about the node, until the last of them is well.
+//! * *After a restart:* alarms go on as they were kept; how long a `Warn` has stood is counted anew.
+//! * *Cannot see:* what happened while no controller ran.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use foreshadow_model::{
+    Alarm, AlarmKind, Assessment, CycleReport, Effect, Inconclusive, InstanceId, Inventory, NoShadow,
+    NodeName, Tick, Verdict,
+};
+use serde::{Deserialize, Serialize};
+
+use super::words;
+
+/// How long a `Warn` stands before anybody is told, in ticks: the span that a delta is taken over.
+pub(crate) const WARN_TICKS: u64 = 12;
+
+/// How long nothing can be said before anybody is told.
+pub(crate) const BLIND: Duration = Duration::from_secs(600);
+
+/// How long the alarm about an action lasts if nothing ends it sooner, in milliseconds.
+const ACTION_MS: i64 = 3_600_000;
+
+/// What a tick tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The report of the tick.
+    pub report: &'a CycleReport,
+    /// What is there.
+    pub inventory: &'a Inventory,
+    /// Length of a tick.
+    pub tick: Duration,
+    /// Whether the last entry of the journal could not be written.
+    pub journal_fails: bool,
+    /// Whether the last samples of the history could not be written.
+    pub history_fails: bool,
+}
+
+/// Whom a complaint is about; at most one complaint each.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Subject {
+    /// What the verdict says of a live and its shadow.
+    Pair(InstanceId),
+    /// Nothing can be said about a live.
+    Blind(InstanceId),
+    /// What was done to a live, or to the service as a whole.
+    Action(Option<InstanceId>),
+    Journal,
+    History,
+}
+
+impl Subject {
+    fn live(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Pair(live) | Self::Blind(live) | Self::Action(Some(live)) => Some(live),
+            Self::Action(None) | Self::Journal | Self::History => None,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Journal => "journal",
+            Self::History => "history",
+            _ => self.live().map_or("service", InstanceId::as_str),
+        }
+    }
+}
+
+/// What is wrong with one subject, before complaints of one node become one alarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Complaint {
+    kind: AlarmKind,
+    since: i64,
+    summary: String,
+    /// The instance that is accused and the node it stands on; `None` where no host is.
+    accused: Option<(InstanceId, NodeName)>,
+    /// An action was judged to have helped since; a new baseline may end it.
+    #[serde(default)]
+    was_helped: bool,
+}
+
+/// How long a live has been in a state that alarms only when it lasts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Streak {
+    warn: u64,
+    blind: u64,
+}
+
+/// The state machine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Machine {
+    #[serde(with = "pairs")]
+    complaints: BTreeMap<Subject, Complaint>,
+    /// Nodes whose instances are grouped.
+    nodes: BTreeSet<NodeName>,
+    active: BTreeMap<String, Alarm>,
+    #[serde(skip)]
+    streaks: BTreeMap<InstanceId, Streak>,
+}
+
+impl Machine {
+    /// Alarms that last, by their keys.
+    pub(crate) fn active(&self) -> impl Iterator<Item = &Alarm> {
+        self.active.values()
+    }
+
+    /// The operator has spoken about the alarm of this live: it ends with the next tick, unless that raises it again.
+    pub(crate) fn dismiss(&mut self, live: &InstanceId) {
+        self.complaints.remove(&Subject::Pair(live.clone()));
+    }
+
+    /// Takes a tick in. Returns the alarms that ended with it, then those that began.
+    pub(crate) fn update(&mut self, facts: &Facts<'_>) -> Vec<Alarm> {
+        let now = facts.report.unix_ms;
+        let inventory = facts.inventory;
+        let is_there = |live: &InstanceId| inventory.pair(live).is_some();
+        self.streaks.retain(|live, _| is_there(live));
+        self.complaints.retain(|subject, _| subject.live().is_none_or(is_there));
+        for outcome in &facts.report.outcomes {
+            self.outcome(outcome, now);
+        }
+        for assessment in &facts.report.assessments {
+            self.assessment(assessment, facts);
+        }
+        let is_over = |subject: &Subject, complaint: &Complaint| {
+            matches!(subject, Subject::Action(_)) && complaint.since + ACTION_MS <= now
+        };
+        self.complaints.retain(|subject, complaint| !is_over(subject, complaint));
+        for (subject, fails, text) in [
+            (Subject::Journal, facts.journal_fails, words::JOURNAL),
+            (Subject::History, facts.history_fails, words::HISTORY),
+        ] {
+            let kind = fails.then_some(AlarmKind::Unwritten);
+            self.set(subject, kind, now, || (text.into(), None));
+        }
+        self.change(now)
+    }
+
+    fn outcome(&mut self, outcome: &foreshadow_model::Outcome, now: i64) {
+        let subject = Subject::Action(outcome.action.instance().cloned());
+        let kind = match outcome.effect {
+            Effect::DidNotHelp { .. } => Some(AlarmKind::ActionInVain),
+            Effect::Failed { .. } => Some(AlarmKind::ActionFailed),
+            Effect::Helped { .. } | Effect::Done | Effect::TakenBack { .. } => None,
+        };
+        if let (Effect::Helped { .. }, Some(live)) = (&outcome.effect, outcome.action.instance())
+            && let Some(complaint) = self.complaints.get_mut(&Subject::Pair(live.clone()))
+        {
+            complaint.was_helped = true;
+        }
+        self.set(subject, kind, now, || (words::outcome(outcome), None));
+    }
+
+    fn assessment(&mut self, assessment: &Assessment, facts: &Facts<'_>) {
+        let Some(pair) = facts.inventory.pair(&assessment.live) else { return };
+        let (live, now) = (&assessment.live, facts.report.unix_ms);
+        let streak = self.streaks.entry(live.clone()).or_default();
+        let is_blind = matches!(assessment.verdict, Verdict::Inconclusive(_));
+        streak.blind = if is_blind { streak.blind + 1 } else { 0 };
+        streak.warn = if assessment.verdict == Verdict::Warn { streak.warn + 1 } else { 0 };
+        let streak = *streak;
+
+        let subject = Subject::Pair(live.clone());
+        let before = self.complaints.get(&subject);
+        let kind = match assessment.verdict {
+            Verdict::Degraded => Some(AlarmKind::Degraded),
+            Verdict::BothDegraded => Some(AlarmKind::BothDegraded),
+            Verdict::ShadowSuspect => Some(AlarmKind::ShadowSuspect),
+            Verdict::Warn if WARN_TICKS <= streak.warn => Some(AlarmKind::Warn),
+            Verdict::Calibrating if before.is_some_and(|complaint| complaint.was_helped) => None,
+            Verdict::Warn | Verdict::Calibrating | Verdict::Inconclusive(_) => {
+                before.map(|complaint| complaint.kind)
+            }
+            Verdict::Healthy => None,
+        };
+        // A degradation on its way out passes through `Warn`: that is no second alarm.
+        let kind = match before.map(|complaint| complaint.kind) {
+            Some(AlarmKind::Degraded) if kind == Some(AlarmKind::Warn) => Some(AlarmKind::Degraded),
+            _ => kind,
+        };
+        let accused = match kind {
+            Some(AlarmKind::Degraded | AlarmKind::Warn) => Some(&pair.live),
+            Some(AlarmKind::ShadowSuspect) => pair.shadow.as_ref(),
+            _ => None,
+        };
+        let accused = accused.map(|instance| (instance.id.clone(), instance.node.clone()));
+        self.set(subject, kind, now, || (words::verdict(assessment, facts.report), accused));
+        if assessment.verdict == Verdict::Healthy {
+            self.complaints.remove(&Subject::Action(Some(live.clone())));
+        }
+
+        self.blind(assessment, streak, facts);
+    }
+
+    fn blind(&mut self, assessment: &Assessment, streak: Streak, facts: &Facts<'_>) {
+        let (live, now) = (&assessment.live, facts.report.unix_ms);
+        let lack = facts.inventory.without_shadow.get(live);
+        // That none can be made is known; that one is slow to come, or that there is nothing to compare, must last.
+        let patience = match lack {
+            Some(NoShadow::NoRoom(_) | NoShadow::Failed(_)) => WARN_TICKS,
+            Some(NoShadow::Waiting) | None => Tick::count_in(BLIND, facts.tick),
+        };
+        let lasts = patience <= streak.blind;
+        let was_told = self.complaints.contains_key(&Subject::Blind(live.clone()));
+        let kind = match assessment.verdict {
+            Verdict::Inconclusive(_) if !lasts && !was_told => None,
+            // Shadows that are fewer than lives take turns: nothing is wrong.
+            Verdict::Inconclusive(Inconclusive::NoShadow) if lack == Some(&NoShadow::Waiting) => None,
+            Verdict::Inconclusive(Inconclusive::NoShadow) => Some(AlarmKind::NoShadow),
+            Verdict::Inconclusive(_) => Some(AlarmKind::Inconclusive),
+            _ => None,
+        };
+        self.set(Subject::Blind(live.clone()), kind, now, || (words::blind(assessment, lack), None));
+    }
+
+    /// Puts a complaint of this kind in force, or none. One that stays keeps its beginning.
+    fn set(
+        &mut self,
+        subject: Subject,
+        kind: Option<AlarmKind>,
+        now: i64,
+        say: impl FnOnce() -> (String, Option<(InstanceId, NodeName)>),
+    ) {
+        let Some(kind) = kind else {
+            self.complaints.remove(&subject);
+            return;
+        };
+        let (summary, accused) = say();
+        match self.complaints.get_mut(&subject) {
+            Some(complaint) if complaint.kind == kind => {
+                complaint.summary = summary;
+                // Where it stood when it was accused stays, also when it is gone for a moment.
+                complaint.accused = accused.or(complaint.accused.take());
+            }
+            _ => {
+                let complaint = Complaint { kind, since: now, summary, accused, was_helped: false };
+                self.complaints.insert(subject, complaint);
+            }
+        }
+    }
+
+    /// Groups complaints, compares with the alarms in force, and returns what is to be told.
+    fn change(&mut self, now: i64) -> Vec<Alarm> {
+        let mut wanted = self.wanted();
+        let mut told = Vec::new();
+        for (key, alarm) in std::mem::take(&mut self.active) {
+            if let Some(latest) = wanted.remove(&key) {
+                let started_unix_ms = alarm.started_unix_ms;
+                self.active.insert(key, Alarm { started_unix_ms, ..latest });
+            } else {
+                // A clock that was set back does not end an alarm before it began.
+                let resolved_unix_ms = Some(now.max(alarm.started_unix_ms));
+                told.push(Alarm { resolved_unix_ms, ..alarm });
+            }
+        }
+        told.extend(wanted.values().cloned());
+        self.active.append(&mut wanted);
+        told
+    }
+
+    fn wanted(&mut self) -> BTreeMap<String, Alarm> {
+        let mut by_node: BTreeMap<NodeName, Vec<&Complaint>> = BTreeMap::new();
+        for complaint in self.complaints.values() {
+            if let Some((_, node)) = &complaint.accused {
+                by_node.entry(node.clone()).or_default().push(complaint);
+            }
+        }
+        self.nodes.retain(|node| by_node.contains_key(node));
+        self.nodes.extend(by_node.iter().filter(|(_, all)| 2 <= all.len()).map(|(node, _)| node.clone()));
+        let mut wanted = BTreeMap::new();
+        for (node, complaints) in by_node.iter().filter(|(node, _)| self.nodes.contains(node)) {
+            let accused = complaints.iter().filter_map(|complaint| complaint.accused.as_ref());
+            let instances: Vec<InstanceId> = accused.map(|(id, _)| id.clone()).collect();
+            let summaries: Vec<&str> = complaints.iter().map(|complaint| &*complaint.summary).collect();
+            let since = complaints.iter().map(|complaint| complaint.since).min().unwrap_or_default();
+            let summary = words::node(node, &instances, &summaries);
+            let alarm = alarm(AlarmKind::NodeSuspect, node.as_str(), since, summary);
+            let alarm = Alarm { instances, node: Some(node.clone()), ..alarm };
+            wanted.insert(alarm.key.clone(), alarm);
+        }
+        for (subject, complaint) in &self.complaints {
+            if complaint.accused.as_ref().is_some_and(|(_, node)| self.nodes.contains(node)) {
+                continue;
+            }
+            let alarm = alarm(complaint.kind, subject.name(), complaint.since, complaint.summary.clone());
+            let accused = complaint.accused.as_ref().map(|(id, _)| id);
+            let instances = accused.or(subject.live()).into_iter().cloned().collect();
+            let node = complaint.accused.as_ref().map(|(_, node)| node.clone());
+            wanted.insert(alarm.key.clone(), Alarm { instances, node, ..alarm });
+        }
+        wanted
+    }
+}
+
+fn alarm(kind: AlarmKind, whom: &str, started_unix_ms: i64, summary: String) -> Alarm {
+    Alarm {
+        key: format!("{}/{whom}", kind.label()),
+        kind,
+        severity: kind.severity(),
+        instances: Vec::new(),
+        node: None,
+        summary,
+        started_unix_ms,
+        resolved_unix_ms: None,
+    }
+}
+
+/// A map whose keys are no strings, as a list of pairs: JSON has no other way.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Complaint, Subject};
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<Subject, Complaint>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<Subject, Complaint>, D::Error> {
+        Vec::<(Subject, Complaint)>::deserialize(deserializer).map(|all| all.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+#[path = "machine/tests.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+//! What is still to be told, and to whom. Bounded, and kept from one controller to the next.
+
+use std::collections::VecDeque;
+
+use foreshadow_model::{Alarm, DeliveryRow};
+use serde::{Deserialize, Serialize};
+
+use super::post::PostError;
+
+/// Messages that wait for the webhook, at most. At some hundred bytes each they stay a small blob in the store.
+pub(super) const WAITING_MAX: usize = 256;
+
+/// Alarms that ended and are still shown.
+const RESOLVED_SHOWN: usize = 20;
+
+/// What a webhook is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Notice {
+    /// The same for every attempt, over restarts too: what was told twice is known by it.
+    pub(super) id: String,
+    pub(super) service: String,
+    /// `firing` or `resolved`, the words of Alertmanager.
+    pub(super) state: String,
+    pub(super) alarm: Alarm,
+}
+
+/// How telling one receiver goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    delivered: u64,
+    failed: u64,
+    given_up: u64,
+    trouble: Option<PostError>,
+}
+
+impl Tally {
+    pub(super) fn delivered(&mut self) {
+        self.delivered += 1;
+        self.trouble = None;
+    }
+
+    pub(super) fn failed(&mut self, error: PostError) {
+        self.failed += 1;
+        self.trouble = Some(error);
+    }
+
+    fn row(&self, receiver: &str, waiting: usize) -> DeliveryRow {
+        DeliveryRow {
+            receiver: receiver.to_owned(),
+            delivered: self.delivered,
+            failed: self.failed,
+            given_up: self.given_up,
+            waiting: waiting as u64,
+            trouble: self.trouble.map(|error| error.to_string()),
+        }
+    }
+}
+
+/// What is still to be told.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Outbox {
+    /// For the webhook, oldest first.
+    waiting: VecDeque<Notice>,
+    /// Alarms that ended without Alertmanager knowing.
+    ended: VecDeque<Alarm>,
+    /// Alarms that ended, newest first, to be shown.
+    resolved: VecDeque<Alarm>,
+    /// Counts alarms that began or ended: news that is told at once.
+    #[serde(skip)]
+    pub(super) news: u64,
+    /// Counts changes of what waits: what is kept is kept anew.
+    #[serde(skip)]
+    pub(super) revision: u64,
+    #[serde(skip)]
+    pub(super) webhook: Option<Tally>,
+    #[serde(skip)]
+    pub(super) alertmanager: Option<Tally>,
+}
+
+impl Outbox {
+    /// Without a receiver nothing waits for it.
+    pub(super) fn address(&mut self, webhook: bool, alertmanager: bool) {
+        self.webhook = webhook.then(Tally::default);
+        self.alertmanager = alertmanager.then(Tally::default);
+        if !webhook {
+            self.waiting.clear();
+        }
+        if !alertmanager {
+            self.ended.clear();
+        }
+    }
+
+    /// Takes in what is to be told. When too much waits the oldest is given up, loudly.
+    pub(super) fn push(&mut self, service: &str, told: &[Alarm]) {
+        for alarm in told {
+            self.news += 1;
+            self.revision += 1;
+            if let Some(tally) = &mut self.webhook {
+                self.waiting.push_back(notice(service, alarm));
+                if WAITING_MAX < self.waiting.len() {
+                    self.waiting.pop_front();
+                    tally.given_up += 1;
+                    tracing::error!("Too many alarms wait for the webhook, the oldest is given up");
+                }
+            }
+            if alarm.resolved_unix_ms.is_some() {
+                if self.alertmanager.is_some() {
+                    self.ended.push_back(alarm.clone());
+                    // What is given up here ends in Alertmanager by itself, three repeats after it was told last.
+                    self.ended.truncate(WAITING_MAX);
+                }
+                self.resolved.push_front(alarm.clone());
+                self.resolved.truncate(RESOLVED_SHOWN);
+            }
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.ended.is_empty()
+    }
+
+    /// The next message for the webhook.
+    pub(super) fn next(&self) -> Option<&Notice> {
+        self.waiting.front()
+    }
+
+    /// Takes a message out: it was told, or never will be.
+    pub(super) fn done(&mut self, id: &str, was_told: bool) {
+        // It may have been given up meanwhile.
+        if self.waiting.front().is_some_and(|notice| notice.id == id) {
+            self.waiting.pop_front();
+            self.revision += 1;
+            if let Some(tally) = self.webhook.as_mut().filter(|_| !was_told) {
+                tally.given_up += 1;
+            }
+        }
+    }
+
+    /// Alarms that ended without Alertmanager knowing.
+    pub(super) fn ended(&self) -> impl Iterator<Item = &Alarm> {
+        self.ended.iter()
+    }
+
+    /// Alertmanager knows that these ended.
+    pub(super) fn end_told(&mut self, told: &[Alarm]) {
+        self.ended.retain(|alarm| !told.contains(alarm));
+        self.revision += u64::from(!told.is_empty());
+    }
+
+    pub(super) fn resolved(&self) -> impl Iterator<Item = &Alarm> {
+        self.resolved.iter()
+    }
+
+    pub(super) fn rows(&self) -> Vec<DeliveryRow> {
+        let webhook = self.webhook.map(|tally| tally.row("webhook", self.waiting.len()));
+        let alertmanager = self.alertmanager.map(|tally| tally.row("alertmanager", self.ended.len()));
+        webhook.into_iter().chain(alertmanager).collect()
+    }
+}
+
+fn notice(service: &str, alarm: &Alarm) -> Notice {
+    let state = if alarm.resolved_unix_ms.is_some() { "resolved" } else { "firing" };
+    let id = format!("{service}/{}/{}/{state}", alarm.key, alarm.started_unix_ms);
+    Notice { id, service: service.to_owned(), state: state.to_owned(), alarm: alarm.clone() }
+}

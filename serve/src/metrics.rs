@@ -1,0 +1,320 @@
+//! Metrics for scrapers, made from the latest status when somebody asks.
+//!
+//! Labels are bounded: names of lives, and words of ours. Never a route, an error or an address.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use foreshadow_model::{AlarmReport, DropReason, Inconclusive, PairRow, StatusReport, Verdict};
+use prometheus_client::encoding::{prometheus_text, text as openmetrics_text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::feed::Sums;
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    OpenMetrics,
+    /// The older text format, for those that do not say what they accept.
+    Prometheus,
+}
+
+impl Format {
+    pub(crate) fn accepted(accept: &str) -> Self {
+        if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Prometheus }
+    }
+
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// Every metric as text; without a status those of the loop and of the alarms alone.
+pub(crate) fn text(
+    status: Option<&StatusReport>,
+    sums: &Sums,
+    alarms: &AlarmReport,
+    format: Format,
+) -> String {
+    let mut sheet = Sheet::default();
+    if let Some(status) = status {
+        of_service(&mut sheet, status);
+        of_pairs(&mut sheet, &status.pairs);
+    }
+    of_loop(&mut sheet, sums);
+    of_alarms(&mut sheet, alarms);
+    let mut text = String::new();
+    let written: fmt::Result = match format {
+        Format::OpenMetrics => openmetrics_text::encode(&mut text, &sheet.0),
+        Format::Prometheus => prometheus_text::encode(&mut text, &sheet.0),
+    };
+    written.expect("text can be written to");
+    text
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+/// A registry that is filled once and written once.
+#[derive(Default)]
+struct Sheet(Registry);
+
+impl Sheet {
+    /// Quantities that go up and down.
+    fn gauge(&mut self, name: &str, unit: Option<&str>, help: &str, values: Vec<(Labels, f64)>) {
+        let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).set(value);
+        }
+        match unit {
+            Some(unit) => {
+                self.0.register_with_unit(full(name), help, Unit::Other(unit.to_owned()), family);
+            }
+            None => self.0.register(full(name), help, family),
+        }
+    }
+
+    /// Sums since the start; `_total` is appended.
+    fn counter(&mut self, name: &str, unit: Option<&str>, help: &str, values: Vec<(Labels, f64)>) {
+        let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
+        for (labels, value) in values {
+            family.get_or_create(&labels).inc_by(value.max(0.0));
+        }
+        match unit {
+            Some(unit) => {
+                self.0.register_with_unit(full(name), help, Unit::Other(unit.to_owned()), family);
+            }
+            None => self.0.register(full(name), help, family),
+        }
+    }
+}
+
+fn full(name: &str) -> String {
+    format!("foreshadow_{name}")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of one run stay far below 2⁵³")]
+const fn count(n: u64) -> f64 {
+    n as f64
+}
+
+fn bare(value: f64) -> Vec<(Labels, f64)> {
+    vec![(Vec::new(), value)]
+}
+
+fn of_service(sheet: &mut Sheet, status: &StatusReport) {
+    let version = vec![("version", status.version.clone()), ("service", status.service.clone())];
+    sheet.gauge("build_info", None, "Version of the controller, and its service", vec![(version, 1.0)]);
+    sheet.gauge("uptime", Some("seconds"), "Since the controller started", bare(status.uptime_seconds));
+    sheet.gauge(
+        "paused",
+        None,
+        "1 while the kill switch is thrown",
+        bare(f64::from(u8::from(status.paused))),
+    );
+    sheet.gauge(
+        "false_alarms_per_day",
+        None,
+        "False alarms to be expected, at most",
+        bare(status.false_alarms_per_day),
+    );
+    sheet.counter("requests", None, "Requests to all lives", bare(count(status.requests)));
+    sheet.counter("mirrored", None, "Copies sent to shadows", bare(count(status.mirrored)));
+    let process = |name: &str| vec![("process", name.to_owned())];
+    sheet.counter(
+        "cpu",
+        Some("seconds"),
+        "Processor time of our own processes",
+        vec![
+            (process("controller"), status.controller_cpu_seconds),
+            (process("mirror"), status.mirror_cpu_seconds),
+        ],
+    );
+    let with_shadow = |pair: &&PairRow| pair.shadow.as_ref().is_some_and(|shadow| shadow.is_ready());
+    let ready = status.pairs.iter().filter(with_shadow).count();
+    sheet.gauge("lives", None, "Lives", bare(count(status.pairs.len() as u64)));
+    sheet.gauge("shadows_ready", None, "Shadows that are ready", bare(count(ready as u64)));
+    sheet.counter(
+        "shadows_refused",
+        None,
+        "How often no node had room for a shadow",
+        bare(count(status.shadows_refused)),
+    );
+    sheet.gauge(
+        "unenforced",
+        None,
+        "Lacks of this machine that status names",
+        bare(count(status.unenforced.len() as u64)),
+    );
+}
+
+fn of_pairs(sheet: &mut Sheet, pairs: &[PairRow]) {
+    let live = |pair: &PairRow| vec![("live", pair.live.id.to_string())];
+    let per = |value: &dyn Fn(&PairRow) -> Option<f64>| -> Vec<(Labels, f64)> {
+        pairs.iter().filter_map(|pair| value(pair).map(|value| (live(pair), value))).collect()
+    };
+    let delta = |pair: &PairRow| pair.assessment.as_ref().and_then(|assessment| assessment.delta);
+    let ratio = Some("ratio");
+    sheet.gauge(
+        "delta",
+        ratio,
+        "Relative worsening of live against its shadow",
+        per(&|pair| delta(pair).map(|delta| delta.delta.get())),
+    );
+    sheet.gauge(
+        "delta_low",
+        ratio,
+        "Lower end of the 95 % interval of delta",
+        per(&|pair| delta(pair).map(|delta| delta.low.get())),
+    );
+    sheet.gauge(
+        "delta_high",
+        ratio,
+        "Upper end of the 95 % interval of delta",
+        per(&|pair| delta(pair).map(|delta| delta.high.get())),
+    );
+    let assessed = |pair: &PairRow| pair.assessment.clone();
+    sheet.gauge(
+        "evidence",
+        Some("ticks"),
+        "Evidence against live; from the threshold on it alarms",
+        per(&|pair| assessed(pair).map(|assessment| assessment.evidence)),
+    );
+    sheet.gauge(
+        "threshold",
+        Some("ticks"),
+        "Mean time between false alarms, at least",
+        per(&|pair| assessed(pair).map(|assessment| assessment.threshold)),
+    );
+    sheet.gauge(
+        "sample_rate",
+        ratio,
+        "Share of requests mirrored",
+        per(&|pair| Some(pair.sample_rate.get())),
+    );
+    sheet.gauge(
+        "weight",
+        ratio,
+        "Share of traffic relative to a full share",
+        per(&|pair| Some(f64::from(pair.weight.get()) / 100.0)),
+    );
+    sheet.gauge(
+        "latency_p95",
+        Some("seconds"),
+        "95th percentile of live's latency, last tick",
+        per(&|pair| pair.latency_p95_ms.map(|ms| ms / 1000.0)),
+    );
+    sheet.gauge(
+        "errors",
+        ratio,
+        "Share of live's answers that failed, last tick",
+        per(&|pair| pair.error_share),
+    );
+    sheet.gauge(
+        "shadow_ready",
+        Some("seconds"),
+        "From the request for a shadow to its first good readiness check",
+        per(&|pair| pair.shadow.as_ref().and_then(|shadow| shadow.ready_after_seconds)),
+    );
+    sheet.counter(
+        "restarts",
+        None,
+        "How often a live died and was started again",
+        per(&|pair| Some(f64::from(pair.live.restarts))),
+    );
+    sheet.gauge("verdict_state", None, "1 for the verdict in force", verdicts(pairs));
+    let drops = |pair: &PairRow| -> Vec<(Labels, f64)> {
+        let row = |(reason, n): (&DropReason, &u64)| {
+            (vec![("live", pair.live.id.to_string()), ("reason", reason.label().to_owned())], count(*n))
+        };
+        pair.drops.0.iter().map(row).collect()
+    };
+    sheet.counter(
+        "dropped",
+        None,
+        "Sampled copies that came to nothing",
+        pairs.iter().flat_map(drops).collect(),
+    );
+}
+
+fn verdicts(pairs: &[PairRow]) -> Vec<(Labels, f64)> {
+    let mut values = Vec::new();
+    for pair in pairs {
+        let Some(assessment) = &pair.assessment else { continue };
+        let in_force = verdict_label(assessment.verdict);
+        for verdict in VERDICTS {
+            let labels =
+                vec![("live", pair.live.id.to_string()), ("verdict", verdict_label(verdict).to_owned())];
+            values.push((labels, f64::from(u8::from(verdict_label(verdict) == in_force))));
+        }
+    }
+    values
+}
+
+/// Every verdict once; the reason of `Inconclusive` is no label.
+const VERDICTS: [Verdict; 7] = [
+    Verdict::Calibrating,
+    Verdict::Healthy,
+    Verdict::Warn,
+    Verdict::Degraded,
+    Verdict::Inconclusive(Inconclusive::NotReported),
+    Verdict::BothDegraded,
+    Verdict::ShadowSuspect,
+];
+
+const fn verdict_label(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Calibrating => "calibrating",
+        Verdict::Healthy => "healthy",
+        Verdict::Warn => "warn",
+        Verdict::Degraded => "degraded",
+        Verdict::Inconclusive(_) => "inconclusive",
+        Verdict::BothDegraded => "both_degraded",
+        Verdict::ShadowSuspect => "shadow_suspect",
+    }
+}
+
+fn of_loop(sheet: &mut Sheet, sums: &Sums) {
+    sheet.counter("cycles", None, "Ticks that ended", bare(count(sums.cycles)));
+    let held = |(reason, n): (&&'static str, &u64)| (vec![("reason", (*reason).to_owned())], count(*n));
+    sheet.counter(
+        "held",
+        None,
+        "Decisions not to act, one per tick that they last",
+        sums.held.iter().map(held).collect(),
+    );
+    let begun = sums.begun.iter().map(|(kind, n)| (vec![("kind", kind.to_string())], count(*n)));
+    sheet.counter("actions_begun", None, "Actions begun", begun.collect());
+    let outcomes = sums.outcomes.iter().map(|((kind, effect), n)| {
+        (vec![("kind", kind.to_string()), ("effect", (*effect).to_owned())], count(*n))
+    });
+    sheet.counter("actions", None, "Actions that were judged, by what they did", outcomes.collect());
+}
+
+fn of_alarms(sheet: &mut Sheet, alarms: &AlarmReport) {
+    let mut active: Vec<(Labels, f64)> = Vec::new();
+    for alarm in &alarms.active {
+        let labels = vec![("kind", alarm.kind.label().to_owned()), ("severity", alarm.severity.to_string())];
+        match active.iter_mut().find(|(seen, _)| *seen == labels) {
+            Some((_, n)) => *n += 1.0,
+            None => active.push((labels, 1.0)),
+        }
+    }
+    sheet.gauge("alarms", None, "Alarms that last", active);
+    let (mut results, mut waiting) = (Vec::new(), Vec::new());
+    for row in &alarms.deliveries {
+        let receiver = ("receiver", row.receiver.clone());
+        for (result, n) in [("delivered", row.delivered), ("failed", row.failed), ("given_up", row.given_up)]
+        {
+            results.push((vec![receiver.clone(), ("result", result.to_owned())], count(n)));
+        }
+        waiting.push((vec![receiver], count(row.waiting)));
+    }
+    sheet.counter("alarm_deliveries", None, "Messages to receivers of alarms", results);
+    sheet.gauge("alarms_waiting", None, "Messages that wait for a receiver", waiting);
+}

@@ -1,0 +1,60 @@
+//! What the API reads of history and journal. The engine answers; `serve` knows no file.
+
+use std::error::Error;
+
+use foreshadow_model::{ActionId, InstanceId, JournalEntry, Role};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Which entries of the journal are wanted; the newest come first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JournalQuery {
+    /// Only of this action.
+    pub action: Option<ActionId>,
+    /// Only about this instance.
+    pub instance: Option<InstanceId>,
+    /// Only of these kinds; empty is all.
+    pub kinds: Vec<String>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// The name of a time series.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SeriesRow {
+    /// The instance it is about.
+    pub instance: InstanceId,
+    /// Whom the instance served.
+    pub role: Role,
+    /// What is measured: `latency_p99`.
+    pub metric: String,
+    /// The unit of its values: `ms`, `s`, `bytes`, or `1` for a ratio.
+    pub unit: String,
+}
+
+/// History or journal could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read history and journal")]
+pub struct RecordsError(#[source] pub Box<dyn Error + Send + Sync>);
+
+/// History and journal, read only. Calls may block; they are made where that hurts nobody.
+pub trait Records: Send + Sync + 'static {
+    /// The entries of the journal that are asked for.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn journal(&self, query: &JournalQuery) -> Result<Vec<JournalEntry>, RecordsError>;
+
+    /// Every series that was ever written.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn series(&self) -> Result<Vec<SeriesRow>, RecordsError>;
+
+    /// Moments in Unix milliseconds and values of one series, `from <= moment < to`, ascending.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn samples(&self, series: &SeriesRow, from: i64, to: i64) -> Result<Vec<(i64, f64)>, RecordsError>;
+}
