@@ -30,6 +30,8 @@ Set FORESHADOW_LOG (error, warn, info, debug, trace) to say how much is logged."
 pub(crate) enum Verb {
     /// Run a service: its lives, their shadows, the mirror, and the loop that looks after them.
     Run(RunArgs),
+    /// Write a commented starter file from a process that runs, or from its command. Starts nothing.
+    Init(InitArgs),
     /// Check the configuration and this machine; says what is missing and how to mend it.
     Check(CheckArgs),
     /// Show what `run` would start and may do, and what a running controller would do now. Changes nothing.
@@ -38,6 +40,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Tell from the journal why something was or was not done.
     Explain(ExplainArgs),
+    /// Show how measured series went: a picture, CSV or JSON. Without a series: lists what was measured.
+    History(HistoryArgs),
     /// Stop a running controller in good order.
     Stop(ControllerArgs),
     /// The kill switch: no action from now on; watching, mirroring and alarms go on.
@@ -93,6 +97,19 @@ pub(crate) struct RunArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct InitArgs {
+    /// The process that serves now.
+    #[arg(long, conflicts_with = "command", required_unless_present = "command")]
+    pub(crate) pid: Option<u32>,
+    /// The file to write; one that is there is never touched.
+    #[arg(short, long, default_value = "foreshadow.yaml")]
+    pub(crate) output: PathBuf,
+    /// The command that serves, after `--`. If it runs already, that process is looked at.
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct CheckArgs {
     /// The configuration file.
     pub(crate) config: PathBuf,
@@ -141,6 +158,41 @@ pub(crate) struct RevertArgs {
     pub(crate) action: Option<String>,
     #[command(flatten)]
     pub(crate) controller: ControllerArgs,
+}
+
+/// How series are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SeriesOutput {
+    /// A row of blocks for each series, with least, greatest and last value.
+    #[default]
+    Human,
+    /// One JSON object a value; the key of the value carries its unit.
+    Json,
+    /// One row a moment, one column a series; the header carries the units.
+    Csv,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HistoryArgs {
+    /// Series: `live-1.latency_p95`, all of an instance (`live-1`), or one metric of all (`*.latency_p95`).
+    pub(crate) series: Vec<String>,
+    /// Only of this instance; may be given more than once.
+    #[arg(long)]
+    pub(crate) instance: Vec<String>,
+    /// Only this metric; may be given more than once.
+    #[arg(long)]
+    pub(crate) metric: Vec<String>,
+    /// From when on: a span back from now (`1h`, `90m`, `2d`) or a moment (`2026-05-01T12:00:00Z`).
+    #[arg(long, default_value = "1h")]
+    pub(crate) since: String,
+    /// Until when, written likewise; now if it is left out.
+    #[arg(long)]
+    pub(crate) until: Option<String>,
+    #[command(flatten)]
+    pub(crate) controller: ControllerArgs,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: SeriesOutput,
 }
 
 #[derive(Debug, ClapArgs)]

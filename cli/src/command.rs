@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod control;
 pub(crate) mod explain;
 pub(crate) mod hidden;
+pub(crate) mod history;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod status;
@@ -12,7 +13,7 @@ pub(crate) mod status;
 use std::path::{Path, PathBuf};
 
 use foreshadow_engine::config::{self, Config};
-use foreshadow_engine::control_socket;
+use foreshadow_engine::{Reader, control_socket, database};
 use tokio::runtime::Runtime;
 
 use crate::args::ControllerArgs;
@@ -54,6 +55,15 @@ fn state_of_broken(path: &Path) -> Option<PathBuf> {
     });
     let state = folder.join(named);
     control_socket(&state).exists().then_some(state)
+}
+
+/// History and journal of the controller that is meant, whether it runs or not.
+pub(crate) fn open_store(args: &ControllerArgs) -> Result<Reader, Failure> {
+    Reader::open(&database(&state_folder(args)?)).map_err(|error| {
+        Failure::new(&error).remedy(
+            "nothing was run with this state folder yet? `foreshadow run CONFIG` makes history and journal",
+        )
+    })
 }
 
 /// A runtime for commands that wait for I/O.

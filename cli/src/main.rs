@@ -7,7 +7,9 @@ mod command;
 mod demo;
 mod exit;
 mod failure;
+mod init;
 mod show;
+mod spark;
 
 use std::process::ExitCode;
 
@@ -33,10 +35,12 @@ fn main() -> ExitCode {
 fn dispatch(args: Args) -> Result<Exit, Failure> {
     match args.verb {
         Verb::Run(run) => command::run::run(&run),
+        Verb::Init(args) => init::init(&args),
         Verb::Check(check) => command::check::check(&check),
         Verb::Plan(plan) => command::plan::plan(&plan),
         Verb::Status(status) => command::status::status(&status),
         Verb::Explain(explain) => command::explain::explain(&explain),
+        Verb::History(history) => command::history::history(&history),
         Verb::Stop(to) => command::control::stop(&to),
         Verb::Pause(to) => command::control::pause(&to),
         Verb::Resume(to) => command::control::resume(&to),

@@ -160,28 +160,3 @@ pub(crate) fn time(unix_ms: i64) -> String {
         |time| time.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%F %T").to_string(),
     )
 }
-
-/// A row of blocks, one for each value, on a logarithmic scale from `low` to `high`.
-pub(crate) fn sparkline(values: &[f64], low: f64, high: f64) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let span = (high / low).ln().max(f64::MIN_POSITIVE);
-    let block = |value: &f64| {
-        if !value.is_finite() {
-            return ' ';
-        }
-        let height = ((value.max(low) / low).ln() / span * 7.0).round().clamp(0.0, 7.0);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=7")]
-        BLOCKS[height as usize]
-    };
-    values.iter().map(block).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sparkline_is_logarithmic_and_shows_gaps() {
-        assert_eq!(sparkline(&[1.0, 10.0, 100.0, f64::NAN, 1e9], 1.0, 100.0), "▁▅█ █");
-    }
-}

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use foreshadow_engine::model::{ActionId, Assessment, Decision, InstanceId, JournalEntry, JournalEvent};
-use foreshadow_engine::{Query, Reader, database};
+use foreshadow_engine::{Query, Reader};
 
 use crate::args::{ExplainArgs, Output};
-use crate::command::state_folder;
+use crate::command::open_store;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::show;
@@ -15,11 +15,7 @@ use crate::show;
 const LOOK_BACK: u32 = 5000;
 
 pub(crate) fn explain(args: &ExplainArgs) -> Result<Exit, Failure> {
-    let path = database(&state_folder(&args.controller)?);
-    let reader = Reader::open(&path).map_err(|error| {
-        Failure::new(&error)
-            .remedy("nothing was run with this state folder yet? `foreshadow run CONFIG` makes the journal")
-    })?;
+    let reader = open_store(&args.controller)?;
     let story = story(&reader, &args.what)?;
     let mut out = io::stdout().lock();
     for entry in &story {

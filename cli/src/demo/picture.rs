@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::Summary;
 use super::score::{OBJECTIVE, Seconds};
 use crate::args::Output;
-use crate::show::sparkline;
+use crate::spark;
 
 /// How far one part of the demo is.
 #[derive(Clone, Copy, Debug)]
@@ -100,8 +100,8 @@ fn people(summary: &Summary, with: &Seconds, without: &Seconds) -> String {
          mirrored                {:.1} % of requests\n\
          controller              {:.1} % of one core\n\
          seed                    {}\n",
-        sparkline(&with.p95_ms, low, high),
-        sparkline(&without.p95_ms, low, high),
+        spark::logarithmic(&with.p95_ms, low, high),
+        spark::logarithmic(&without.p95_ms, low, high),
         seconds(summary.detected_after_s),
         summary.attributed_to.as_deref().unwrap_or("no attribution"),
         summary.recovered_after_s.map_or_else(|| "not within the time".into(), |s| format!("{s} s")),

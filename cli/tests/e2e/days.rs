@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, turn};
+use crate::controller::{Controller, foreshadow, turn};
 
 /// Long enough for a tick of a second on a busy machine, many times over.
 const SOON: Duration = Duration::from_secs(20);
@@ -96,4 +96,85 @@ fn words_about_what_is_not_there_are_refused_with_what_to_do() {
     assert!(Path::new(log).is_file(), "{log}");
     assert!(stdout(&controller.command(&["status", "--wide"])).contains(log));
     assert!(stdout(&controller.command(&["status"])).contains("logs: "));
+}
+
+#[test]
+fn history_shows_what_was_measured_as_a_picture_as_csv_and_as_json() {
+    let _turn = turn();
+    let controller = Controller::start(&config("e2e-history", ""));
+    controller.wait("some ticks", SOON, |status| 4 <= status["tick"].as_u64().unwrap_or(0));
+    let list = stdout(&controller.command(&["history"]));
+    assert!(list.contains("live-1.sample_rate") && list.contains("live-1.requests "), "{list}");
+    let picture = stdout(&controller.command(&["history", "live-1.memory", "--since", "5m"]));
+    assert!(
+        picture.contains("live-1.memory") && picture.contains("bytes") && picture.contains("max"),
+        "{picture}"
+    );
+    let csv = stdout(
+        &controller.command(&["history", "live-1", "--metric", "pairs", "--metric", "cpu", "-o", "csv"]),
+    );
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("unix_ms,live-1.cpu_cores,live-1.pairs"), "{csv}");
+    assert!(lines.next().is_some_and(|row| row.split(',').count() == 3), "{csv}");
+    let json = stdout(&controller.command(&["history", "*.memory", "-o", "json"]));
+    let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert!(first["memory_bytes"].as_f64().is_some() && first["unixMs"].as_i64().is_some(), "{first}");
+    let unknown = controller.command(&["history", "live-7"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(
+        stderr(&unknown).contains("live-7") && stderr(&unknown).contains("= help:"),
+        "{}",
+        stderr(&unknown)
+    );
+    let bare = controller.command(&["history", "live-1", "--since", "60"]);
+    assert_eq!(bare.status.code(), Some(2), "a bare number has no unit");
+}
+
+#[test]
+fn init_writes_a_file_that_check_accepts_and_copies_no_secret_into_it() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut service = foreshadow()
+        .arg("sample-service")
+        .current_dir(folder.path())
+        .env("PORT", port.to_string())
+        .env("E2E_SECRET", "hunter2")
+        .spawn()
+        .unwrap();
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let file = folder.path().join("made.yaml");
+    let init = |output: &Path| {
+        foreshadow().args(["init", "--pid", &service.id().to_string(), "-o"]).arg(output).output().unwrap()
+    };
+    let (made, again) = (init(&file), init(&file));
+    service.kill().unwrap();
+    service.wait().unwrap();
+    assert_eq!(made.status.code(), Some(0), "{}{}", stdout(&made), stderr(&made));
+    assert!(stdout(&made).contains("valid configuration"), "{}", stdout(&made));
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains(&format!("listens on {port}")) && text.contains("sample-service"), "{text}");
+    assert!(text.contains("E2E_SECRET") && !text.contains("hunter2"), "names, no values: {text}");
+    assert!(text.contains("resources: { cpu: 250m, memory: 128Mi }"), "{text}");
+    assert_eq!(again.status.code(), Some(2), "never written over");
+    let gone = foreshadow().args(["init", "--pid", "4000000", "-o", "/nonexistent/x.yaml"]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(stderr(&gone).contains("4000000") && stderr(&gone).contains("= help:"), "{}", stderr(&gone));
+}
+
+#[test]
+fn init_of_a_bare_command_takes_its_port_out_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = foreshadow()
+        .args(["init", "-o"])
+        .arg(folder.path().join("made.yaml"))
+        .args(["--", "sleep", "--port=18000"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = std::fs::read_to_string(folder.path().join("made.yaml")).unwrap();
+    assert!(text.contains(r#"command: ["sleep", "--port=$PORT"]"#), "{text}");
 }

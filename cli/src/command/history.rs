@@ -1,0 +1,270 @@
+//! `foreshadow history`: how measured series went.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use foreshadow_engine::{Reader, SeriesKey};
+
+use crate::args::{HistoryArgs, SeriesOutput};
+use crate::command::open_store;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::{show, spark};
+
+/// Columns where nobody says how wide the terminal is.
+const WIDTH: usize = 80;
+
+/// Columns that least, greatest and last value take beside the blocks.
+const FIGURES_WIDTH: usize = 54;
+
+/// One series with its samples, moments in Unix milliseconds.
+struct Course {
+    key: SeriesKey,
+    samples: Vec<(i64, f64)>,
+}
+
+pub(crate) fn history(args: &HistoryArgs) -> Result<Exit, Failure> {
+    let reader = open_store(&args.controller)?;
+    let keys = reader.series_keys().map_err(|error| Failure::new(&error))?;
+    let is_list = args.series.is_empty() && args.instance.is_empty() && args.metric.is_empty();
+    let mut out = io::stdout().lock();
+    if is_list {
+        list(&mut out, &keys, args.output)?;
+        return Ok(Exit::Fine);
+    }
+    let now = now_ms();
+    let from = moment(&args.since, now)?;
+    let to = args.until.as_deref().map_or(Ok(now + 1), |until| moment(until, now))?;
+    if to <= from {
+        return Err(Failure::message(Exit::Usage, "expected `--since` before `--until`"));
+    }
+    let courses = read(&reader, wanted(&keys, args)?, (from, to))?;
+    match args.output {
+        SeriesOutput::Human => draw(&mut out, &courses, (from, to))?,
+        SeriesOutput::Json => lines(&mut out, &courses)?,
+        SeriesOutput::Csv => columns(&mut out, &courses)?,
+    }
+    Ok(Exit::Fine)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line is an edge: spans count back from now")]
+fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// A moment as it was written, in Unix milliseconds.
+fn moment(text: &str, now: i64) -> Result<i64, Failure> {
+    let span = text.parse::<jiff::Span>().ok().and_then(|span| {
+        let days = jiff::SpanRelativeTo::days_are_24_hours();
+        i64::try_from(span.to_duration(days).ok()?.as_millis()).ok().filter(|&ms| 0 <= ms)
+    });
+    let written = || text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
+    span.map(|ms| now - ms).or_else(written).ok_or_else(|| {
+        let expected =
+            "expected a span back from now such as `1h`, or a moment such as `2026-05-01T12:00:00Z`";
+        Failure::message(Exit::Usage, format!("{expected}, got `{text}`"))
+    })
+}
+
+/// `live-1.latency_p95`.
+fn name(key: &SeriesKey) -> String {
+    format!("{}.{}", key.instance, key.metric)
+}
+
+/// The metric with its unit: `latency_p95_ms`. What has no unit keeps its name.
+fn with_unit(key: &SeriesKey) -> String {
+    let suffix = match &*key.unit {
+        "1" => "",
+        "1/s" => "_per_second",
+        "s" => "_seconds",
+        "ms" => "_ms",
+        "bytes" => "_bytes",
+        "cores" => "_cores",
+        other => return format!("{}_{}", key.metric, other.replace('/', "_per_")),
+    };
+    format!("{}{suffix}", key.metric)
+}
+
+/// The series that are asked for, each once.
+fn wanted<'a>(keys: &'a [SeriesKey], args: &HistoryArgs) -> Result<Vec<&'a SeriesKey>, Failure> {
+    let among = |words: &[String], word: &str| words.is_empty() || words.iter().any(|given| given == word);
+    let fits = |pattern: &str, key: &SeriesKey| {
+        let (instance, metric) = pattern.split_once('.').unwrap_or((pattern, "*"));
+        let one = |pattern: &str, word: &str| pattern == "*" || pattern == word;
+        one(instance, key.instance.as_str()) && one(metric, &key.metric)
+    };
+    let nothing = |what: &str| {
+        Failure::message(Exit::Usage, format!("no series is named {what}"))
+            .remedy("`foreshadow history` without a series lists them")
+    };
+    for pattern in &args.series {
+        if !keys.iter().any(|key| fits(pattern, key)) {
+            return Err(nothing(&format!("`{pattern}`")));
+        }
+    }
+    let named =
+        |key: &&SeriesKey| args.series.is_empty() || args.series.iter().any(|pattern| fits(pattern, key));
+    let flagged =
+        |key: &&SeriesKey| among(&args.instance, key.instance.as_str()) && among(&args.metric, &key.metric);
+    let found: Vec<&SeriesKey> = keys.iter().filter(named).filter(flagged).collect();
+    if found.is_empty() { Err(nothing("like that")) } else { Ok(found) }
+}
+
+fn read(reader: &Reader, keys: Vec<&SeriesKey>, (from, to): (i64, i64)) -> Result<Vec<Course>, Failure> {
+    let course = |key: &SeriesKey| {
+        let samples = reader.series(key, from, to).map_err(|error| Failure::new(&error))?;
+        Ok(Course { key: key.clone(), samples })
+    };
+    keys.into_iter().map(course).collect()
+}
+
+fn list(out: &mut impl Write, keys: &[SeriesKey], output: SeriesOutput) -> io::Result<()> {
+    match output {
+        SeriesOutput::Human => {
+            for key in keys {
+                writeln!(out, "{:<32} {}", name(key), unit(key))?;
+            }
+            if keys.is_empty() {
+                writeln!(out, "nothing was measured yet")?;
+            }
+        }
+        SeriesOutput::Json => {
+            for key in keys {
+                writeln!(out, "{}", serde_json::to_string(key)?)?;
+            }
+        }
+        SeriesOutput::Csv => {
+            writeln!(out, "instance,role,metric,unit")?;
+            for SeriesKey { instance, role, metric, unit } in keys {
+                writeln!(out, "{instance},{},{metric},{unit}", format!("{role:?}").to_lowercase())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unit(key: &SeriesKey) -> &str {
+    if key.unit == "1" { "" } else { &key.unit }
+}
+
+fn draw(out: &mut impl Write, courses: &[Course], (from, to): (i64, i64)) -> io::Result<()> {
+    let wide = courses.iter().map(|course| name(&course.key).len()).max().unwrap_or(0);
+    let screen = comfy_table::Table::new().width().map_or(WIDTH, usize::from);
+    let blocks = screen.saturating_sub(wide + FIGURES_WIDTH).clamp(10, 200);
+    writeln!(out, "{} to {}", show::time(from), show::time(to))?;
+    for course in courses {
+        let name = name(&course.key);
+        let values = || course.samples.iter().map(|&(_, value)| value).filter(|value| value.is_finite());
+        let (Some(low), Some(high), Some(last)) =
+            (values().reduce(f64::min), values().reduce(f64::max), values().last())
+        else {
+            writeln!(out, "{name:<wide$}  no value in this span")?;
+            continue;
+        };
+        let row = spark::linear(&means(&course.samples, (from, to), blocks), low, high);
+        let figure = |value: f64| format!("{} {}", short(value), unit(&course.key)).trim_end().to_owned();
+        writeln!(
+            out,
+            "{name:<wide$}  {row}  min {:<12} max {:<12} last {}",
+            figure(low),
+            figure(high),
+            figure(last)
+        )?;
+    }
+    Ok(())
+}
+
+/// A few digits, without an exponent where that can be read.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if size == 0.0 {
+        "0".into()
+    } else if !(1e-3..1e6).contains(&size) {
+        format!("{value:.2e}")
+    } else if 100.0 <= size {
+        format!("{value:.0}")
+    } else {
+        format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+    }
+}
+
+/// The means of `n` equal parts of the span; NaN where a part holds nothing.
+fn means(samples: &[(i64, f64)], (from, to): (i64, i64), n: usize) -> Vec<f64> {
+    let mut sums = vec![(0.0, 0.0); n];
+    #[expect(clippy::cast_precision_loss, reason = "spans of years are exact in milliseconds")]
+    let share = |moment: i64| (moment - from) as f64 / (to - from) as f64;
+    for &(moment, value) in samples.iter().filter(|(_, value)| value.is_finite()) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "within 0..n"
+        )]
+        let at = ((share(moment) * n as f64) as usize).min(n - 1);
+        sums[at] = (sums[at].0 + value, sums[at].1 + 1.0);
+    }
+    sums.into_iter().map(|(sum, count)| sum / count).collect()
+}
+
+fn lines(out: &mut impl Write, courses: &[Course]) -> io::Result<()> {
+    for Course { key, samples } in courses {
+        for &(moment, value) in samples {
+            let mut line = serde_json::Map::new();
+            line.insert("unixMs".into(), moment.into());
+            line.insert("instance".into(), key.instance.to_string().into());
+            line.insert("role".into(), serde_json::to_value(key.role)?);
+            line.insert(with_unit(key), value.into());
+            writeln!(out, "{}", serde_json::Value::from(line))?;
+        }
+    }
+    Ok(())
+}
+
+fn columns(out: &mut impl Write, courses: &[Course]) -> io::Result<()> {
+    let header: Vec<String> =
+        courses.iter().map(|course| format!("{}.{}", course.key.instance, with_unit(&course.key))).collect();
+    writeln!(out, "unix_ms,{}", header.join(","))?;
+    let mut rows: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for (at, course) in courses.iter().enumerate() {
+        for &(moment, value) in &course.samples {
+            let row = rows.entry(moment).or_insert_with(|| vec![String::new(); courses.len()]);
+            row[at] = value.to_string();
+        }
+    }
+    for (moment, row) in rows {
+        writeln!(out, "{moment},{}", row.join(","))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_span_back_from_now_or_is_written_out() {
+        let now = 1_000_000_000_000;
+        assert_eq!(moment("1h", now).unwrap(), now - 3_600_000);
+        assert_eq!(moment("2d", now).unwrap(), now - 2 * 86_400_000);
+        assert_eq!(moment("2001-09-09T01:46:39Z", now).unwrap(), now - 1000);
+        for wrong in ["60", "soon", "-1h", ""] {
+            assert!(moment(wrong, now).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_the_span_without_samples_stays_empty() {
+        let means = means(&[(0, 1.0), (1, 3.0), (9, f64::NAN), (99, 5.0)], (0, 100), 4);
+        assert_eq!((means[0], means[3]), (2.0, 5.0));
+        assert!(means[1].is_nan() && means[2].is_nan());
+    }
+
+    #[test]
+    fn figures_are_short_and_small_ones_do_not_vanish() {
+        assert_eq!(short(1234.5), "1234");
+        assert_eq!(short(3.25), "3.25");
+        assert_eq!(short(0.0), "0");
+        assert_eq!(short(0.000_012), "1.20e-5");
+        assert_eq!(short(5e8), "5.00e8");
+    }
+}
