@@ -33,8 +33,14 @@ pub(crate) struct Controller {
 impl Controller {
     /// Starts `foreshadow run` on this configuration.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_prepared(config, |_| {})
+    }
+
+    /// Starts it in a folder that holds what the service needs.
+    pub(crate) fn start_prepared(config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().to_path_buf();
+        prepare(&folder);
         std::fs::write(folder.join("foreshadow.yaml"), config).unwrap();
         let child = run(&folder);
         Self { folder, child, _temporary: temporary }
