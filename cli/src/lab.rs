@@ -67,6 +67,17 @@ impl Drop for InForce {
     }
 }
 
+/// Measures what live uses, in cores.
+pub(crate) async fn cores_used(live: &Instance) -> io::Result<f64> {
+    cgroup::per_second(|| cgroup::cpu_seconds(live)).await
+}
+
+/// What live may use, in cores; where no limit is in force, one, which is what its one thread can.
+pub(crate) fn cores_allowed(live: &Instance) -> f64 {
+    let limit = live.cgroup.as_ref().and(live.resources.cpu);
+    limit.map_or(1.0, |cpu| cpu.cores())
+}
+
 /// Lets a fault befall a live.
 ///
 /// # Errors

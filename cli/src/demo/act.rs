@@ -33,6 +33,9 @@ const WATCHED: Duration = Duration::from_secs(45);
 /// How long before the fault users are watched, to know what they are used to.
 const USUAL: Duration = Duration::from_secs(15);
 
+/// How much more than they can take the lives are asked; three instead of two have room for it.
+const OVERLOAD: f64 = 1.25;
+
 /// What was seen while the fault was in force.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
@@ -148,9 +151,14 @@ impl Act<'_> {
     /// Lets the fault befall the first live, or more requests the whole service.
     async fn begin(&self, target: &Target<'_>) -> Result<(Option<InForce>, String), Failure> {
         if self.story.fault == Fault::Overload {
-            self.rate.set(self.story.rate_at_fault);
-            let Story { rate, rate_at_fault, .. } = self.story;
-            return Ok((None, format!("Users ask {rate_at_fault} times a second instead of {rate}")));
+            let cores = lab::cores_used(target.live).await?;
+            let most = self.rate.get() * lab::cores_allowed(target.live) / cores.max(0.001);
+            let rate = (most * OVERLOAD).round();
+            let before = self.rate.replace(rate);
+            let text = format!(
+                "Two lives can take some {most:.0} requests a second; users ask {rate} times instead of {before}"
+            );
+            return Ok((None, text));
         }
         let in_force = lab::begin(self.story.fault, target).await?;
         let text = format!("{} {}", target.live.id, in_force.says);

@@ -16,10 +16,8 @@ pub(crate) struct Story {
     pub(crate) about: &'static str,
     /// Its arguments.
     service: &'static [&'static str],
-    /// Requests per second ...
+    /// Requests per second before the fault.
     pub(crate) rate: f64,
-    /// ... and while the fault is in force.
-    pub(crate) rate_at_fault: f64,
     /// Of how many in a hundred requests the objective speaks. A shift leaves up to a fifth of the users to the sick live,
     /// and lost packets hurt few.
     percent: usize,
@@ -38,7 +36,6 @@ impl Story {
             about: "A sample service works some two milliseconds for every request.",
             service: &[],
             rate: 120.0,
-            rate_at_fault: 120.0,
             percent: 95,
             within: Some(Duration::from_millis(100)),
             cpu: "300m",
@@ -54,7 +51,6 @@ impl Story {
                 percent: 80,
                 within: None,
                 rate: 60.0,
-                rate_at_fault: 60.0,
                 ..plain
             },
             Fault::Storage => Self {
@@ -62,13 +58,10 @@ impl Story {
                 service: &["--reads", "20", "--direct"],
                 percent: 80,
                 rate: 60.0,
-                rate_at_fault: 60.0,
                 ..plain
             },
             // As large as it may get: more of the same is the only way.
-            Fault::Overload => {
-                Self { cpu: "150m", cpu_sizes: "[150m]", rate: 60.0, rate_at_fault: 165.0, ..plain }
-            }
+            Fault::Overload => Self { cpu: "150m", cpu_sizes: "[150m]", rate: 60.0, ..plain },
         }
     }
 

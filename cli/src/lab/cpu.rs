@@ -8,9 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio_util::sync::CancellationToken;
 
-use super::InForce;
-use super::cgroup::{cpu_seconds, limit, per_second};
+use super::cgroup::limit;
 use super::undo::Undo;
+use super::{InForce, cores_used};
 
 /// The share of its need that is left to live.
 const LEFT: f64 = 0.8;
@@ -19,7 +19,7 @@ const LEFT: f64 = 0.8;
 const PERIOD: Duration = Duration::from_millis(100);
 
 pub(crate) async fn begin(live: &Instance) -> io::Result<InForce> {
-    let cores = per_second(|| cpu_seconds(live)).await?;
+    let cores = cores_used(live).await?;
     let says = |how: &str| format!("uses {cores:.2} cores; from now on it gets 80 % of that, by {how}");
     let Some(directory) = live.cgroup.as_ref().and_then(|paths| paths.cpu.as_ref()) else {
         let undo = vec![stopping(live, cores)];

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, foreshadow, pair, verdict};
+use crate::controller::{Controller, cores_used, foreshadow, pair, verdict};
 use crate::crowd::{self, Answered, Crowd};
 use crate::services::Service;
 
@@ -21,8 +21,8 @@ const USUAL: Duration = Duration::from_secs(20);
 /// How long a fault lasts.
 const WATCHED: Duration = Duration::from_secs(60);
 
-/// How much more is asked when the service is overloaded.
-const OVERLOAD: u64 = 5;
+/// How much more than they can take the lives are asked when the service is overloaded; three of them have room for it.
+const OVERLOAD: f64 = 1.25;
 
 /// What one fault should lead to.
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +64,7 @@ pub(crate) struct Told {
     pub(crate) violated: Vec<bool>,
     /// Requests that failed while it lasted.
     pub(crate) failed: usize,
-    /// What was said of the other live that was wrong.
+    /// The lives beside the victim that were called degraded.
     pub(crate) blamed: Vec<String>,
 }
 
@@ -113,7 +113,7 @@ impl Scene {
         let used_to = crowd::p95(&self.crowd.answers(), began.saturating_sub(USUAL), began);
         let injected = (fault != "overload").then(|| Injected::begin(&self.controller, fault, victim));
         if fault == "overload" {
-            self.crowd.set_rate(self.rate * OVERLOAD);
+            self.crowd.set_rate(self.more_than_the_lives_can_take());
         }
         let began = self.crowd.now();
         let mut told = Told::default();
@@ -136,6 +136,15 @@ impl Scene {
             answers.into_iter().filter(|answer| span.0 <= answer.due && answer.due < span.1).collect();
         told.failed = crowd::failures(&within);
         told
+    }
+
+    fn more_than_the_lives_can_take(&self) -> u64 {
+        let status = self.controller.status().unwrap();
+        let live = &pair(&status, "live-1")["live"];
+        let allowed = live["resources"]["cpu"].as_f64().unwrap() / 1000.0;
+        let rate = self.rate as f64 * allowed / cores_used(live) * OVERLOAD;
+        println!("{rate:.0} requests a second instead of {}", self.rate);
+        rate as u64
     }
 
     fn action_ids(&self) -> Vec<Value> {
