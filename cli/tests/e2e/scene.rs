@@ -138,6 +138,7 @@ impl Scene {
         told
     }
 
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "hundreds of requests")]
     fn more_than_the_lives_can_take(&self) -> u64 {
         let status = self.controller.status().unwrap();
         let live = &pair(&status, "live-1")["live"];
