@@ -2,26 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use foreshadow_model::{
-    Action, ActionId, Effect, Generation, HoldReason, InstanceId, JournalEvent, Ledger, Outcome, Plan,
-    Policy, Ratio, Step, Taken, Tick, Weight, with_causes,
+    ActionId, Effect, Generation, HoldReason, InstanceId, JournalEvent, Ledger, Outcome, Plan, Policy, Ratio,
+    Step, Taken, Tick,
 };
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+mod carry;
+mod resume;
 mod revert;
 
+pub use resume::{Reached, Unsettled};
 pub use revert::RevertError;
 
 use crate::port::{Balancer, Platform};
 use crate::verify::{After, Judgement, judge};
-
-/// Time that requests under way get before a live with weight 0 is retired.
-const DRAIN: Duration = Duration::from_secs(2);
+use carry::World;
 
 /// Fewest ticks until an action is judged: the shift is taken over the last 12 ticks, so that earlier ones would still
 /// hold what was before the action.
@@ -54,14 +53,16 @@ enum Stage {
     Judging { since: Tick },
     /// It did not help and is being taken back.
     Reverting,
+    /// An earlier controller ended while it took it back.
+    Interrupted,
 }
 
 #[derive(Debug)]
 struct Under {
     step: Step,
     stage: Stage,
-    /// Peers that were well when it was begun.
-    well: Vec<InstanceId>,
+    /// Peers that were well when it was begun; after a restart, those that are at the first look.
+    well: Option<Vec<InstanceId>>,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +70,8 @@ struct State {
     ledger: Ledger,
     under: BTreeMap<ActionId, Under>,
     finished: Vec<Outcome>,
+    /// Outcomes that the journal did not take.
+    unwritten: Vec<Outcome>,
     next: u64,
     now: Tick,
     generation: Generation,
@@ -80,14 +83,6 @@ pub struct Actuator<P, B, J> {
     world: Arc<World<P, B, J>>,
     tasks: TaskTracker,
     abandon: CancellationToken,
-}
-
-#[derive(Debug)]
-struct World<P, B, J> {
-    platform: P,
-    balancer: B,
-    journal: J,
-    state: Mutex<State>,
 }
 
 /// How things stand at one moment.
@@ -187,7 +182,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             effect: None,
             settled: None,
         });
-        let well = seen.well.iter().filter(|id| Some(*id) != step.action.instance()).cloned().collect();
+        let well = Some(well_beside(step, seen));
         state.under.insert(step.id, Under { step: step.clone(), stage: Stage::Applying, well });
         Ok(())
     }
@@ -198,6 +193,14 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         let mut state = self.world.state();
         state.now = tick;
         state.ledger.forget(tick, policy);
+        for under in state.under.values_mut().filter(|under| under.well.is_none()) {
+            under.well = Some(well_beside(&under.step, seen));
+        }
+        let unwritten = std::mem::take(&mut state.unwritten);
+        if !unwritten.is_empty() {
+            let world = self.world.clone();
+            self.spawn(async move { world.write_down(unwritten).await });
+        }
         if state.ledger.paused {
             // Taking back is an action too: the kill switch holds it like any other.
             return;
@@ -230,6 +233,19 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             let (world, step) = (self.world.clone(), under.step.clone());
             self.spawn(async move { world.settle(step, tick, effect, take_back).await });
         }
+        drop(state);
+        self.take_back_interrupted(tick);
+    }
+
+    /// Takes back to the end what an earlier controller had begun to.
+    fn take_back_interrupted(&self, tick: Tick) {
+        let mut state = self.world.state();
+        for under in state.under.values_mut().filter(|under| under.stage == Stage::Interrupted) {
+            under.stage = Stage::Reverting;
+            let (world, step) = (self.world.clone(), under.step.clone());
+            let effect = Effect::DidNotHelp { before: Ratio::from_log(step.shift_log), after: None };
+            self.spawn(async move { world.take_back(step, tick, effect).await });
+        }
     }
 
     /// Gives up what is being carried out, wherever it is: its intent is in the journal, its outcome will not be.
@@ -254,8 +270,13 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
     }
 }
 
+/// The lives beside the one that the step is about, as far as nothing is against them.
+fn well_beside(step: &Step, seen: &Seen) -> Vec<InstanceId> {
+    seen.well.iter().filter(|id| Some(*id) != step.action.instance()).cloned().collect()
+}
+
 fn after(under: &Under, seen: &Seen) -> After {
-    let peers_hurt = under.well.iter().any(|id| seen.hurt.contains(id));
+    let peers_hurt = under.well.iter().flatten().any(|id| seen.hurt.contains(id));
     match under.step.action.instance() {
         Some(id) => After {
             shift_log: seen.shift_log.get(id).copied(),
@@ -263,123 +284,6 @@ fn after(under: &Under, seen: &Seen) -> After {
             peers_hurt,
         },
         None => After { shift_log: seen.service_shift_log, error_excess: None, peers_hurt },
-    }
-}
-
-impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Intent, call, note; then it waits for its judgement, or is settled where there is nothing to judge.
-    async fn carry_out(&self, step: Step, tick: Tick) {
-        if let Err(effect) = self.begin(&step, tick).await {
-            return self.finish(step.id, &step.action, tick, effect).await;
-        }
-        if is_judged(&step) {
-            let mut state = self.state();
-            // Counted from now: a live that took half a minute to start must not be judged by windows without it.
-            let since = state.now.max(tick);
-            if let Some(under) = state.under.get_mut(&step.id) {
-                under.stage = Stage::Judging { since };
-            }
-            return;
-        }
-        self.finish(step.id, &step.action, tick, Effect::Done).await;
-    }
-
-    /// A journal that does not take the intent stops the action before the world is touched.
-    async fn begin(&self, step: &Step, tick: Tick) -> Result<(), Effect> {
-        let intent = JournalEvent::Intent { step: Box::new(step.clone()) };
-        if let Err(error) = self.journal.append(tick, intent).await {
-            return Err(Effect::Failed { error: with_causes(&error) });
-        }
-        tracing::info!(action = %step.id, what = %step.action, "Action begins");
-        if let Err(error) = self.apply(&step.action).await {
-            tracing::error!(action = %step.id, error, "Action failed");
-            return Err(Effect::Failed { error });
-        }
-        if let Err(error) = self.journal.append(tick, JournalEvent::Applied { id: step.id }).await {
-            tracing::error!(%error, action = %step.id, "Action is done but not written down");
-        }
-        Ok(())
-    }
-
-    /// Takes an action back if it is to be, and writes down what came of it.
-    async fn settle(&self, step: Step, tick: Tick, effect: Effect, take_back: bool) {
-        let mut effect = effect;
-        if let (true, Some(back)) = (take_back, step.action.reverted()) {
-            tracing::warn!(action = %step.id, what = %back, "Action did not help and is taken back");
-            if let Err(error) = self.journal.append(tick, JournalEvent::Reverting { id: step.id }).await {
-                tracing::error!(%error, action = %step.id, "Taken back without a journal entry");
-            }
-            if let Err(error) = self.apply(&back).await {
-                effect =
-                    Effect::Failed { error: format!("did not help, and could not be taken back: {error}") };
-            }
-        }
-        self.finish(step.id, &step.action, tick, effect).await;
-    }
-
-    async fn finish(&self, id: ActionId, action: &Action, tick: Tick, effect: Effect) {
-        // An action may have taken many ticks; its end is now.
-        let tick = tick.max(self.state().now);
-        let outcome = Outcome { id, action: action.clone(), tick, effect: effect.clone() };
-        tracing::info!(action = %id, effect = %effect, "Action is settled");
-        if let Err(error) =
-            self.journal.append(tick, JournalEvent::Outcome { outcome: Box::new(outcome.clone()) }).await
-        {
-            tracing::error!(%error, action = %id, "Outcome not written down");
-        }
-        let mut state = self.state();
-        state.under.remove(&id);
-        if let Some(taken) = state.ledger.taken.iter_mut().find(|taken| taken.id == id) {
-            taken.effect = Some(effect);
-            taken.settled = Some(tick);
-        }
-        state.finished.push(outcome);
-    }
-
-    async fn apply(&self, action: &Action) -> Result<(), String> {
-        let done = match action {
-            Action::Resize { instance, to, .. } => {
-                self.platform.resize(instance, *to).await.map_err(|error| with_causes(&error))
-            }
-            Action::ResizeMemory { instance, to, .. } => {
-                self.platform.resize_memory(instance, *to).await.map_err(|error| with_causes(&error))
-            }
-            Action::Scale { from, to } => self.scale(*from, *to).await,
-            Action::Shift { instance, to, .. } => {
-                self.balancer.set_weight(instance, *to).await.map_err(|error| with_causes(&error))
-            }
-            Action::RecreateShadow { instance } => {
-                self.platform.recreate_shadow(instance).await.map_err(|error| with_causes(&error))
-            }
-        };
-        done.map_err(|error| format!("{action}: {error}"))
-    }
-
-    /// On the way down users leave first: weight 0, a pause for what is under way, then the end.
-    async fn scale(&self, from: u32, to: u32) -> Result<(), String> {
-        for number in to + 1..=from {
-            let surplus = InstanceId::live(number);
-            self.balancer.set_weight(&surplus, Weight::NONE).await.map_err(|error| with_causes(&error))?;
-        }
-        if to < from {
-            sleep(DRAIN).await;
-        }
-        self.platform.scale(to).await.map_err(|error| with_causes(&error))
-    }
-}
-
-/// Whether there is something to judge: growth and shifts away are; a calm scale-in, a weight given back, a new shadow
-/// and lives for a load that is still to come are not.
-fn is_judged(step: &Step) -> bool {
-    match &step.action {
-        Action::Resize { .. } | Action::ResizeMemory { .. } => true,
-        Action::Scale { from, to } => from < to && (0.0 < step.shift_log || 0.0 < step.error_excess),
-        Action::Shift { from, to, .. } => to < from,
-        Action::RecreateShadow { .. } => false,
     }
 }
 

@@ -7,6 +7,6 @@ mod actuator;
 mod port;
 mod verify;
 
-pub use actuator::{Actuator, Journal, JournalError, RevertError, Seen, Standing};
+pub use actuator::{Actuator, Journal, JournalError, Reached, RevertError, Seen, Standing, Unsettled};
 pub use port::{Balancer, BalancerError, Platform, PlatformError};
 pub use verify::{After, Judgement, judge};

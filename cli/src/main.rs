@@ -8,7 +8,6 @@ mod demo;
 mod exit;
 mod failure;
 mod init;
-mod lab;
 mod show;
 mod spark;
 
@@ -54,7 +53,6 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Launch => command::hidden::launch(),
         Verb::MirrorWorker(worker) => command::hidden::mirror(&worker),
         Verb::ProbeHelper { request } => command::hidden::probe(&request),
-        Verb::SampleService(sample) => demo::service::run(&sample),
-        Verb::Lab(verb) => lab::dispatch(&verb),
+        Verb::SampleService => demo::service::run(),
     }
 }

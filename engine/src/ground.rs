@@ -1,5 +1,6 @@
 //! What must be there before the loop can turn, and how it is cleared when something cannot be had.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cycle::Cycle;
-use crate::judges::Judges;
+use crate::judges::{self, Judges};
 use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings};
 use crate::outlook::{self, Outlook};
 use crate::plane::Plane;
@@ -97,30 +98,26 @@ impl Ground {
         let weights = restored.weights.into_iter().filter(|(live, _)| adopted.pair(live).is_some()).collect();
         self.plane.restore(weights);
         self.local.start_lives(config.lives).await?;
+        let inventory = self.local.inventory().await?;
+        self.plane.update(&inventory, BTreeMap::new());
         let policy = config.policy.clone();
         let (senses, bursts) =
             Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
         let (history, last_tick) = (opened.history.clone(), opened.last_tick);
         let failed = |error| RunError::Start(io::Error::other(error));
-        for outcome in restored.unjudged {
-            let outcome = JournalEvent::Outcome { outcome: Box::new(outcome) };
-            history.append(last_tick, outcome).await.map_err(failed)?;
-        }
         let started = JournalEvent::Started { version: env!("CARGO_PKG_VERSION").into(), mode: policy.mode };
         history.append(last_tick, started).await.map_err(failed)?;
+        let (platform, plane) = (self.local.clone(), self.plane.clone());
+        let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
+        actuator.resume(restored.unsettled, &inventory, last_tick);
+        let kept = opened.kept.get(judges::KEY);
         let cycle = Cycle {
-            judges: Judges::new(policy.compare, policy.tick),
+            judges: Judges::restore(kept, policy.compare, policy.tick, (&inventory, clock::unix_ms())),
             outlook: Outlook::restore(opened.kept.get(outlook::KEY), clock::unix_ms()),
             policy,
             platform: self.local.clone(),
             plane: self.plane.clone(),
-            actuator: Actuator::new(
-                self.local.clone(),
-                self.plane.clone(),
-                history,
-                restored.ledger,
-                opened.next_action,
-            ),
+            actuator,
             observer: Observer::default(),
             senses,
             tick: last_tick,

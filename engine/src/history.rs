@@ -19,7 +19,7 @@ use crate::clock;
 const QUEUE: usize = 256;
 
 /// Names of states that are kept from one controller to the next.
-const KEPT: [&str; 3] = ["judges", crate::voice::KEY, crate::outlook::KEY];
+const KEPT: [&str; 3] = [crate::judges::KEY, crate::voice::KEY, crate::outlook::KEY];
 
 /// Entries that are read at the start: an hour of actions is some dozens at most.
 const RECENT: u32 = 1000;
@@ -111,7 +111,7 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
 
 fn recent(path: &Path) -> Result<Vec<JournalEntry>, ReadStoreError> {
     let Ok(reader) = Reader::open(path) else { return Ok(Vec::new()) };
-    let kinds = ["intent", "reverting", "outcome", "operator"].map(str::to_owned).to_vec();
+    let kinds = ["intent", "applied", "reverting", "outcome", "operator"].map(str::to_owned).to_vec();
     let query = Query { action: None, instance: None, kinds, limit: RECENT, newest_first: true };
     let mut entries = reader.journal(&query)?;
     entries.reverse();

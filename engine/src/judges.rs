@@ -1,5 +1,7 @@
 //! One judge per pair, and when its baseline starts anew.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,7 +11,11 @@ use foreshadow_model::{
     Assessment, ComparePolicy, Effect, InstanceId, Inventory, Outcome, Pair, Verdict, Window,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::operator::NoAlarm;
+
+pub(crate) use kept::KEY;
 
 /// The judges of all pairs.
 #[derive(Debug)]
@@ -19,9 +25,12 @@ pub(crate) struct Judges {
     judges: BTreeMap<InstanceId, Judged>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Judged {
     judge: Judge,
+    /// The processes that were judged last.
+    pids: Pids,
     /// Revisions of live and shadow that the baseline was learned on.
     revisions: Revisions,
     /// An action was taken back: what the next revisions describe is what the baseline was learned on.
@@ -32,6 +41,9 @@ struct Judged {
 
 /// Revisions of a live and of its shadow.
 type Revisions = (u64, Option<u64>);
+
+/// First processes of a live and of its shadow.
+type Pids = (Option<u32>, Option<u32>);
 
 impl Judges {
     pub(crate) fn new(policy: ComparePolicy, tick: Duration) -> Self {
@@ -62,6 +74,7 @@ impl Judges {
                 let pair = inventory.pair(&window.live)?;
                 let judged = self.judges.entry(window.live.clone()).or_insert_with(|| Judged {
                     judge: Judge::new(self.policy, self.tick),
+                    pids: pids(pair),
                     revisions: revisions(pair),
                     taken_back: false,
                     is_degraded: false,
@@ -112,6 +125,7 @@ impl Judges {
 impl Judged {
     fn follow(&mut self, pair: &Pair, is_under_way: bool) {
         self.judge.freeze(is_under_way);
+        self.pids = pids(pair);
         let now = revisions(pair);
         if is_under_way {
             return;
@@ -136,6 +150,11 @@ impl Judged {
 
 fn revisions(pair: &Pair) -> Revisions {
     (pair.live.revision, pair.shadow.as_ref().map(|shadow| shadow.revision))
+}
+
+fn pids(pair: &Pair) -> Pids {
+    let first = |pids: &Vec<u32>| pids.first().copied();
+    (first(&pair.live.pids), pair.shadow.as_ref().and_then(|shadow| first(&shadow.pids)))
 }
 
 /// What the actuator needs of the assessments to judge actions.
@@ -192,13 +211,13 @@ mod tests {
         }
     }
 
-    fn inventory(revision: u64) -> Inventory {
+    pub(super) fn inventory(revision: u64) -> Inventory {
         let live = instance(InstanceId::live(1), Role::Live, revision);
         let shadow = instance(live.id.shadow_of(), Role::Shadow, revision);
         Inventory { pairs: vec![Pair { live, shadow: Some(shadow) }], ..Inventory::default() }
     }
 
-    fn window(tick: u64, slower: f64) -> Window {
+    pub(super) fn window(tick: u64, slower: f64) -> Window {
         let live = InstanceId::live(1);
         let mut window = Window::unreported(Tick(tick), live.clone(), 1.0);
         window.reported = true;

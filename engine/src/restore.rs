@@ -1,12 +1,13 @@
 //! What a controller knows again after a restart, from the journal.
 //!
-//! The kill switch stays thrown, budgets and cool-downs go on, an ejected live stays ejected, and an action that nobody
-//! judged is closed as such. What judges learned is not restored: pairs start provisional, as after a new shadow.
+//! The kill switch stays thrown, budgets and cool-downs go on, an ejected live stays ejected, and actions without an
+//! outcome are found again, with how far they came. What judges learned is kept apart: see [`crate::judges`].
 
 use std::collections::BTreeMap;
 
+use foreshadow_act::{Reached, Unsettled};
 use foreshadow_model::{
-    Action, ActionId, Effect, InstanceId, JournalEntry, JournalEvent, Ledger, Outcome, Taken, Weight,
+    Action, ActionId, Effect, InstanceId, JournalEntry, JournalEvent, Ledger, Taken, Weight,
 };
 
 /// The state at the end of the journal.
@@ -15,33 +16,43 @@ pub(crate) struct Restored {
     pub(crate) ledger: Ledger,
     /// Shares of traffic that actions left behind.
     pub(crate) weights: BTreeMap<InstanceId, Weight>,
-    /// Outcomes that are missing in the journal.
-    pub(crate) unjudged: Vec<Outcome>,
+    /// Actions without an outcome; in the ledger as well.
+    pub(crate) unsettled: Vec<Unsettled>,
 }
 
 /// Reads entries, oldest first.
 pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
     let mut restored = Restored::default();
-    let mut taken: BTreeMap<ActionId, Taken> = BTreeMap::new();
+    let mut all: BTreeMap<ActionId, (Taken, Unsettled)> = BTreeMap::new();
     for entry in entries {
         match &entry.event {
             JournalEvent::Operator { command, .. } if command == "pause" => restored.ledger.paused = true,
             JournalEvent::Operator { command, .. } if command == "resume" => restored.ledger.paused = false,
             JournalEvent::Intent { step } => {
-                weigh(&mut restored.weights, &step.action);
                 let action = step.action.clone();
-                taken.insert(
-                    step.id,
-                    Taken { id: step.id, tick: entry.tick, action, effect: None, settled: None },
-                );
+                let taken = Taken { id: step.id, tick: entry.tick, action, effect: None, settled: None };
+                all.insert(step.id, (taken, Unsettled { step: (**step).clone(), reached: Reached::Intent }));
+            }
+            JournalEvent::Applied { id } => {
+                if let Some((taken, unsettled)) = all.get_mut(id) {
+                    weigh(&mut restored.weights, &taken.action);
+                    unsettled.reached = Reached::Applied;
+                }
             }
             JournalEvent::Reverting { id } => {
-                if let Some(back) = taken.get(id).and_then(|taken| taken.action.reverted()) {
-                    weigh(&mut restored.weights, &back);
+                if let Some((taken, unsettled)) = all.get_mut(id) {
+                    if let Some(back) = taken.action.reverted() {
+                        weigh(&mut restored.weights, &back);
+                    }
+                    unsettled.reached = Reached::Reverting;
                 }
             }
             JournalEvent::Outcome { outcome } => {
-                if let Some(taken) = taken.get_mut(&outcome.id) {
+                if let Some((taken, _)) = all.get_mut(&outcome.id) {
+                    if matches!(outcome.effect, Effect::Helped { .. } | Effect::Done) {
+                        // The line that it was applied may be missing: the disk was full.
+                        weigh(&mut restored.weights, &taken.action);
+                    }
                     taken.effect = Some(outcome.effect.clone());
                     taken.settled = Some(entry.tick);
                 }
@@ -49,15 +60,12 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
             _ => {}
         }
     }
-    let last = entries.last().map(|entry| entry.tick).unwrap_or_default();
-    for taken in taken.values_mut().filter(|taken| taken.effect.is_none()) {
-        let effect =
-            Effect::Failed { error: "the controller ended before it was judged; it may be in force".into() };
-        taken.effect = Some(effect.clone());
-        taken.settled = Some(last);
-        restored.unjudged.push(Outcome { id: taken.id, action: taken.action.clone(), tick: last, effect });
+    for (taken, unsettled) in all.into_values() {
+        if taken.effect.is_none() {
+            restored.unsettled.push(unsettled);
+        }
+        restored.ledger.taken.push(taken);
     }
-    restored.ledger.taken = taken.into_values().collect();
     restored
 }
 
@@ -69,7 +77,7 @@ fn weigh(weights: &mut BTreeMap<InstanceId, Weight>, action: &Action) {
 
 #[cfg(test)]
 mod tests {
-    use foreshadow_model::{Ratio, Step, Tick};
+    use foreshadow_model::{Outcome, Ratio, Step, Tick};
 
     use super::*;
 
@@ -119,9 +127,26 @@ mod tests {
     }
 
     #[test]
-    fn an_action_nobody_judged_is_closed_and_counts() {
-        let restored = restore(&entries(vec![eject(4)]));
-        assert_eq!(restored.unjudged.len(), 1);
-        assert!(restored.ledger.taken[0].effect.is_some());
+    fn an_action_without_an_outcome_is_found_with_how_far_it_came() {
+        let id = ActionId(4);
+        let steps = [eject(4), JournalEvent::Applied { id }, JournalEvent::Reverting { id }];
+        let expected = [
+            (Reached::Intent, None),
+            (Reached::Applied, Some(Weight::NONE)),
+            (Reached::Reverting, Some(Weight::FULL)),
+        ];
+        for (until, (reached, weight)) in (1..).zip(expected) {
+            let restored = restore(&entries(steps[..until].to_vec()));
+            assert_eq!(restored.unsettled[0].reached, reached);
+            assert_eq!(restored.ledger.taken[0].effect, None, "it counts and is under way");
+            assert_eq!(restored.weights.get(&InstanceId::live(1)).copied(), weight);
+        }
+    }
+
+    #[test]
+    fn a_shift_that_was_not_carried_out_left_no_weight_behind() {
+        let failed = Effect::Failed { error: "no such live".into() };
+        let restored = restore(&entries(vec![eject(1), outcome(1, failed)]));
+        assert!(restored.weights.is_empty() && restored.unsettled.is_empty());
     }
 }

@@ -27,7 +27,7 @@ use crate::reload::Watched;
 use crate::senses::Bursts;
 use crate::status::{Board, Facts};
 use crate::voice::{self, Doors, Life, Voice};
-use crate::{control_socket, database};
+use crate::{clock, control_socket, database};
 
 /// How long instances may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -253,7 +253,9 @@ impl Running {
 
     async fn tell(&mut self, closed: Closed) {
         self.history.record(&closed.report, &closed.windows);
-        self.cycle.outlook.keep(closed.report.tick, closed.report.unix_ms, &self.history);
+        let (tick, unix_ms) = (closed.report.tick, closed.report.unix_ms);
+        self.cycle.outlook.keep(tick, unix_ms, &self.history);
+        self.cycle.judges.keep_now_and_then(tick, unix_ms, &self.history);
         for event in self.last.changes(&closed.report) {
             self.journal(event).await;
         }
@@ -303,6 +305,7 @@ impl Running {
         while let Ok(InstanceEvent { id, change }) = self.inbox.instances.try_recv() {
             self.journal(JournalEvent::Instance { id, change }).await;
         }
+        self.cycle.judges.keep(clock::unix_ms(), &self.history);
         self.journal(JournalEvent::Stopped).await;
     }
 }

@@ -7,7 +7,8 @@ use std::mem::discriminant;
 
 use foreshadow_model::{ActionId, Effect, HoldReason, Ledger, Policy, Step, Taken, Tick};
 
-use super::{Actuator, Balancer, Journal, Platform, Stage, State, Under, World};
+use super::carry::{NotDone, World};
+use super::{Actuator, Balancer, Journal, Platform, Stage, State, Under};
 
 /// Why an action is not taken back.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -84,7 +85,7 @@ impl State {
         let step = Step { id, action, reason, shift_log: 0.0, error_excess: 0.0, by_operator: true };
         let action = step.action.clone();
         self.ledger.taken.push(Taken { id, tick, action, effect: None, settled: None });
-        self.under.insert(id, Under { step: step.clone(), stage: Stage::Applying, well: Vec::new() });
+        self.under.insert(id, Under { step: step.clone(), stage: Stage::Applying, well: Some(Vec::new()) });
         Ok((step, target))
     }
 }
@@ -121,6 +122,14 @@ fn target(ledger: &Ledger, id: Option<ActionId>) -> Result<&Taken, RevertError> 
     }
 }
 
+/// The action that a step of the operator takes back.
+pub(super) fn taken_back_by<'a>(step: &Step, ledger: &'a Ledger) -> Option<&'a Taken> {
+    let is_meant = |taken: &&Taken| {
+        taken.id < step.id && is_in_force(taken) && taken.action.reverted().as_ref() == Some(&step.action)
+    };
+    ledger.taken.iter().rev().find(is_meant)
+}
+
 fn is_in_force(taken: &Taken) -> bool {
     let holds = matches!(taken.effect, None | Some(Effect::Helped { .. } | Effect::Done));
     holds && taken.action.reverted().is_some()
@@ -135,7 +144,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
                 self.finish(target.id, &target.action, tick, taken_back).await;
                 self.finish(step.id, &step.action, tick, Effect::Done).await;
             }
-            Err(effect) => {
+            Err(not_done) => {
                 {
                     let mut state = self.state();
                     let since = state.now.max(tick);
@@ -143,7 +152,10 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
                         under.stage = Stage::Judging { since };
                     }
                 }
-                self.finish(step.id, &step.action, tick, effect).await;
+                match not_done {
+                    NotDone::Unwritten => self.withdraw(&step),
+                    NotDone::Failed(effect) => self.finish(step.id, &step.action, tick, effect).await,
+                }
             }
         }
     }

@@ -1,11 +1,16 @@
+mod resume;
 mod revert;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foreshadow_model::{
-    ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation, GuardPolicy,
-    HorizontalPolicy, Inventory, MilliCpu, MirrorPolicy, Mode, OnExit, ProbePolicy, VerticalPolicy,
+    Action, ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation,
+    GuardPolicy, HorizontalPolicy, Inventory, MilliCpu, MirrorPolicy, Mode, OnExit, ProbePolicy,
+    VerticalPolicy, Weight,
 };
+
+use tokio::time::sleep;
 
 use super::*;
 use crate::port::{BalancerError, PlatformError};
@@ -15,7 +20,7 @@ use crate::port::{BalancerError, PlatformError};
 struct Fake {
     platform_hangs: bool,
     seen: Arc<Mutex<Vec<String>>>,
-    journal_is_full: bool,
+    journal_is_full: Arc<AtomicBool>,
     platform_fails: bool,
 }
 
@@ -63,7 +68,7 @@ impl Balancer for Fake {
 
 impl Journal for Fake {
     async fn append(&self, _tick: Tick, event: JournalEvent) -> Result<(), JournalError> {
-        if self.journal_is_full {
+        if self.journal_is_full.load(Ordering::SeqCst) {
             return Err(JournalError("no space left on device".into()));
         }
         self.note(event.kind());
@@ -149,14 +154,37 @@ async fn intent_is_written_before_the_world_is_touched() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_journal_stops_the_action() {
-    let fake = Fake { journal_is_full: true, ..Fake::default() };
+    let fake = Fake::default();
+    fake.journal_is_full.store(true, Ordering::SeqCst);
     let actuator = actuator(&fake);
     actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
     run().await;
     assert_eq!(fake.seen(), Vec::<String>::new(), "nothing was resized");
-    assert!(
-        matches!(&actuator.standing().outcomes[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("no space"))
-    );
+    assert_eq!(actuator.ledger(), Ledger::default(), "nor does it count as tried");
+    fake.journal_is_full.store(false, Ordering::SeqCst);
+    assert!(actuator.submit(&plan(11, resize()), &policy(), &Seen::default()).is_empty());
+    run().await;
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied"], "done when there is room");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_the_journal_did_not_take_is_written_once_there_is_room() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    fake.journal_is_full.store(true, Ordering::SeqCst);
+    for tick in [30, 31] {
+        actuator.judge(Tick(tick), &policy(), &shift_of(0.0));
+        run().await;
+    }
+    assert_eq!(actuator.standing().outcomes.len(), 1, "settled all the same");
+    fake.journal_is_full.store(false, Ordering::SeqCst);
+    for tick in [32, 33] {
+        actuator.judge(Tick(tick), &policy(), &shift_of(0.0));
+        run().await;
+    }
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied", "outcome"], "once");
 }
 
 #[tokio::test(start_paused = true)]

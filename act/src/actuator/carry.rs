@@ -1,0 +1,176 @@
+//! One action on its way: intent, call, note, outcome; and the way back.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use foreshadow_model::{
+    Action, ActionId, Effect, InstanceId, JournalEvent, Outcome, Step, Tick, Weight, with_causes,
+};
+use tokio::time::sleep;
+
+use super::{Journal, Stage, State};
+use crate::port::{Balancer, Platform};
+
+/// Time that requests under way get before a live with weight 0 is retired.
+const DRAIN: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct World<P, B, J> {
+    pub(super) platform: P,
+    pub(super) balancer: B,
+    pub(super) journal: J,
+    pub(super) state: Mutex<State>,
+}
+
+/// Why an action was not carried out.
+pub(super) enum NotDone {
+    /// The journal did not take the intent, so the world was not touched.
+    Unwritten,
+    /// It failed.
+    Failed(Effect),
+}
+
+impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Intent, call, note; then it waits for its judgement, or is settled where there is nothing to judge.
+    pub(super) async fn carry_out(&self, step: Step, tick: Tick) {
+        match self.begin(&step, tick).await {
+            Ok(()) => self.await_judgement(&step, tick).await,
+            Err(NotDone::Unwritten) => self.withdraw(&step),
+            Err(NotDone::Failed(effect)) => self.finish(step.id, &step.action, tick, effect).await,
+        }
+    }
+
+    /// The world was not touched: as if it had never been asked for. It is asked for again when there is room.
+    pub(super) fn withdraw(&self, step: &Step) {
+        let mut state = self.state();
+        state.under.remove(&step.id);
+        state.ledger.taken.retain(|taken| taken.id != step.id);
+    }
+
+    /// It is there: later windows judge it, or it is settled where there is nothing to judge.
+    pub(super) async fn await_judgement(&self, step: &Step, tick: Tick) {
+        if !is_judged(step) {
+            return self.finish(step.id, &step.action, tick, Effect::Done).await;
+        }
+        let mut state = self.state();
+        // Counted from now: a live that took half a minute to start must not be judged by windows without it.
+        let since = state.now.max(tick);
+        if let Some(under) = state.under.get_mut(&step.id) {
+            under.stage = Stage::Judging { since };
+        }
+    }
+
+    /// A journal that does not take the intent stops the action before the world is touched.
+    pub(super) async fn begin(&self, step: &Step, tick: Tick) -> Result<(), NotDone> {
+        let intent = JournalEvent::Intent { step: Box::new(step.clone()) };
+        if let Err(error) = self.journal.append(tick, intent).await {
+            let error = with_causes(&error);
+            tracing::error!(action = %step.id, what = %step.action, error, "Action not begun");
+            return Err(NotDone::Unwritten);
+        }
+        tracing::info!(action = %step.id, what = %step.action, "Action begins");
+        if let Err(error) = self.apply(&step.action).await {
+            tracing::error!(action = %step.id, error, "Action failed");
+            return Err(NotDone::Failed(Effect::Failed { error }));
+        }
+        if let Err(error) = self.journal.append(tick, JournalEvent::Applied { id: step.id }).await {
+            tracing::error!(%error, action = %step.id, "Action is done but not written down");
+        }
+        Ok(())
+    }
+
+    /// Takes an action back if it is to be, and writes down what came of it.
+    pub(super) async fn settle(&self, step: Step, tick: Tick, effect: Effect, take_back: bool) {
+        if !take_back {
+            return self.finish(step.id, &step.action, tick, effect).await;
+        }
+        if let Err(error) = self.journal.append(tick, JournalEvent::Reverting { id: step.id }).await {
+            tracing::error!(%error, action = %step.id, "Taken back without a journal entry");
+        }
+        self.take_back(step, tick, effect).await;
+    }
+
+    pub(super) async fn take_back(&self, step: Step, tick: Tick, mut effect: Effect) {
+        if let Some(back) = step.action.reverted() {
+            tracing::warn!(action = %step.id, what = %back, "Action did not help and is taken back");
+            if let Err(error) = self.apply(&back).await {
+                effect =
+                    Effect::Failed { error: format!("did not help, and could not be taken back: {error}") };
+            }
+        }
+        self.finish(step.id, &step.action, tick, effect).await;
+    }
+
+    pub(super) async fn finish(&self, id: ActionId, action: &Action, tick: Tick, effect: Effect) {
+        // An action may have taken many ticks; its end is now.
+        let tick = tick.max(self.state().now);
+        let outcome = Outcome { id, action: action.clone(), tick, effect: effect.clone() };
+        tracing::info!(action = %id, effect = %effect, "Action is settled");
+        self.write_down(vec![outcome.clone()]).await;
+        let mut state = self.state();
+        state.under.remove(&id);
+        if let Some(taken) = state.ledger.taken.iter_mut().find(|taken| taken.id == id) {
+            taken.effect = Some(effect);
+            taken.settled = Some(tick);
+        }
+        state.finished.push(outcome);
+    }
+
+    /// Writes outcomes into the journal; what it does not take is tried again with the next tick.
+    pub(super) async fn write_down(&self, outcomes: Vec<Outcome>) {
+        for outcome in outcomes {
+            let event = JournalEvent::Outcome { outcome: Box::new(outcome.clone()) };
+            if let Err(error) = self.journal.append(outcome.tick, event).await {
+                tracing::error!(%error, action = %outcome.id, "Outcome not written down");
+                self.state().unwritten.push(outcome);
+            }
+        }
+    }
+
+    pub(super) async fn apply(&self, action: &Action) -> Result<(), String> {
+        let done = match action {
+            Action::Resize { instance, to, .. } => {
+                self.platform.resize(instance, *to).await.map_err(|error| with_causes(&error))
+            }
+            Action::ResizeMemory { instance, to, .. } => {
+                self.platform.resize_memory(instance, *to).await.map_err(|error| with_causes(&error))
+            }
+            Action::Scale { from, to } => self.scale(*from, *to).await,
+            Action::Shift { instance, to, .. } => {
+                self.balancer.set_weight(instance, *to).await.map_err(|error| with_causes(&error))
+            }
+            Action::RecreateShadow { instance } => {
+                self.platform.recreate_shadow(instance).await.map_err(|error| with_causes(&error))
+            }
+        };
+        done.map_err(|error| format!("{action}: {error}"))
+    }
+
+    /// On the way down users leave first: weight 0, a pause for what is under way, then the end.
+    async fn scale(&self, from: u32, to: u32) -> Result<(), String> {
+        for number in to + 1..=from {
+            let surplus = InstanceId::live(number);
+            self.balancer.set_weight(&surplus, Weight::NONE).await.map_err(|error| with_causes(&error))?;
+        }
+        if to < from {
+            sleep(DRAIN).await;
+        }
+        self.platform.scale(to).await.map_err(|error| with_causes(&error))
+    }
+}
+
+/// Whether there is something to judge: growth and shifts away are; what the operator asked for, a calm scale-in, a weight given back, a new shadow
+/// and lives for a load that is still to come are not.
+pub(super) fn is_judged(step: &Step) -> bool {
+    match &step.action {
+        _ if step.by_operator => false,
+        Action::Resize { .. } | Action::ResizeMemory { .. } => true,
+        Action::Scale { from, to } => from < to && (0.0 < step.shift_log || 0.0 < step.error_excess),
+        Action::Shift { from, to, .. } => to < from,
+        Action::RecreateShadow { .. } => false,
+    }
+}
