@@ -5,9 +5,13 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
+mod adopted;
+mod deploy;
 mod disk;
 mod egress;
 mod exits;
+mod few;
+mod kills;
 mod life;
 mod many;
 mod privileges;

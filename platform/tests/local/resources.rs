@@ -77,6 +77,57 @@ async fn resize_changes_both_sides_once() {
     local.shut_down(OnExit::Stop, Duration::ZERO).await;
 }
 
+/// Takes memory and keeps it.
+const HOG: &str = "setsid /usr/bin/python3 -c \"import time; x = b'x' * (120 << 20); time.sleep(1000)\" \
+                   >/dev/null 2>&1 </dev/null & sleep 1.5";
+
+#[tokio::test]
+async fn memory_is_raised_on_both_sides_and_not_lowered_below_what_live_uses() {
+    let Some(world) = World::new() else { return };
+    let (local, before) = world.pair().await;
+    let live = InstanceId::live(1);
+    for mebi in [512, 512] {
+        local.resize_memory(&live, Some(Bytes::mebi(mebi))).await.unwrap();
+    }
+    let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
+    for (now, then) in
+        [(&pair.live, &before.live), (pair.shadow.as_ref().unwrap(), before.shadow.as_ref().unwrap())]
+    {
+        assert_eq!(memory_in_force(now), Bytes::mebi(512).get());
+        assert_eq!(
+            (now.revision, &now.pids),
+            (then.revision + 1, &then.pids),
+            "the second call changed nothing"
+        );
+    }
+    sh(&pair.live, HOG).await;
+    let error =
+        foreshadow_model::with_causes(&local.resize_memory(&live, Some(Bytes::mebi(64))).await.unwrap_err());
+    assert!(error.contains("64Mi of memory are too few"), "{error}");
+    for instance in [&pair.live, pair.shadow.as_ref().unwrap()] {
+        assert_eq!(memory_in_force(instance), Bytes::mebi(512).get(), "nothing is half done");
+    }
+    assert!(crate::world::is_alive(pair.live.pids[0]));
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_shadow_that_does_not_take_its_lives_memory_limit_is_made_anew() {
+    let Some(world) = World::new() else { return };
+    let (local, before) = world.pair().await;
+    let shadow = before.shadow.unwrap();
+    sh(&shadow, HOG).await;
+    local.resize_memory(&before.live.id, Some(Bytes::mebi(96))).await.unwrap();
+    assert_eq!(memory_in_force(&before.live), Bytes::mebi(96).get());
+    let now = until(&local, "another shadow", |inventory| {
+        ready_pair(inventory, 1)?.shadow.filter(|now| shadow.revision < now.revision)
+    })
+    .await;
+    assert!(!crate::world::is_alive(shadow.pids[0]));
+    assert_eq!(memory_in_force(&now), Bytes::mebi(96).get());
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
 #[tokio::test]
 async fn a_limit_that_somebody_else_wrote_is_read_back_and_given_to_the_next_shadow() {
     let Some(world) = World::new() else { return };

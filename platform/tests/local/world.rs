@@ -22,6 +22,9 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) const HELPER: &str = env!("CARGO_BIN_EXE_foreshadow-platform-test");
 
+/// In the environment of all processes of a world, launchers and attendants included.
+const MARK: &str = "FORESHADOW_TEST";
+
 /// How long a state is waited for before a test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -79,12 +82,12 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("service.py");
         fs::write(&script, SERVICE).unwrap();
+        let service = unique();
         let settings = Settings {
-            service: ServiceName::new(unique()).unwrap(),
             template: Template {
                 command: vec![python.clone(), script.display().to_string(), "port=$PORT".into()],
                 workdir: folder.path().to_path_buf(),
-                env: [].into(),
+                env: [(MARK.into(), service.clone())].into(),
                 shadow_env: [].into(),
                 ready: Readiness::Http("/".into()),
                 ready_timeout: Duration::from_secs(20),
@@ -92,6 +95,7 @@ impl World {
                 storage: Vec::new(),
                 egress_allow: Vec::new(),
             },
+            service: ServiceName::new(service).unwrap(),
             nodes: default_nodes(2),
             state: folder.path().join("state"),
             logs: LogLimits { size: Bytes::mebi(1), keep: 2 },
@@ -136,6 +140,53 @@ impl World {
             left.extend(entries.map(|entry| entry.path().display().to_string()));
         }
         left
+    }
+
+    /// Every process of this service, inside and outside of cgroups.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let mark = format!("{MARK}={}\0", self.settings.service);
+        let holds = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.windows(mark.len()).any(|part| part == mark.as_bytes())
+        };
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(holds).collect()
+    }
+
+    /// Waits until so many pairs are ready, and looks that there is one of everything for each and no more.
+    pub(crate) async fn stands(&self, local: &Local, lives: u32) -> Vec<Pair> {
+        let pairs = until(local, "ready pairs", |inventory| {
+            let all = (1..=lives).map(|number| ready_pair(inventory, number)).collect::<Option<Vec<_>>>()?;
+            (inventory.pairs.len() == all.len()).then_some(all)
+        })
+        .await;
+        let count = usize::try_from(lives).unwrap();
+        // A live is one process, a shadow two: itself and its attendant.
+        assert_eq!(self.processes().len(), 3 * count, "{:?}", self.processes());
+        for pair in &pairs {
+            assert_eq!((pids(&pair.live).len(), pids(pair.shadow.as_ref().unwrap()).len()), (1, 1));
+        }
+        let state = &self.settings.state;
+        for folder in ["netns", "shadows"] {
+            let there = fs::read_dir(state.join(folder)).unwrap().count();
+            assert_eq!(there, count, "{folder}");
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let netns = state.join("netns").display().to_string();
+        assert_eq!(mounts.lines().filter(|line| line.contains(&netns)).count(), count, "{mounts}");
+        for folder in self.cgroup_folders() {
+            let groups = fs::read_dir(&folder).unwrap().flatten().filter(|entry| entry.path().is_dir());
+            assert_eq!(groups.count(), 2 * count, "{}", folder.display());
+        }
+        pairs
+    }
+
+    /// The process that was started for an instance: for a shadow, its attendant.
+    pub(crate) fn started(&self, instance: &Instance) -> u32 {
+        let record = fs::read_to_string(self.settings.state.join("instances.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        let pid = &record["instances"][instance.id.as_str()]["process"]["pid"];
+        u32::try_from(pid.as_u64().unwrap()).unwrap()
     }
 
     /// The directories of the service, one per controller.
