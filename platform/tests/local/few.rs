@@ -36,7 +36,7 @@ async fn shadows_that_are_too_few_take_turns_and_who_waits_is_no_error() {
         }
         assert_eq!(
             watched(&local.inventory().await.unwrap()),
-            [now.clone()],
+            std::slice::from_ref(&now),
             "what is kept keeps its shadow"
         );
         until(&local, "the end of the turn", |inventory| {
