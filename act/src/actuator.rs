@@ -148,6 +148,30 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         Standing { outcomes, under_way }
     }
 
+    /// Whether an action is being carried out or taken back.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let is_at_work = |under: &Under| matches!(under.stage, Stage::Applying | Stage::Reverting);
+        self.world.state().under.values().any(is_at_work)
+    }
+
+    /// Settles what is being judged without a judgement: what comes now has nothing to do with it. It stays in force.
+    pub fn leave_unjudged(&self, tick: Tick) {
+        let mut state = self.world.state();
+        for under in state.under.values_mut().filter(|under| matches!(under.stage, Stage::Judging { .. })) {
+            // Nobody judges it in the meantime.
+            under.stage = Stage::Applying;
+            let (world, step) = (self.world.clone(), under.step.clone());
+            self.spawn(async move { world.finish(step.id, &step.action, tick, Effect::Done).await });
+        }
+    }
+
+    /// Whether an action on this live is under way or being judged.
+    #[must_use]
+    pub fn standing_on(&self, live: &InstanceId) -> bool {
+        self.world.state().under.values().any(|under| under.step.action.instance() == Some(live))
+    }
+
     /// Begins the steps of a plan. Never waits; every guard is asked once more, and what is refused is returned.
     pub fn submit(&self, plan: &Plan, policy: &Policy, seen: &Seen) -> Vec<(ActionId, HoldReason)> {
         let mut refused = Vec::new();

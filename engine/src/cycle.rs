@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use foreshadow_act::{Actuator, Platform, PlatformError, Standing};
 use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
-    Assessment, CycleReport, Forecast, Generation, InstanceId, Inventory, Policy, SampleRate, Tick, Verdict,
-    Window,
+    Assessment, CycleReport, Forecast, Generation, InstanceId, Inventory, Plan, Policy, SampleRate, Tick,
+    Verdict, Window,
 };
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::Local;
@@ -39,6 +39,8 @@ pub(crate) struct Cycle {
     pub(crate) tick: Tick,
     pub(crate) generation: Generation,
     pub(crate) calm_ticks: u64,
+    /// A changed service is being rolled out: everything is new to the judges, and nobody acts.
+    pub(crate) deploying: bool,
 }
 
 /// A report with what it was made from.
@@ -58,6 +60,9 @@ impl Cycle {
         }
         let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);
         let Standing { outcomes, under_way } = self.actuator.standing();
+        if self.deploying {
+            self.judges.start_anew();
+        }
         let assessments = self.judges.update(&inventory, &windows, &under_way, &outcomes);
         let seen = judges::seen(&assessments, &windows);
         self.actuator.judge(self.tick, &self.policy, &seen);
@@ -68,7 +73,9 @@ impl Cycle {
             tracing::warn!(action = %id, %reason, "Action refused by a guard");
         }
         self.plane.update(&inventory, self.rates(&windows, &assessments));
-        self.platform.turn_shadows(&in_need_of_shadows(&under_way, &assessments));
+        if !self.deploying {
+            self.platform.turn_shadows(&in_need_of_shadows(&under_way, &assessments));
+        }
         self.senses.probe(self.tick, &inventory);
         let report =
             CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, forecast, plan, outcomes };
@@ -89,8 +96,11 @@ impl Cycle {
         windows: &[Window],
         assessments: &[Assessment],
         forecast: Option<&Forecast>,
-    ) -> foreshadow_model::Plan {
+    ) -> Plan {
         self.generation = self.generation.next();
+        if self.deploying {
+            return Plan { tick: self.tick, generation: self.generation, decisions: Vec::new() };
+        }
         let (weights, usage, ledger) =
             (self.plane.weights(), usage(inventory, windows), self.actuator.ledger());
         let inputs = Inputs {

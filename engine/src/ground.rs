@@ -47,6 +47,8 @@ pub(crate) struct Begun {
     pub(crate) cycle: Cycle,
     pub(crate) board: Board,
     pub(crate) bursts: mpsc::Receiver<Bursts>,
+    /// A live that an earlier controller started for a roll-out it did not finish.
+    pub(crate) stand_in: Option<foreshadow_model::InstanceId>,
 }
 
 impl Ground {
@@ -123,8 +125,10 @@ impl Ground {
             tick: last_tick,
             generation: Generation(0),
             calm_ticks: 0,
+            deploying: false,
         };
-        Ok(Begun { cycle, board: Board::new(config.service.to_string(), self.listen, unenforced), bursts })
+        let board = Board::new(config.service.to_string(), self.listen, unenforced);
+        Ok(Begun { cycle, board, bursts, stand_in: restored.stand_in })
     }
 
     /// Ends what this run started, because something else could not be.

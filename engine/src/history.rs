@@ -111,7 +111,8 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
 
 fn recent(path: &Path) -> Result<Vec<JournalEntry>, ReadStoreError> {
     let Ok(reader) = Reader::open(path) else { return Ok(Vec::new()) };
-    let kinds = ["intent", "applied", "reverting", "outcome", "operator"].map(str::to_owned).to_vec();
+    let kinds =
+        ["intent", "applied", "reverting", "outcome", "operator", "deploy"].map(str::to_owned).to_vec();
     let query = Query { action: None, instance: None, kinds, limit: RECENT, newest_first: true };
     let mut entries = reader.journal(&query)?;
     entries.reverse();

@@ -100,6 +100,14 @@ impl Judges {
         }
     }
 
+    /// Everything changed: what was normal is forgotten, and nothing that was said still holds.
+    pub(crate) fn start_anew(&mut self) {
+        for judged in self.judges.values_mut() {
+            judged.judge.rebaseline();
+            (judged.taken_back, judged.is_degraded) = (false, false);
+        }
+    }
+
     /// The operator says that what is now is the new normal of this live.
     pub(crate) fn acknowledge(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
         let judged = self.alarmed(live)?;
@@ -114,6 +122,13 @@ impl Judges {
         judged.judge.rebaseline();
         judged.is_degraded = false;
         Ok(())
+    }
+
+    /// A live was given other limits by the operator: what is normal is learned anew, unless it is sick.
+    pub(crate) fn resized(&mut self, live: &InstanceId) {
+        if let Some(judged) = self.judges.get_mut(live).filter(|judged| !judged.is_degraded) {
+            judged.judge.rebaseline();
+        }
     }
 
     fn alarmed(&mut self, live: &InstanceId) -> Result<&mut Judged, NoAlarm> {

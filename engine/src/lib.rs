@@ -5,10 +5,12 @@
 
 mod clock;
 mod cycle;
+mod deploy;
 mod doctor;
 mod ground;
 mod history;
 mod judges;
+mod limits;
 mod lock;
 mod mirror_process;
 mod operator;

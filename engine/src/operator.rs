@@ -37,6 +37,7 @@ impl Running {
                 self.cycle.judges.reject(live).map_err(|error| about_alarm(error, live))?;
                 self.voice.dismiss(live);
             }
+            Command::Revert { .. } if self.is_deploying() => return Err(under_deploy()),
             Command::Revert { action } => return self.revert(*action),
             Command::Reload => return self.reload().await,
         }
@@ -49,6 +50,15 @@ impl Running {
             Ok(step) => Ok(Done { said: format!("{}: {} ({})", step.id, step.action, step.reason) }),
             Err(error) => Err(refusal(&error)),
         }
+    }
+}
+
+/// Nothing else is done while a changed service is rolled out.
+pub(crate) fn under_deploy() -> Refusal {
+    Refusal {
+        kind: Refused::Guard,
+        reason: "a changed service is being rolled over the lives".into(),
+        remedy: "wait until it is through: `foreshadow status`".into(),
     }
 }
 

@@ -78,6 +78,10 @@ impl Plane {
         self.lock().rates.get(live).copied().unwrap_or_default()
     }
 
+    pub(crate) fn rates(&self) -> BTreeMap<InstanceId, SampleRate> {
+        self.lock().rates.clone()
+    }
+
     /// Takes over what is there and how much of it is mirrored.
     pub(crate) fn update(&self, inventory: &Inventory, rates: BTreeMap<InstanceId, SampleRate>) {
         let mut state = self.lock();

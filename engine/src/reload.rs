@@ -9,6 +9,8 @@ use foreshadow_config::Config;
 use foreshadow_model::JournalEvent;
 use foreshadow_serve::{Done, Refusal, Refused};
 
+use crate::deploy::Wanted;
+use crate::operator::under_deploy;
 use crate::run::Running;
 
 /// What tells a changed file from the one that was read last, without reading it.
@@ -131,13 +133,19 @@ impl Changes {
         if !self.policy.is_empty() {
             parts.push(format!("in force: {}", self.policy.join(", ")));
         }
+        if !self.template.is_empty() {
+            parts.push(format!("rolled over the lives: {}", self.template.join(", ")));
+        }
         if parts.is_empty() { "nothing changed".into() } else { parts.join("; ") }
     }
 }
 
 impl Running {
-    /// Looks whether the file changed. Once per tick.
+    /// Looks whether the file changed. Once per tick, and not while a changed service is rolled out: one at a time.
     pub(crate) async fn look_at_file(&mut self) {
+        if self.is_deploying() {
+            return;
+        }
         if let Some(text) = self.watched.look() {
             // Said in the log, the journal and the status; nobody asked.
             self.take_over(text).await.ok();
@@ -146,6 +154,9 @@ impl Running {
 
     /// Reads the file again because somebody asks for it.
     pub(crate) async fn reload(&mut self) -> Result<Done, Refusal> {
+        if self.is_deploying() {
+            return Err(under_deploy());
+        }
         let text = self.watched.read();
         self.take_over(text).await
     }
@@ -153,8 +164,7 @@ impl Running {
     async fn take_over(&mut self, text: io::Result<String>) -> Result<Done, Refusal> {
         let checked = self.watched.parse(text).and_then(|new| {
             let changes = Changes::between(&self.config, &new);
-            let fixed = [&changes.restart[..], &changes.template[..]].concat();
-            if fixed.is_empty() { Ok((new, changes)) } else { Err(needs_restart(&fixed)) }
+            if changes.restart.is_empty() { Ok((new, changes)) } else { Err(needs_restart(&changes.restart)) }
         });
         let (new, changes) = match checked {
             Ok(accepted) => accepted,
@@ -177,10 +187,21 @@ impl Running {
             }
             tracing::info!(change = said, "Configuration changed");
             self.journal(JournalEvent::Configuration { in_force: true, change: said.clone() }).await;
-            self.cycle.set_policy(new.policy.clone());
-            self.config = new;
+            self.put_in_force(new, &changes);
         }
         Ok(Done { said })
+    }
+
+    fn put_in_force(&mut self, new: Config, changes: &Changes) {
+        self.cycle.set_policy(new.policy.clone());
+        let old = std::mem::replace(&mut self.config, new);
+        if changes.template.is_empty() {
+            return;
+        }
+        let lives = (old.lives != self.config.lives).then_some(self.config.lives);
+        let template = self.config.template.clone();
+        let wanted = Wanted { template, before: Some(old.template), lives, stand_in: None };
+        self.order_deploy(changes.template.iter().map(|&key| key.to_owned()).collect(), wanted);
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use foreshadow_act::{Reached, Unsettled};
 use foreshadow_model::{
-    Action, ActionId, Effect, InstanceId, JournalEntry, JournalEvent, Ledger, Taken, Weight,
+    Action, ActionId, DeployStep, Effect, InstanceId, JournalEntry, JournalEvent, Ledger, Taken, Weight,
 };
 
 /// The state at the end of the journal.
@@ -18,6 +18,8 @@ pub(crate) struct Restored {
     pub(crate) weights: BTreeMap<InstanceId, Weight>,
     /// Actions without an outcome; in the ledger as well.
     pub(crate) unsettled: Vec<Unsettled>,
+    /// A live that was started for a roll-out which nobody finished.
+    pub(crate) stand_in: Option<InstanceId>,
 }
 
 /// Reads entries, oldest first.
@@ -56,6 +58,13 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
                     taken.effect = Some(outcome.effect.clone());
                     taken.settled = Some(entry.tick);
                 }
+            }
+            JournalEvent::Deploy { instance, step: DeployStep::StandIn } => {
+                restored.stand_in.clone_from(instance);
+            }
+            // Both are written when the stand-in has gone, if there was one.
+            JournalEvent::Deploy { step: DeployStep::Done | DeployStep::Stopped { .. }, .. } => {
+                restored.stand_in = None;
             }
             _ => {}
         }
@@ -148,5 +157,19 @@ mod tests {
         let failed = Effect::Failed { error: "no such live".into() };
         let restored = restore(&entries(vec![eject(1), outcome(1, failed)]));
         assert!(restored.weights.is_empty() && restored.unsettled.is_empty());
+    }
+
+    #[test]
+    fn a_stand_in_is_known_until_its_roll_out_ended() {
+        let step = |instance: Option<InstanceId>, step| JournalEvent::Deploy { instance, step };
+        let stand_in = Some(InstanceId::live(2));
+        let mut events = vec![
+            step(None, DeployStep::Begun { changed: Vec::new() }),
+            step(stand_in.clone(), DeployStep::StandIn),
+            step(stand_in.clone(), DeployStep::StandInGone),
+        ];
+        assert_eq!(restore(&entries(events.clone())).stand_in, stand_in, "said, perhaps not done");
+        events.push(step(None, DeployStep::Done));
+        assert_eq!(restore(&entries(events)).stand_in, None);
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_act::{Journal, PlatformError};
+use foreshadow_act::{Journal, Platform, PlatformError};
 use foreshadow_config::Config;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Verdict};
@@ -19,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cycle::{Closed, Cycle};
+use crate::deploy::Deploying;
 use crate::ground::Ground;
 use crate::history::{self, History, OpenHistoryError};
+use crate::limits::{Changed, Limits};
 use crate::lock::{Lock, LockError};
 use crate::mirror_process::{MirrorEvent, MirrorStartError};
 use crate::reload::Watched;
@@ -84,11 +86,14 @@ pub(crate) struct Running {
     /// The configuration in force.
     pub(crate) config: Config,
     pub(crate) watched: Watched,
-    history: History,
+    pub(crate) history: History,
     inbox: Inbox,
     last: Remembered,
+    limits: Limits,
+    pub(crate) deploying: Option<Deploying>,
+    pub(crate) tasks: TaskTracker,
     pub(crate) voice: Voice,
-    cancel: CancellationToken,
+    pub(crate) cancel: CancellationToken,
 }
 
 /// What reaches the loop.
@@ -154,9 +159,13 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
         config,
         inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals, hangup },
         last: Remembered::default(),
+        limits: Limits::default(),
+        deploying: None,
+        tasks: tasks.clone(),
         voice,
         cancel,
     };
+    running.order_what_is_left(begun.stand_in);
     let ended = running.turn().await;
     running.end(&local, drain, tasks).await;
     drop(running);
@@ -245,10 +254,43 @@ impl Running {
 
     async fn close(&mut self, span_seconds: f64) {
         self.look_at_file().await;
+        self.advance_deploy();
         match self.cycle.run(span_seconds).await {
-            Ok(closed) => self.tell(closed).await,
+            Ok(closed) => {
+                for changed in self.limits.changed(&closed.inventory, &closed.windows) {
+                    self.limit_changed(changed).await;
+                }
+                self.tell(closed).await;
+            }
             Err(error) => tracing::error!(error = foreshadow_model::with_causes(&error), "Tick not finished"),
         }
+    }
+
+    /// Somebody else changed a limit: a wish is followed, a fault is left to the comparison.
+    async fn limit_changed(&mut self, changed: Changed) {
+        let Changed { live, limits, is_enough, change } = changed;
+        let is_followed = is_enough && !self.cycle.actuator.standing_on(&live);
+        let what = if is_followed {
+            "its shadow follows, and what is normal is learned anew"
+        } else if is_enough {
+            "an action on it is judged first"
+        } else {
+            "it leaves less than was used: not followed, but watched"
+        };
+        tracing::info!(instance = %live, change, what, "Limit changed by somebody else");
+        let change = format!("limit changed by somebody else, {change}: {what}");
+        self.journal(JournalEvent::Instance { id: live.clone(), change }).await;
+        if !is_followed {
+            return;
+        }
+        let resized = async {
+            self.cycle.platform.resize(&live, limits.cpu).await?;
+            self.cycle.platform.resize_memory(&live, limits.memory).await
+        };
+        if let Err(error) = resized.await {
+            tracing::warn!(error = foreshadow_model::with_causes(&error), "Shadow could not follow");
+        }
+        self.cycle.judges.resized(&live);
     }
 
     async fn tell(&mut self, closed: Closed) {

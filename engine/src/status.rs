@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{
-    ActionRow, Decision, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Weight, Window,
+    ActionRow, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Weight,
+    Window,
 };
 use foreshadow_platform::local::Local;
 use tokio::net::TcpListener;
@@ -44,6 +45,7 @@ pub(crate) struct Board {
     api: Option<SocketAddr>,
     unenforced: Vec<String>,
     config_error: Option<String>,
+    deploy: Option<DeployRow>,
     shown: watch::Sender<Option<Arc<StatusReport>>>,
 }
 
@@ -68,6 +70,7 @@ impl Board {
             api: None,
             unenforced,
             config_error: None,
+            deploy: None,
             shown,
         }
     }
@@ -89,6 +92,11 @@ impl Board {
     /// Shows where the API is, if anywhere.
     pub(crate) fn api(&mut self, listener: Option<&TcpListener>) {
         self.api = listener.and_then(|listener| listener.local_addr().ok());
+    }
+
+    /// How far the roll-out of a changed service is.
+    pub(crate) fn deploy(&mut self, deploy: Option<DeployRow>) {
+        self.deploy = deploy;
     }
 
     /// Adds what the mirror counted.
@@ -146,7 +154,7 @@ impl Board {
             controller_cpu_seconds: clock::cpu_seconds(),
             mirror_cpu_seconds: self.totals.mirror_cpu_seconds,
             config_error: self.config_error.clone(),
-            deploy: None,
+            deploy: self.deploy.clone(),
         };
         self.shown.send_replace(Some(Arc::new(report)));
     }

@@ -44,7 +44,8 @@ fn service(command: &[String]) -> String {
         .iter()
         .skip(1)
         .find(|word| word.ends_with(".py") || word.ends_with(".js") || word.ends_with(".rb"));
-    let name = script.or(command.first()).and_then(stem).unwrap_or_default();
+    let module = command.iter().skip_while(|word| *word != "-m").nth(1);
+    let name = script.or(module).or(command.first()).and_then(stem).unwrap_or_default();
     let safe: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(40).collect();
     let safe = safe.trim_matches(|c: char| c == '-' || c.is_ascii_digit()).to_owned();

@@ -33,8 +33,16 @@ pub(crate) struct Controller {
 impl Controller {
     /// Starts `foreshadow run` on this configuration.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// Starts `foreshadow run` on this configuration, with these files beside it.
+    pub(crate) fn start_with(config: &str, files: &[(&str, &str)]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().to_path_buf();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
         std::fs::write(folder.join("foreshadow.yaml"), config).unwrap();
         let child = run(&folder);
         Self { folder, child, _temporary: temporary }

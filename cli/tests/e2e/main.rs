@@ -9,6 +9,7 @@ mod command_line;
 mod controller;
 mod days;
 mod demo;
+mod deploys;
 mod figures;
 mod httpbin;
 mod killed;
