@@ -4,26 +4,14 @@
 //! no resource explains is "software or dependency" and is said so. `a_k = d_k / max(δ̂, Σ d_j)`, with `δ̂` the shift
 //! of live and `d_k` that of resource `k` against its own past. Every sensitivity `s_k` is 1 until it is learned
 //! by putting small pressure on the shadow.
-//! *One rule beyond the formula*: when live's own cgroup is saturated, queueing multiplies waiting times without
-//! bound, so any shift is explained by it; cpu then counts with at least `δ̂`.
+//! *One rule beyond the formula*: where a limit is hit (`tight`), waiting multiplies without bound, so any shift is
+//! explained by it; that resource then counts with at least `δ̂`.
 //! *Inputs*: [`Resources`] and `δ̂`, all in log units. *First start*: without a past of a signal it has not moved.
-//! *Cannot see*: locks, network, the disks of others.
+//! *Cannot see*: locks, and a network that is slow without losing anything.
 
 use foreshadow_model::{Attribution, Pressure, Resource, Share};
 
 use crate::resources::{Resources, Series, share_of};
-
-/// Throttled in more than half of the periods: the quota, not the work, sets the pace.
-const SATURATED_SHARE: f64 = 0.5;
-
-/// ... and by this much more than in its own past; some services live happily with a third of throttled periods.
-const SATURATED_RISE: f64 = 0.25;
-
-/// Cpu use over the limit that, with pressure, is saturation as well.
-const SATURATED_USE: f64 = 0.9;
-
-/// Share of periods throttled below which a starved burst is the node's doing rather than the quota's.
-const UNTHROTTLED_SHARE: f64 = 0.1;
 
 /// Log units by which bursts or the node's waiting must have worsened to call the node short: a tenth.
 const NODE_SHORT_LOG: f64 = 0.095_310_179_804_324_9;
@@ -33,25 +21,14 @@ const SHIFT_MIN_LOG: f64 = 0.048_790_164_169_432;
 
 /// Where it is tight.
 pub(crate) fn pressure_of(resources: &Resources) -> Pressure {
-    let own_cgroup = is_saturated(resources);
+    let own_cgroup =
+        resources.cpu_is_saturated() || resources.memory_is_short() || resources.disk_is_capped();
     let burst = over_control(&resources.live_burst, &resources.shadow_burst)
         .max(over_control(&resources.live_memory_burst, &resources.shadow_memory_burst));
-    let short = NODE_SHORT_LOG <= burst.max(resources.node_cpu_pressure.worse_by()) || resources.is_starved();
+    let short = NODE_SHORT_LOG <= burst.max(resources.node_cpu_pressure.worse_by())
+        || resources.is_starved()
+        || resources.disk_is_shared();
     Pressure { own_cgroup, node: short && !own_cgroup }
-}
-
-fn is_saturated(resources: &Resources) -> bool {
-    let throttled = resources.throttled.moved();
-    let share = throttled.map(|moved| share_of(moved.now));
-    let by_quota = throttled.is_some_and(|moved| {
-        let (now, before) = (share_of(moved.now), share_of(moved.before));
-        SATURATED_SHARE < now && before + SATURATED_RISE <= now
-    });
-    let by_use = resources.cpu_use.is_some_and(|used| SATURATED_USE <= used)
-        && 0.0 < resources.cpu_pressure.worse_by()
-        && resources.cpu_pressure.moved().is_some_and(|moved| SATURATED_SHARE < share_of(moved.now));
-    let starved = resources.is_starved() && share.is_none_or(|share| UNTHROTTLED_SHARE <= share);
-    by_quota || by_use || starved
 }
 
 /// The shift of live's burst that the shadow's burst of the same slot does not share.
@@ -69,7 +46,13 @@ struct Finding {
 /// Divides the shift `shift_log` of live between the resources.
 pub(crate) fn attribute(resources: &Resources, shift_log: f64) -> Attribution {
     let shift = shift_log.max(SHIFT_MIN_LOG);
-    let findings = [cpu(resources, shift), memory(resources), storage(resources)];
+    // In this order at equal shares: memory that is short is read from disk again.
+    let findings = [
+        cpu(resources, shift),
+        memory(resources, shift),
+        storage(resources, shift),
+        network(resources, shift),
+    ];
     let explained: f64 = findings.iter().map(|finding| finding.shift).sum();
     let whole = shift.max(explained);
     let mut shares: Vec<Share> = findings
@@ -108,26 +91,41 @@ fn cpu(resources: &Resources, shift: f64) -> Finding {
     if resources.is_starved() {
         finding.add(0.0, "bursts starved".to_owned());
     }
-    if is_saturated(resources) {
+    if resources.cpu_is_saturated() {
         finding.shift = finding.shift.max(shift);
     }
     finding
 }
 
-fn memory(resources: &Resources) -> Finding {
+fn memory(resources: &Resources, shift: f64) -> Finding {
     let mut finding = Finding { resource: Resource::Memory, shift: 0.0, words: Vec::new() };
     finding.burst(&resources.live_memory_burst, &resources.shadow_memory_burst, "memory burst");
     finding.waited(&resources.memory_pressure, "tasks waited for memory", "of the time");
-    // Page cache alone hits the limit all day long; it only means something together with waiting.
-    if 0.0 < resources.memory_pressure.worse_by() && 0 < resources.memory_limit_hits {
-        finding.add(0.0, format!("limit hit {} times in the last tick", resources.memory_limit_hits));
+    if resources.memory_is_short() {
+        let hits: u64 = resources.memory_limit_hits.iter().fold(0, |sum, &hits| sum.saturating_add(hits));
+        finding.add(shift, format!("limit hit {hits} times in the last ticks"));
+        finding.pages(&resources.refaults, "pages a second were needed again");
+        finding.pages(&resources.major_faults, "pages a second were read from disk");
     }
     finding
 }
 
-fn storage(resources: &Resources) -> Finding {
+fn storage(resources: &Resources, shift: f64) -> Finding {
     let mut finding = Finding { resource: Resource::Storage, shift: 0.0, words: Vec::new() };
     finding.waited(&resources.io_pressure, "tasks waited for block devices", "of the time");
+    if resources.disk_is_slow() && !resources.memory_is_short() {
+        let who = if resources.disk_is_shared() { "others wait as well" } else { "the shadow does not wait" };
+        finding.add(shift, who.to_owned());
+    }
+    finding
+}
+
+fn network(resources: &Resources, shift: f64) -> Finding {
+    let mut finding = Finding { resource: Resource::Network, shift: 0.0, words: Vec::new() };
+    if let Some(moved) = resources.retransmits.lost().filter(|_| resources.network_is_lossy()) {
+        let (now, before) = (100.0 * share_of(moved.now), 100.0 * share_of(moved.before));
+        finding.add(shift, format!("{now:.1} % of segments were sent again ({before:.1} % before)"));
+    }
     finding
 }
 
@@ -142,6 +140,11 @@ impl Finding {
         let Some(moved) = series.moved().filter(|moved| 0.0 < moved.shift) else { return };
         let (now, before) = (100.0 * share_of(moved.now), 100.0 * share_of(moved.before));
         self.add(moved.shift, format!("{what} {now:.0} % {of} ({before:.0} % before)"));
+    }
+
+    fn pages(&mut self, series: &Series, what: &str) {
+        let Some(moved) = series.moved().filter(|moved| 0.0 < moved.shift) else { return };
+        self.add(0.0, format!("{:.0} {what} ({:.0} before)", moved.now.exp_m1(), moved.before.exp_m1()));
     }
 
     fn burst(&mut self, live: &Series, shadow: &Series, what: &str) {

@@ -29,6 +29,10 @@ const REBASELINE_TICKS: usize = 5;
 /// Weight of the newest residual: a half-life of 180 ticks, `1 − 2^(−1/180)`.
 const FOLLOW: f64 = 0.003_843_419_1;
 
+/// A residual that stands for many ticks weighs more, but never more than so: a half-life of 30 residuals, or the
+/// level would be little but noise.
+const FOLLOW_MAX: f64 = 0.022_8;
+
 /// Residuals are clipped at this many standard deviations before they move the baseline.
 const CLIP_DEVIATIONS: f64 = 3.0;
 
@@ -71,13 +75,20 @@ impl Baseline {
         &self.start
     }
 
-    /// Learns from one tick; `deviation` is the standard deviation of a residual.
-    pub(crate) fn learn(&mut self, x: f64, deviation: f64) {
+    /// Starts anew from what was seen last: that is normal from now on.
+    pub(crate) fn restart_at(&mut self, seen: impl Iterator<Item = f64>) {
+        self.restart(true);
+        seen.for_each(|x| self.learn(x, 0.0, 1));
+    }
+
+    /// Learns from a statistic of so many ticks; `deviation` is the standard deviation of a residual.
+    pub(crate) fn learn(&mut self, x: f64, deviation: f64, ticks: u32) {
         let started = u64::try_from(START_TICKS).unwrap_or(u64::MAX) <= self.ticks;
         self.ticks = self.ticks.saturating_add(1);
         if started {
             let reach = CLIP_DEVIATIONS * deviation;
-            self.level += FOLLOW * (x - self.level).clamp(-reach, reach);
+            let follow = (FOLLOW * f64::from(ticks)).min(FOLLOW_MAX);
+            self.level += follow * (x - self.level).clamp(-reach, reach);
             return;
         }
         self.start.push(x);
@@ -95,24 +106,24 @@ mod tests {
     #[test]
     fn there_is_no_level_before_the_calibration_is_over() {
         let mut baseline = Baseline::default();
-        (0..23).for_each(|_| baseline.learn(0.1, 1.0));
+        (0..23).for_each(|_| baseline.learn(0.1, 1.0, 1));
         assert_eq!(baseline.level(), None);
-        baseline.learn(0.1, 1.0);
+        baseline.learn(0.1, 1.0, 1);
         assert_eq!(baseline.level(), Some(0.1));
     }
 
     #[test]
     fn outliers_at_the_start_do_not_move_the_level() {
         let mut baseline = Baseline::default();
-        (0..45).for_each(|i| baseline.learn(if i % 4 == 0 { 9.0 } else { 0.1 }, 1.0));
+        (0..45).for_each(|i| baseline.learn(if i % 4 == 0 { 9.0 } else { 0.1 }, 1.0, 1));
         assert_eq!(baseline.level(), Some(0.1));
     }
 
     #[test]
     fn half_of_a_lasting_change_is_learned_in_180_ticks() {
         let mut baseline = Baseline::default();
-        (0..45).for_each(|_| baseline.learn(0.0, 1.0));
-        (0..180).for_each(|_| baseline.learn(0.1, 1.0));
+        (0..45).for_each(|_| baseline.learn(0.0, 1.0, 1));
+        (0..180).for_each(|_| baseline.learn(0.1, 1.0, 1));
         assert!((baseline.level().unwrap() - 0.05).abs() < 1e-6);
     }
 }

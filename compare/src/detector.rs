@@ -1,13 +1,15 @@
 //! One stream of log ratios: baseline, whitening and evidence in both directions, wired together.
 //!
-//! Used three times per pair: for the paired centre, and for live and for shadow each against its own past.
+//! Used for every stream but the errors: the paired centre, live and shadow each against its own past, the tails,
+//! throughput, probes and signals. A stream that speaks once per block of ticks says so with [`Detector::set_pace`].
 
 use foreshadow_model::{ComparePolicy, LogMoments};
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::Baseline;
 use crate::evidence::{FREEZE_CUSUM, Mixture, Null, cap_of, tilt_of};
-use crate::recent::{Ring, Summary, median_of};
+use crate::recent::{RECENT_TICKS, Ring, Summary, median_of};
+use crate::verdict::SHIFT_LOG;
 use crate::whitening::{Noise, PROVISIONAL_TICKS, Whitened};
 
 /// Samples a tick must have to say anything: below, the variance of the tick itself is unknown.
@@ -31,6 +33,15 @@ const VARIANCE_FOLLOW: f64 = 0.1;
 /// Variance of one sample when the first tick does not tell it: that of the protocol (`DELTA.md` §7).
 const VARIANCE_ASSUMED: f64 = 0.32;
 
+/// Blocks that count as recent at least, where a block alone is longer than [`RECENT_TICKS`].
+const RECENT_BLOCKS_MIN: usize = 3;
+
+/// The threshold of a stream whose alarms were false rises by this factor, ...
+const REJECT_FACTOR: f64 = 10.0;
+
+/// ... but never beyond this multiple of the policy's: a stream that can no longer alarm is blind.
+const REJECT_MAX: f64 = 1e3;
+
 /// `δ1 = ln(1 + effect)`; never below `δ0`.
 pub(crate) fn effect_log(policy: &ComparePolicy) -> f64 {
     policy.effect.get().max(0.0).ln_1p().max(INDIFFERENCE_LOG)
@@ -42,7 +53,7 @@ pub(crate) fn effect_sq(policy: &ComparePolicy) -> f64 {
 }
 
 /// What a tick may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Use {
     /// To learn what is normal.
     pub(crate) learn: bool,
@@ -50,6 +61,15 @@ pub(crate) struct Use {
     pub(crate) judge: bool,
     /// To count as calm.
     pub(crate) calm: bool,
+}
+
+/// The statistic of a tick or a block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Statistic {
+    /// A log ratio, positive when live is worse.
+    pub(crate) x: f64,
+    /// The variance that sampling gives it.
+    pub(crate) sampling: f64,
 }
 
 /// Evidence in one direction, and whether it has passed the threshold and not yet been cleared.
@@ -77,9 +97,9 @@ impl Direction {
     }
 
     /// `recent_mean` is signed so that positive is worse in this direction.
-    fn count_calm(&mut self, recent_mean: Option<f64>) {
+    fn count_calm(&mut self, recent_mean: Option<f64>, ticks: u32) {
         let Some(mean) = recent_mean else { return };
-        self.calm = if mean < CALM_LOG { self.calm.saturating_add(1) } else { 0 };
+        self.calm = if mean < CALM_LOG { self.calm.saturating_add(ticks) } else { 0 };
         if self.alarmed && CALM_TICKS <= self.calm {
             *self = Self { calm: self.calm, ..Self::default() };
         }
@@ -90,7 +110,14 @@ impl Direction {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Detector {
     effect: f64,
+    /// `A` of the policy.
+    policy_threshold: f64,
+    /// `A` of this stream: more where the operator called an alarm false.
     threshold: f64,
+    /// `δ0`.
+    indifference: f64,
+    /// Ticks that one statistic stands for.
+    pace: u32,
     baseline: Baseline,
     noise: Noise,
     /// Live worse.
@@ -112,7 +139,10 @@ impl Detector {
     pub(crate) fn new(policy: &ComparePolicy) -> Self {
         Self {
             effect: effect_log(policy),
+            policy_threshold: policy.threshold,
             threshold: policy.threshold,
+            indifference: INDIFFERENCE_LOG,
+            pace: 1,
             baseline: Baseline::default(),
             noise: Noise::default(),
             up: Direction::default(),
@@ -125,19 +155,39 @@ impl Detector {
         }
     }
 
-    /// Takes one tick in. A tick with fewer than [`SAMPLES_MIN`] samples says nothing.
-    pub(crate) fn observe(&mut self, sample: Option<&LogMoments>, uses: Use) {
-        (self.residual, self.whitened) = (None, None);
+    /// A detector that shifts of up to `indifference` log units are nothing to, made for shifts twice as large: whitened
+    /// residuals are clipped, and for smaller ones the zone could lie beyond the clip.
+    pub(crate) fn indifferent_to(policy: &ComparePolicy, indifference: f64) -> Self {
+        Self { indifference, effect: 2.0 * indifference, ..Self::new(policy) }
+    }
+
+    /// Says how many ticks the next statistic stands for.
+    pub(crate) fn set_pace(&mut self, ticks: u32) {
+        self.pace = ticks.max(1);
+    }
+
+    /// Takes the logarithms of one tick in. With fewer than [`SAMPLES_MIN`] samples they say nothing.
+    pub(crate) fn observe_moments(&mut self, sample: Option<&LogMoments>, uses: Use) {
         let sample = sample.filter(|s| SAMPLES_MIN <= s.n);
-        let Some((sample, mean)) = sample.and_then(|s| s.mean().filter(|m| m.is_finite()).map(|m| (s, m)))
-        else {
+        let statistic =
+            sample.and_then(|s| s.mean().filter(|m| m.is_finite()).map(|m| (s, m))).map(|(sample, mean)| {
+                let learn = uses.learn && self.up.cusum() < FREEZE_CUSUM;
+                Statistic { x: mean, sampling: self.sampling_variance(sample, learn) }
+            });
+        self.observe(statistic, uses);
+    }
+
+    /// Takes one tick, or one block, in.
+    pub(crate) fn observe(&mut self, statistic: Option<Statistic>, uses: Use) {
+        (self.residual, self.whitened) = (None, None);
+        let Some(Statistic { x, sampling }) = statistic.filter(|s| s.x.is_finite()) else {
             self.noise.skip();
             self.recent.push(None);
             return;
         };
-        let x = mean.clamp(-LOG_MAX, LOG_MAX);
+        let x = x.clamp(-LOG_MAX, LOG_MAX);
         let learn = uses.learn && self.up.cusum() < FREEZE_CUSUM;
-        let sampling = self.sampling_variance(sample, learn);
+        self.sampling += VARIANCE_FOLLOW * (sampling - self.sampling);
         let Some(level) = self.baseline.level() else {
             self.calibrate(x, sampling, learn);
             return;
@@ -151,14 +201,20 @@ impl Detector {
             self.weigh(whitened, tilt, sampling);
         }
         if uses.calm {
-            let mean = self.recent.mean();
-            self.up.count_calm(mean);
-            self.down.count_calm(mean.map(|m| -m));
+            let mean = self.recent.mean(self.recent_count());
+            self.up.count_calm(mean, self.pace);
+            self.down.count_calm(mean.map(|m| -m), self.pace);
         }
         if learn && self.up.cusum() < FREEZE_CUSUM {
-            self.baseline.learn(x, self.noise.deviation(sampling));
+            self.baseline.learn(x, self.noise.deviation(sampling), self.pace);
             self.noise.learn(r, sampling, whitened.z, tilt);
         }
+    }
+
+    /// How many of the last statistics are recent.
+    pub(crate) fn recent_count(&self) -> usize {
+        let pace = usize::try_from(self.pace).unwrap_or(RECENT_TICKS).max(1);
+        (RECENT_TICKS / pace).max(RECENT_BLOCKS_MIN)
     }
 
     /// Variance of the mean of this tick: from the smoothed variance of one sample, since that of a single tick
@@ -170,9 +226,7 @@ impl Detector {
             (before, now) => before.or(now).unwrap_or(VARIANCE_ASSUMED),
         };
         self.sample_variance = Some(smoothed);
-        let sampling = smoothed / f64::from(sample.n);
-        self.sampling += VARIANCE_FOLLOW * (sampling - self.sampling);
-        sampling
+        smoothed / f64::from(sample.n)
     }
 
     fn calibrate(&mut self, x: f64, sampling: f64, learn: bool) {
@@ -181,12 +235,13 @@ impl Detector {
             return;
         }
         // The deviation is only asked for once the median was taken for good, which calibration never outlasts.
-        self.baseline.learn(x, 0.0);
+        self.baseline.learn(x, 0.0, self.pace);
         let Some(level) = self.baseline.level() else { return };
         self.noise.restart();
         if !self.noise.is_fitted() {
             let mut spreads: Vec<f64> = self.baseline.start().iter().map(|x| (x - level).abs()).collect();
             let deviation = (1.4826 * median_of(&mut spreads)).max(sampling.sqrt());
+            self.noise.assume_apart(self.pace);
             self.noise.calibrate(self.baseline.start().iter().map(|x| x - level), deviation, sampling);
         }
     }
@@ -209,17 +264,57 @@ impl Detector {
     fn zone_log(&self, sampling: f64) -> f64 {
         let ticks = self.baseline.ticks();
         if PROVISIONAL_TICKS <= ticks {
-            return INDIFFERENCE_LOG;
+            return self.indifference;
         }
-        INDIFFERENCE_LOG + 2.0 * (self.noise.long_run_variance(sampling) / ticks.max(1) as f64).sqrt()
+        self.indifference + 2.0 * (self.noise.long_run_variance(sampling) / ticks.max(1) as f64).sqrt()
     }
 
     /// Forgets the level and all evidence, keeps what was learned of the noise.
     pub(crate) fn rebaseline(&mut self) {
         self.baseline.restart(self.noise.is_fitted());
         self.noise.restart();
-        (self.up, self.down) = (Direction::default(), Direction::default());
+        self.drop_evidence();
         (self.recent, self.residual, self.whitened) = (Ring::default(), None, None);
+    }
+
+    /// Takes the present level as normal: evidence is dropped, what was learned of the noise stays. Without a present
+    /// it starts anew.
+    pub(crate) fn acknowledge(&mut self) {
+        let level = self.baseline.level();
+        let present: Vec<f64> = self.recent.last(self.recent_count()).flatten().collect();
+        self.rebaseline();
+        if let Some(level) = level {
+            self.baseline.restart_at(present.into_iter().map(|r| level + r));
+        }
+    }
+
+    /// The operator says that an alarm was false: a raised stream needs more evidence from now on. Its evidence is
+    /// dropped, its baseline and noise are not touched.
+    pub(crate) fn reject(&mut self) {
+        if self.up.is_alarmed() {
+            self.threshold = (self.threshold * REJECT_FACTOR).min(self.policy_threshold * REJECT_MAX);
+        }
+        self.drop_evidence();
+    }
+
+    /// Forgets all evidence and nothing else.
+    pub(crate) fn drop_evidence(&mut self) {
+        (self.up, self.down) = (Direction::default(), Direction::default());
+    }
+
+    /// Says that this tick brought nothing, of a stream that does not speak in every tick.
+    pub(crate) fn keep_quiet(&mut self) {
+        (self.residual, self.whitened) = (None, None);
+    }
+
+    /// Whether there is evidence against live, and the recent shift is large enough to act on.
+    pub(crate) fn is_lasting(&self) -> bool {
+        self.up.is_alarmed() && self.recent().is_some_and(|recent| SHIFT_LOG <= recent.median)
+    }
+
+    /// `R` in units of the policy's threshold: less where the operator called an alarm false.
+    pub(crate) fn weighed_evidence(&self) -> f64 {
+        self.up.evidence() * (self.policy_threshold / self.threshold)
     }
 
     /// Whether it has a level to judge against.
@@ -234,7 +329,7 @@ impl Detector {
 
     /// The residuals of the recent ticks; `None` when too few held data.
     pub(crate) fn recent(&self) -> Option<Summary> {
-        self.recent.summary()
+        self.recent.summary(self.recent_count())
     }
 
     /// Standard error of the recent median: what calm ticks showed of the noise (the model, while it is provisional,

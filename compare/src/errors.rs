@@ -30,11 +30,26 @@ const EXCESS_CALM: f64 = 0.01;
 /// The own past is never taken to be better than one failure in 200: a first error is not a catastrophe.
 const PAST_RATE_MIN: f64 = 0.005;
 
+/// A null of one could never be refuted.
+const NULL_MAX: f64 = 0.99;
+
 /// Ticks of own past before it is a baseline.
 const PAST_TICKS: u32 = 24;
 
 /// Requests after which the own past weighs half.
 const PAST_REQUESTS_MAX: f64 = 1e6;
+
+/// The threshold rises tenfold with every alarm that was false, so many times at most.
+const REJECTIONS_MAX: i32 = 3;
+
+/// Failures that the operator calls normal.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Accepted {
+    /// Excess in points when it was said.
+    excess: f64,
+    /// The largest share of pairs in which only live fails that fits what was seen then.
+    null: f64,
+}
 
 /// Evidence about failures in one direction.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -88,6 +103,8 @@ pub(crate) struct Errors {
     past_errors: f64,
     past_ticks: u32,
     excess: Option<f64>,
+    accepted: Option<Accepted>,
+    rejections: i32,
 }
 
 impl Errors {
@@ -96,7 +113,11 @@ impl Errors {
         self.excess = self.excess_of(recent);
         if 0 < now.pairs {
             let discordant = now.live_error_only.saturating_add(now.shadow_error_only);
-            self.live.step(now.live_error_only, discordant, 0.5, threshold);
+            let strict = threshold * self.strictness();
+            match self.accepted {
+                None => self.live.step(now.live_error_only, discordant, 0.5, strict),
+                Some(normal) => self.live.step(now.live_error_only, now.pairs, normal.null, strict),
+            }
             self.shadow.step(now.shadow_error_only, discordant, 0.5, threshold);
             let excess = self.excess.unwrap_or(0.0);
             self.shadow.count_calm(-excess);
@@ -118,7 +139,8 @@ impl Errors {
 
     fn observe_own(&mut self, now: &TickCounts, threshold: f64) {
         if let Some(null) = self.past_rate_high() {
-            self.own.step(now.errors.min(now.requests), now.requests, null, threshold);
+            let strict = threshold * self.strictness();
+            self.own.step(now.errors.min(now.requests), now.requests, null, strict);
             self.own.count_calm(self.excess.unwrap_or(0.0));
         }
     }
@@ -152,7 +174,7 @@ impl Errors {
     fn excess_of(&self, recent: &TickCounts) -> Option<f64> {
         if 0 < recent.pairs {
             let excess = recent.live_error_only as f64 - recent.shadow_error_only as f64;
-            return Some(excess / recent.pairs as f64);
+            return Some(excess / recent.pairs as f64 - self.accepted.map_or(0.0, |normal| normal.excess));
         }
         let rate = (0 < recent.requests)
             .then(|| recent.errors.min(recent.requests) as f64 / recent.requests as f64)?;
@@ -173,6 +195,39 @@ impl Errors {
     /// Forgets all evidence, keeps the past.
     pub(crate) fn rebaseline(&mut self) {
         (self.live, self.shadow, self.own) = Default::default();
+        self.accepted = None;
+    }
+
+    /// The failures of the recent ticks are normal from now on.
+    #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
+    pub(crate) fn acknowledge(&mut self, recent: &TickCounts) {
+        self.rebaseline();
+        (self.past_requests, self.past_errors, self.past_ticks) = (0.0, 0.0, 0);
+        if recent.pairs == 0 || recent.live_error_only == 0 {
+            return;
+        }
+        let pairs = recent.pairs as f64;
+        let share = (recent.live_error_only as f64 / pairs).min(1.0);
+        let error = (share * (1.0 - share) / pairs).sqrt();
+        let excess = share - recent.shadow_error_only as f64 / pairs;
+        self.accepted = Some(Accepted { excess, null: (share + 2.0 * error).clamp(PAST_RATE_MIN, NULL_MAX) });
+    }
+
+    /// The alarm was false: evidence is dropped, and if it was raised by failures it takes ten times as much next time.
+    pub(crate) fn reject(&mut self) {
+        if self.stream().is_alarmed() {
+            self.rejections = (self.rejections + 1).min(REJECTIONS_MAX);
+        }
+        (self.live, self.shadow, self.own) = Default::default();
+    }
+
+    fn strictness(&self) -> f64 {
+        10_f64.powi(self.rejections.clamp(0, REJECTIONS_MAX))
+    }
+
+    /// `R` in units of the policy's threshold: less where the operator called an alarm false.
+    pub(crate) fn weighed_evidence(&self) -> f64 {
+        self.stream().evidence() / self.strictness()
     }
 }
 

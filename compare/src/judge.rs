@@ -2,28 +2,25 @@
 
 use std::time::Duration;
 
-use foreshadow_model::{
-    Assessment, Attribution, ComparePolicy, Estimate, Pressure, Ratio, Stream, StreamState, Verdict, Window,
-};
+use foreshadow_model::{Assessment, Attribution, ComparePolicy, Pressure, Ratio, Verdict, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::{attribute, pressure_of};
-use crate::detector::{Detector, SAMPLES_MIN, Use};
-use crate::errors::{EXCESS_ACT, Errors};
+use crate::detector::{CALM_LOG, SAMPLES_MIN, Use, effect_log};
+use crate::errors::EXCESS_ACT;
 use crate::evidence::FREEZE_CUSUM;
 use crate::load::{Load, Range};
+use crate::overload::{Overload, Strain};
 use crate::own_history::OwnHistory;
 use crate::quality::{Objection, Quality, TickCounts};
 use crate::resources::Resources;
 use crate::sampling;
+use crate::streams::Streams;
 use crate::verdict::{Course, Facts, SHIFT_LOG};
 
 /// How much of a shift against live must be the shadow's own worsening before the shadow is suspected: otherwise
 /// live has become faster, which is no fault of anybody.
 const SHADOW_PART: f64 = 0.5;
-
-/// Quantile of the normal distribution for a 95 % interval.
-const NORMAL_95: f64 = 1.96;
 
 /// A window of less than a millisecond has no rate.
 const SPAN_MIN_SECONDS: f64 = 1e-3;
@@ -37,10 +34,10 @@ const SECONDS_PER_DAY: f64 = 86_400.0;
 pub struct Judge {
     policy: ComparePolicy,
     ticks_per_day: f64,
-    centre: Detector,
-    errors: Errors,
+    streams: Streams,
     own: OwnHistory,
     load: Load,
+    overload: Overload,
     quality: Quality,
     resources: Resources,
     course: Course,
@@ -57,10 +54,10 @@ impl Judge {
         Self {
             policy,
             ticks_per_day,
-            centre: Detector::new(&policy),
-            errors: Errors::default(),
+            streams: Streams::new(&policy),
             own: OwnHistory::new(&policy),
             load: Load::default(),
+            overload: Overload::default(),
             quality: Quality::default(),
             resources: Resources::default(),
             course: Course::default(),
@@ -75,15 +72,23 @@ impl Judge {
     pub fn update(&mut self, window: &Window) -> Assessment {
         let objection = self.quality.observe(window);
         let range = self.observe_load(window);
-        let silent = objection.to_any_news.is_some() || range == Range::TooHigh;
+        let unusable = objection.to_any_news.is_some();
+        let latencies = (!unusable && !objection.to_this_tick).then_some(window);
+        self.own.observe(latencies, self.own_uses(range));
+        let strain = if unusable { Strain::None } else { self.strain(range, window.span_seconds) };
+        self.overload.observe(strain, &self.own, effect_log(&self.policy), self.course.is_degraded());
+        let usual = range;
+        let range = if self.overload.explains() { Range::TooHigh } else { range };
+        let silent = unusable || range == Range::TooHigh;
         let uses = self.uses(range);
-        let latencies = (!silent && !objection.to_this_tick).then_some(window);
-        self.centre.observe(latencies.map(|w| &w.paired), uses);
-        self.own.observe(latencies, uses);
+        let latencies = latencies.filter(|_| !silent);
+        self.streams.observe_latencies(latencies, uses);
+        self.streams.observe_alone(window, uses, range == Range::TooHigh);
         self.observe_errors(window, uses, silent);
         let learn = self.may_learn() && !silent && range == Range::Known;
         if window.reported && SAMPLES_MIN <= window.paired.n {
-            self.load.learn(range, self.may_learn());
+            // A load that live suffers under is no new normal.
+            self.load.learn(usual, self.may_learn() && !self.overload.explains());
         }
         self.resources.observe(window, learn && self.own.cusum() < FREEZE_CUSUM);
         let verdict = self.course.judge(&self.facts(objection, range));
@@ -91,7 +96,7 @@ impl Judge {
             Verdict::Inconclusive(_) => self.shadow_suspect,
             other => other == Verdict::ShadowSuspect,
         };
-        let assessment = self.assess(window, verdict, silent);
+        let assessment = self.assess(window, verdict, silent, unusable);
         self.end_quarantine(verdict);
         assessment
     }
@@ -101,12 +106,36 @@ impl Judge {
     /// What was learned of the noise is kept, all evidence is dropped. Verdicts come back after five ticks with
     /// data, at first for large shifts only.
     pub fn rebaseline(&mut self) {
-        self.centre.rebaseline();
+        self.streams.rebaseline();
         self.own.rebaseline();
-        self.errors.rebaseline();
+        self.start_anew();
+    }
+
+    fn start_anew(&mut self) {
         self.course = Course::default();
+        self.overload = Overload::default();
         self.resources = Resources::default();
         (self.shadow_suspect, self.quarantined_ticks) = (false, 0.0);
+    }
+
+    /// The operator's word that what is now is the new normal: the present level of every stream becomes its baseline,
+    /// evidence is dropped, what was learned of the noise is kept.
+    ///
+    /// Large shifts from the new level are found at once, smaller ones as its ticks add up.
+    pub fn acknowledge(&mut self) {
+        self.streams.acknowledge(&self.quality.together());
+        self.own.acknowledge();
+        self.load.adopt();
+        self.start_anew();
+    }
+
+    /// The operator's word that the alarm was false: the streams that are raised need ten times the evidence from now
+    /// on (a thousand times at most), and all evidence is dropped. Baselines, noise and load stay as they are.
+    pub fn reject(&mut self) {
+        self.streams.reject();
+        self.own.reject();
+        self.course = Course::default();
+        self.shadow_suspect = false;
     }
 
     /// Stops or resumes learning what is normal.
@@ -122,7 +151,27 @@ impl Judge {
         if !(window.reported && (SPAN_MIN_SECONDS..f64::MAX).contains(&window.span_seconds)) {
             return Range::Known;
         }
-        self.load.observe(window.live_side.requests as f64 / window.span_seconds, window.span_seconds)
+        let asked = window.live_side.offered.unwrap_or(window.live_side.requests);
+        self.load.observe(asked as f64 / window.span_seconds, window.span_seconds)
+    }
+
+    fn strain(&self, range: Range, span_seconds: f64) -> Strain {
+        if range == Range::TooHigh || self.load.is_strained(span_seconds) {
+            Strain::Strained
+        } else if self.load.is_rising() {
+            Strain::Rising
+        } else {
+            Strain::None
+        }
+    }
+
+    /// What this tick may be used for by live and shadow against their own past: at a load beyond the range they learn
+    /// nothing, but whether live stands it must be seen.
+    fn own_uses(&self, range: Range) -> Use {
+        match range {
+            Range::TooHigh => Use { learn: false, judge: true, calm: true },
+            Range::Known | Range::TooLow => self.uses(range),
+        }
     }
 
     /// What this tick's latencies may be used for.
@@ -131,7 +180,7 @@ impl Judge {
         Use {
             learn: known && self.may_learn(),
             // At low load a sick live looks well: what was found out before is kept until load is back.
-            judge: known || !self.is_alarmed(),
+            judge: known || !self.streams.is_alarmed(),
             calm: known,
         }
     }
@@ -142,61 +191,69 @@ impl Judge {
         if silent {
             // Live's own answers count even without a shadow to compare them with.
             if window.reported && now.pairs == 0 {
-                self.errors.observe_unpaired(&now, &recent, threshold);
+                self.streams.errors.observe_unpaired(&now, &recent, threshold);
             }
         } else if uses.judge {
-            self.errors.observe(&now, &recent, threshold, uses.learn);
+            self.streams.errors.observe(&now, &recent, threshold, uses.learn);
         }
-    }
-
-    fn is_alarmed(&self) -> bool {
-        self.centre.up.is_alarmed() || self.errors.stream().is_alarmed()
     }
 
     /// Nothing is learned as normal while it may be a fault.
     fn may_learn(&self) -> bool {
-        !(self.frozen || self.shadow_suspect || self.course.is_degraded()) && self.cusum() < FREEZE_CUSUM
-    }
-
-    /// The largest `C` of the streams.
-    fn cusum(&self) -> f64 {
-        self.centre.up.cusum().max(self.errors.stream().cusum())
-    }
-
-    /// `R` of the instance: the mean over its streams, valid under any dependence between them.
-    fn evidence(&self) -> f64 {
-        f64::midpoint(self.centre.up.evidence(), self.errors.stream().evidence())
+        !(self.frozen || self.shadow_suspect || self.course.is_degraded())
+            && self.streams.cusum() < FREEZE_CUSUM
     }
 
     fn facts(&self, objection: Objection, range: Range) -> Facts {
-        let excess = self.errors.excess().unwrap_or(0.0);
-        let slow = self.centre.up.is_alarmed() && self.centre.recent().is_some_and(|r| SHIFT_LOG <= r.median);
-        let failing = self.errors.stream().is_alarmed() && EXCESS_ACT <= excess;
-        let shadow_fails = self.errors.shadow.is_alarmed() && excess <= -EXCESS_ACT;
+        let excess = self.streams.errors.excess().unwrap_or(0.0);
+        let slow = self.streams.centre.is_lasting() && self.own_past_agrees();
+        let failing = self.streams.errors.stream().is_alarmed() && EXCESS_ACT <= excess;
+        let shadow_fails = self.streams.errors.shadow.is_alarmed() && excess <= -EXCESS_ACT;
         Facts {
             objection,
             range,
-            ready: self.centre.is_ready(),
-            evident: self.policy.threshold <= self.evidence(),
-            lasting: slow || failing,
-            uncleared: self.is_alarmed(),
+            ready: self.streams.centre.is_ready(),
+            evident: self.policy.threshold <= self.streams.evidence(),
+            lasting: slow || failing || self.streams.is_lasting(),
+            shared: self.is_shared(),
+            uncleared: self.streams.is_alarmed(),
             shadow_is_worse: shadow_fails || self.shadow_is_slow(),
             both_are_worse: self.own.both_are_worse(),
         }
     }
 
+    /// The second metric that must agree: that live is behind its shadow must not be the shadow's having become faster
+    /// while live is what it was.
+    fn own_past_agrees(&self) -> bool {
+        let (Some(recent), Some(live), Some(shadow)) =
+            (self.streams.centre.recent(), self.own.live_shift_log(), self.own.shadow_shift_log())
+        else {
+            return true;
+        };
+        SHIFT_LOG <= live || -SHADOW_PART * recent.median < shadow
+    }
+
+    /// Whether the larger part of live's slowness is the shadow's too, or both wait for one disk: not live's fault.
+    fn is_shared(&self) -> bool {
+        let (Some(live), Some(shadow)) = (self.own.live_shift_log(), self.own.shadow_shift_log()) else {
+            return false;
+        };
+        let alike = SHIFT_LOG <= shadow && SHADOW_PART * live <= shadow;
+        alike || (self.resources.disk_is_shared() && CALM_LOG <= shadow)
+    }
+
     fn shadow_is_slow(&self) -> bool {
-        if !self.centre.down.is_alarmed() {
+        if !self.streams.centre.down.is_alarmed() {
             return false;
         }
-        let Some(recent) = self.centre.recent() else { return false };
+        let Some(recent) = self.streams.centre.recent() else { return false };
         let own = self.own.shadow_shift_log();
         recent.median <= -SHIFT_LOG && own.is_none_or(|shift| -SHADOW_PART * recent.median <= shift)
     }
 
     /// A day of quarantine without a degradation is a new normal that nobody asked about.
     fn end_quarantine(&mut self, verdict: Verdict) {
-        let quiet = self.cusum().max(self.own.cusum()) < FREEZE_CUSUM;
+        let quiet = self.streams.cusum().max(self.own.cusum()) < FREEZE_CUSUM;
         if quiet || verdict == Verdict::Degraded {
             self.quarantined_ticks = 0.0;
             return;
@@ -207,67 +264,40 @@ impl Judge {
         }
     }
 
-    fn assess(&self, window: &Window, verdict: Verdict, silent: bool) -> Assessment {
-        let evidence = self.evidence();
+    fn assess(&self, window: &Window, verdict: Verdict, silent: bool, unusable: bool) -> Assessment {
+        let evidence = self.streams.evidence();
         let degraded = self.course.is_degraded();
         let found = matches!(verdict, Verdict::Warn | Verdict::Degraded | Verdict::BothDegraded);
         Assessment {
             tick: window.tick,
             live: window.live.clone(),
             verdict,
-            provisional: self.centre.is_provisional(),
-            delta: if silent { None } else { self.delta() },
-            carrier: None,
-            own_delta: if silent { None } else { self.own.live_shift_log().map(Ratio::from_log) },
-            error_excess: if silent { None } else { self.errors.excess().and_then(Ratio::new) },
+            provisional: self.streams.centre.is_provisional(),
+            delta: if silent { None } else { self.streams.delta() },
+            carrier: if silent { None } else { self.streams.carrier_name() },
+            own_delta: if unusable { None } else { self.own.live_shift_log().map(Ratio::from_log) },
+            error_excess: if silent { None } else { self.streams.errors.excess().and_then(Ratio::new) },
             evidence,
             threshold: self.policy.threshold,
-            streams: self.streams(silent),
+            streams: self.streams.states(silent),
             false_alarms_per_day: self.ticks_per_day / self.policy.threshold.max(1.0),
             attribution: found.then(|| self.attribution(verdict)),
             pressure: if found || degraded { pressure_of(&self.resources) } else { Pressure::default() },
-            sampling: sampling::need(&self.policy, &self.centre, evidence, self.cusum(), degraded),
+            sampling: sampling::need(
+                &self.policy,
+                &self.streams.centre,
+                evidence,
+                self.streams.cusum(),
+                degraded,
+            ),
             load: self.load.relative(),
-            overloaded: false,
+            overloaded: self.overload.is_overloaded(),
         }
     }
 
     fn attribution(&self, verdict: Verdict) -> Attribution {
         let own = if verdict == Verdict::BothDegraded { self.own.live_shift_log() } else { None };
-        let shift = own.or_else(|| self.centre.recent().map(|recent| recent.median)).unwrap_or(0.0);
+        let shift = own.or_else(|| self.streams.shift_log()).unwrap_or(0.0);
         attribute(&self.resources, shift)
-    }
-
-    /// The recent median with its interval.
-    fn delta(&self) -> Option<Estimate> {
-        let recent = self.centre.recent()?;
-        let reach = NORMAL_95 * self.centre.recent_error(&recent);
-        Some(Estimate {
-            delta: Ratio::from_log(recent.median),
-            low: Ratio::from_log(recent.median - reach),
-            high: Ratio::from_log(recent.median + reach),
-        })
-    }
-
-    fn streams(&self, silent: bool) -> Vec<StreamState> {
-        let errors = self.errors.stream();
-        vec![
-            StreamState {
-                stream: Stream::Centre,
-                evidence: self.centre.up.evidence(),
-                cusum: self.centre.up.cusum(),
-                residual: self.centre.residual,
-                whitened: self.centre.whitened,
-                raised: self.centre.up.is_alarmed(),
-            },
-            StreamState {
-                stream: Stream::Errors,
-                evidence: errors.evidence(),
-                cusum: errors.cusum(),
-                residual: if silent { None } else { self.errors.excess() },
-                whitened: None,
-                raised: errors.is_alarmed(),
-            },
-        ]
     }
 }

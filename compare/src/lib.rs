@@ -8,8 +8,9 @@
 //! ```text
 //! window ─► load      is this load one we know?
 //!        ─► quality   may anything be said at all?
-//!        ─► detector  baseline ─► whitening ─► evidence, once for the pair and once per side (own_history)
-//!        ─► errors    evidence that live fails where its shadow does not
+//!        ─► own_history, overload   each side against its own past, and does load explain it?
+//!        ─► streams   one detector each (baseline ─► whitening ─► evidence) for centre, tails, throughput and host;
+//!                     errors with evidence of their own; one number of all
 //!        ─► verdict   the state machine
 //!        ─► attribution, sampling   why, and how many pairs are needed to be sure
 //! ```
@@ -24,13 +25,19 @@ mod baseline;
 mod detector;
 mod errors;
 mod evidence;
+mod host;
 mod judge;
 mod load;
+mod overload;
 mod own_history;
 mod quality;
 mod recent;
 mod resources;
 mod sampling;
+mod streams;
+mod tails;
+mod throughput;
+mod tight;
 mod verdict;
 mod whitening;
 

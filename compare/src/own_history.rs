@@ -26,10 +26,21 @@ impl OwnHistory {
         Self { live: Detector::new(policy), shadow: Detector::new(policy) }
     }
 
+    /// Recent shift of live from which it is called slow now, before there is evidence: of the median of the recent
+    /// ticks or of the last one.
+    pub(crate) fn live_is_slow_now(&self) -> bool {
+        [self.live_shift_log(), self.live.residual].into_iter().flatten().any(|shift| SHIFT_LOG <= shift)
+    }
+
+    /// Whether live has evidence against it, by its own past.
+    pub(crate) fn live_is_alarmed(&self) -> bool {
+        self.live.up.is_alarmed()
+    }
+
     /// Takes one tick in; `None` where its latencies say nothing.
     pub(crate) fn observe(&mut self, window: Option<&Window>, uses: Use) {
-        self.live.observe(window.map(|w| &w.live_side.paired_log), uses);
-        self.shadow.observe(window.map(|w| &w.shadow_side.paired_log), uses);
+        self.live.observe_moments(window.map(|w| &w.live_side.paired_log), uses);
+        self.shadow.observe_moments(window.map(|w| &w.shadow_side.paired_log), uses);
     }
 
     /// Whether both are worse than their own past.
@@ -52,6 +63,18 @@ impl OwnHistory {
     /// Recent shift of the shadow against its own past, in log units.
     pub(crate) fn shadow_shift_log(&self) -> Option<f64> {
         self.shadow.recent().map(|recent| recent.median)
+    }
+
+    /// Takes the present levels as normal.
+    pub(crate) fn acknowledge(&mut self) {
+        self.live.acknowledge();
+        self.shadow.acknowledge();
+    }
+
+    /// Drops the evidence.
+    pub(crate) fn reject(&mut self) {
+        self.live.drop_evidence();
+        self.shadow.drop_evidence();
     }
 
     /// Forgets levels and evidence.

@@ -35,6 +35,12 @@ impl<T: Copy> Ring<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
         self.slots.iter().copied()
     }
+
+    /// The last `count` values, newest first.
+    pub(crate) fn last(&self, count: usize) -> impl Iterator<Item = T> + '_ {
+        let newest = self.next % RECENT_TICKS + RECENT_TICKS;
+        (1..=count.min(RECENT_TICKS)).map(move |back| self.slots[(newest - back) % RECENT_TICKS])
+    }
 }
 
 /// Mean, median and variance of the recent ticks that held data.
@@ -51,30 +57,36 @@ pub(crate) struct Summary {
 }
 
 impl Ring<Option<f64>> {
-    /// `None` with fewer than [`RECENT_MIN`] ticks of data.
+    /// Mean of the last `count` slots; `None` if too few of them hold data.
     #[expect(clippy::cast_precision_loss, reason = "at most twelve")]
-    pub(crate) fn mean(&self) -> Option<f64> {
-        let (n, sum) = self.iter().flatten().fold((0_usize, 0.0), |(n, sum), value| (n + 1, sum + value));
-        (RECENT_MIN <= n).then(|| sum / n as f64)
+    pub(crate) fn mean(&self, count: usize) -> Option<f64> {
+        let (n, sum) =
+            self.last(count).flatten().fold((0_usize, 0.0), |(n, sum), value| (n + 1, sum + value));
+        (needed(count) <= n).then(|| sum / n as f64)
     }
 
-    /// `None` with fewer than [`RECENT_MIN`] ticks of data.
+    /// Summary of the last `count` slots; `None` if too few of them hold data.
     #[expect(clippy::cast_precision_loss, reason = "at most twelve")]
-    pub(crate) fn summary(&self) -> Option<Summary> {
+    pub(crate) fn summary(&self, count: usize) -> Option<Summary> {
         let mut values = [0.0; RECENT_TICKS];
         let mut n = 0;
-        for value in self.iter().flatten() {
+        for value in self.last(count).flatten() {
             values[n] = value;
             n += 1;
         }
-        if n < RECENT_MIN {
+        if n < needed(count) {
             return None;
         }
         let values = &mut values[..n];
         let mean = values.iter().sum::<f64>() / n as f64;
-        let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1) as f64;
+        let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1).max(1) as f64;
         Some(Summary { n, mean, median: median_of(values), variance })
     }
+}
+
+/// Of so many slots this many must hold data.
+fn needed(count: usize) -> usize {
+    RECENT_MIN.min(count).max(1)
 }
 
 /// The median; 0 of nothing. Reorders `values`.
@@ -98,15 +110,20 @@ mod tests {
             ring.push(Some(value));
             ring.push(None);
         }
-        assert_eq!(ring.summary(), None);
+        assert_eq!(ring.summary(RECENT_TICKS), None);
         ring.push(Some(10.0));
-        assert_eq!(ring.summary(), Some(Summary { n: 5, mean: 4.0, median: 3.0, variance: 12.5 }));
+        assert_eq!(
+            ring.summary(RECENT_TICKS),
+            Some(Summary { n: 5, mean: 4.0, median: 3.0, variance: 12.5 })
+        );
     }
 
     #[test]
     fn the_oldest_value_makes_room_for_the_newest() {
         let mut ring = Ring::default();
         (0..20).for_each(|i| ring.push(Some(f64::from(i))));
-        assert_eq!(ring.summary().map(|s| (s.n, s.median)), Some((12, 13.5)));
+        assert_eq!(ring.summary(RECENT_TICKS).map(|s| (s.n, s.median)), Some((12, 13.5)));
+        assert_eq!(ring.last(2).collect::<Vec<_>>(), [Some(19.0), Some(18.0)]);
+        assert_eq!(ring.mean(3), Some(18.0));
     }
 }

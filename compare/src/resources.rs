@@ -28,6 +28,12 @@ const MOVED_DEVIATIONS: f64 = 3.0;
 /// Log units a signal must have moved at least: below 2 % it explains nothing.
 const MOVED_MIN_LOG: f64 = 0.02;
 
+/// Segments of a tick from which a share of them means something.
+const SEGMENTS_MIN: u64 = 50;
+
+/// Of loss a fifth of a percent matters, unlike of everything else.
+const MOVED_MIN_LOSS: f64 = 0.002;
+
 /// Shares are kept below this, where `−ln(1 − share)` is 4.6: a resource gone for all of a tick explains a hundredfold.
 const SHARE_MAX: f64 = 0.99;
 
@@ -53,7 +59,7 @@ pub(crate) struct Series {
 
 impl Series {
     #[expect(clippy::cast_possible_truncation, reason = "seven digits are plenty for a cause")]
-    fn push(&mut self, value: Option<f64>, learn: bool) {
+    pub(crate) fn push(&mut self, value: Option<f64>, learn: bool) {
         let Some(value) = value.filter(|v| v.is_finite()).map(|v| v.clamp(-1e6, 1e6) as f32) else { return };
         self.last.rotate_right(1);
         self.last[0] = Some(value);
@@ -74,17 +80,32 @@ impl Series {
 
     /// `None` while there is no past, or no present.
     pub(crate) fn moved(&self) -> Option<Moved> {
+        self.moved_by(MOVED_MIN_LOG)
+    }
+
+    /// The same of shares of lost segments, of which far less matters.
+    pub(crate) fn lost(&self) -> Option<Moved> {
+        self.moved_by(MOVED_MIN_LOSS)
+    }
+
+    fn moved_by(&self, least: f64) -> Option<Moved> {
         if self.past.len() < PAST_MIN {
             return None;
         }
-        let mut last: Vec<f64> = self.last.iter().flatten().map(|&v| f64::from(v)).collect();
-        if last.is_empty() {
+        let (mut last, mut seen) = ([0.0; 3], 0);
+        for &value in self.last.iter().flatten() {
+            last[seen] = f64::from(value);
+            seen += 1;
+        }
+        if seen == 0 {
             return None;
         }
-        let mut past: Vec<f64> = self.past.iter().map(|&v| f64::from(v)).collect();
-        let (now, before) = (median_of(&mut last), median_of(&mut past));
+        let mut past = [0.0; PAST_MAX];
+        let past = &mut past[..self.past.len().min(PAST_MAX)];
+        past.iter_mut().zip(&self.past).for_each(|(to, &value)| *to = f64::from(value));
+        let (now, before) = (median_of(&mut last[..seen]), median_of(past));
         past.iter_mut().for_each(|v| *v = (*v - before).abs());
-        let noise = (MOVED_DEVIATIONS * 1.4826 * median_of(&mut past)).max(MOVED_MIN_LOG);
+        let noise = (MOVED_DEVIATIONS * 1.4826 * median_of(past)).max(least);
         let shift = now - before;
         Some(Moved { now, before, shift: if noise < shift.abs() { shift } else { 0.0 } })
     }
@@ -107,13 +128,21 @@ pub(crate) struct Resources {
     pub(crate) run_delay: Series,
     pub(crate) memory_pressure: Series,
     pub(crate) io_pressure: Series,
+    pub(crate) shadow_io_pressure: Series,
     pub(crate) node_cpu_pressure: Series,
+    pub(crate) node_io_pressure: Series,
+    /// `ln(1 + pages per second)`.
+    pub(crate) major_faults: Series,
+    /// `ln(1 + pages per second)`.
+    pub(crate) refaults: Series,
+    /// `−ln(1 − share)` of the segments sent again.
+    pub(crate) retransmits: Series,
     /// Whether each of the last three processor bursts was starved.
     starved: [bool; 3],
     /// Cpu use over the cpu limit, last tick.
     pub(crate) cpu_use: Option<f64>,
-    /// Times the memory limit was hit, last tick.
-    pub(crate) memory_limit_hits: u64,
+    /// Times the memory limit was hit in each of the last three ticks, newest first.
+    pub(crate) memory_limit_hits: [u64; 3],
 }
 
 impl Resources {
@@ -135,22 +164,34 @@ impl Resources {
         if let Some(signals) = &window.live_signals {
             self.observe_signals(signals, learn);
         }
+        if let Some(signals) = &window.shadow_signals {
+            self.shadow_io_pressure.push(share(signals, signals.io_pressure_seconds), learn);
+        }
     }
 
     fn observe_signals(&mut self, signals: &CgroupSignals, learn: bool) {
-        let share = |waited: Option<f64>| Some(waited? / signals.span_seconds);
         self.throttled.push(signals.throttled_share().map(waiting_log), learn);
         self.cpu_pressure.push(signals.cpu_pressure_share().map(waiting_log), learn);
-        self.memory_pressure.push(share(signals.memory_pressure_seconds).map(waiting_log), learn);
-        self.io_pressure.push(share(signals.io_pressure_seconds).map(waiting_log), learn);
-        self.node_cpu_pressure.push(share(signals.node_cpu_pressure_seconds).map(waiting_log), learn);
+        self.memory_pressure.push(share(signals, signals.memory_pressure_seconds), learn);
+        self.io_pressure.push(share(signals, signals.io_pressure_seconds), learn);
+        self.node_cpu_pressure.push(share(signals, signals.node_cpu_pressure_seconds), learn);
+        self.node_io_pressure.push(share(signals, signals.node_io_pressure_seconds), learn);
+        self.major_faults.push(per_second_log(signals, signals.major_faults), learn);
+        self.refaults.push(per_second_log(signals, signals.refaults), learn);
+        self.retransmits.push(lost_log(signals), learn);
         self.run_delay.push(run_delay_log(signals), learn);
         self.cpu_use = signals
             .cpu_cores()
             .zip(signals.cpu_limit_cores)
             .map(|(used, limit)| used / limit)
             .filter(|used| used.is_finite());
-        self.memory_limit_hits = signals.memory_limit_hits.unwrap_or(0);
+        self.memory_limit_hits.rotate_right(1);
+        self.memory_limit_hits[0] = signals.memory_limit_hits.unwrap_or(0);
+    }
+
+    /// Whether the memory limit was hit in most of the last ticks.
+    pub(crate) fn limit_is_hit(&self) -> bool {
+        2 <= self.memory_limit_hits.iter().filter(|&&hits| 0 < hits).count()
     }
 
     /// Whether most of the last processor bursts got no processor in time.
@@ -159,13 +200,31 @@ impl Resources {
     }
 }
 
-fn wall_log(bursts: &[Burst], kind: BurstKind) -> Option<f64> {
+pub(crate) fn wall_log(bursts: &[Burst], kind: BurstKind) -> Option<f64> {
     let wall = bursts.iter().filter(|burst| burst.kind == kind).find_map(Burst::wall_seconds)?;
     (0.0 < wall).then(|| wall.ln())
 }
 
+/// The share of the tick waited, as [`waiting_log`].
+fn share(signals: &CgroupSignals, waited: Option<f64>) -> Option<f64> {
+    Some(waiting_log(waited? / signals.span_seconds))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "pages of one tick")]
+fn per_second_log(signals: &CgroupSignals, pages: Option<u64>) -> Option<f64> {
+    let pages = pages? as f64;
+    (0.0 < signals.span_seconds).then(|| (pages / signals.span_seconds).ln_1p())
+}
+
+/// Share of segments sent again, as [`waiting_log`]; `None` with too few to speak of shares.
+#[expect(clippy::cast_precision_loss, reason = "segments of one tick")]
+fn lost_log(signals: &CgroupSignals) -> Option<f64> {
+    let (sent, again) = (signals.tcp_segments_out?, signals.tcp_retransmits?);
+    (SEGMENTS_MIN <= sent).then(|| waiting_log(again as f64 / sent as f64))
+}
+
 /// `−ln(1 − share)`: by how much work takes longer when the resource is gone for that share of the time.
-fn waiting_log(share: f64) -> f64 {
+pub(crate) fn waiting_log(share: f64) -> f64 {
     -(-share.clamp(0.0, SHARE_MAX)).ln_1p()
 }
 

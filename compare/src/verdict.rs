@@ -7,8 +7,9 @@
 //! shift of latency, or a lasting excess of failures. *Recovers* only through clear: evidence is gone because
 //! 24 ticks were calm. *First start*: `Calibrating`. *After a gap*: an inconclusive tick changes no evidence and
 //! counts as calm for nobody, so a degradation is still one afterwards.
-//! *Cannot see*: that the sign agrees in a second independent metric, which §5 asks for "where there is one": the
-//! error stream is silent in most slowdowns, and the other latencies come from the same pairs.
+//! *The second metric* that §5 asks for is live's own past: behind a shadow that only became faster, live is not worse.
+//! And what the shadow suffers as much is not live's.
+//! *Cannot see*: what hits both while neither has a past yet.
 
 use foreshadow_model::{Inconclusive, Verdict};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) evident: bool,
     /// The shift is large and lasts: in latency with evidence there, or in failures with evidence there.
     pub(crate) lasting: bool,
+    /// The larger part of the shift is the shadow's as well.
+    pub(crate) shared: bool,
     /// Evidence against live passed the threshold and calm has not cleared it.
     pub(crate) uncleared: bool,
     /// The shadow is worse than live, and than its own past.
@@ -61,12 +64,16 @@ impl Course {
         if !facts.ready {
             return Verdict::Calibrating;
         }
-        self.degraded = (self.degraded && facts.uncleared) || (facts.evident && facts.lasting);
+        self.degraded =
+            (self.degraded && facts.uncleared) || (facts.evident && facts.lasting && !facts.shared);
         if self.degraded {
             return Verdict::Degraded;
         }
         if facts.shadow_is_worse {
             return Verdict::ShadowSuspect;
+        }
+        if facts.both_are_worse && facts.shared {
+            return Verdict::BothDegraded;
         }
         if facts.evident {
             return Verdict::Warn;
@@ -94,6 +101,7 @@ mod tests {
         ready: true,
         evident: false,
         lasting: false,
+        shared: false,
         uncleared: false,
         shadow_is_worse: false,
         both_are_worse: false,
@@ -127,6 +135,14 @@ mod tests {
         assert_eq!(Course::default().judge(&bad), Verdict::Degraded);
         let verdict = Course::default().judge(&Facts { range: Range::TooHigh, ..bad });
         assert_eq!(verdict, Verdict::Inconclusive(Inconclusive::LoadOutOfRange));
+    }
+
+    #[test]
+    fn what_both_suffer_is_not_blamed_on_live() {
+        let shared = Facts { evident: true, lasting: true, uncleared: true, shared: true, ..CALM };
+        assert_eq!(Course::default().judge(&shared), Verdict::Warn);
+        let both = Facts { both_are_worse: true, ..shared };
+        assert_eq!(Course::default().judge(&both), Verdict::BothDegraded);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub(crate) struct Whitened {
 /// The noise model of one stream, its filter, and what it learns from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Noise {
+    /// `φ` until it is measured.
+    assumed_phi: f64,
     phi: f64,
     /// `σ_u²`.
     tick_variance: f64,
@@ -107,6 +109,7 @@ struct Learned {
 impl Default for Noise {
     fn default() -> Self {
         Self {
+            assumed_phi: PROVISIONAL_PHI,
             phi: PROVISIONAL_PHI,
             tick_variance: 0.0,
             white_variance: 0.0,
@@ -214,6 +217,11 @@ impl Noise {
         (self.learned.block_sum, self.learned.block_ticks) = (0.0, 0);
     }
 
+    /// Says that residuals are so many ticks apart: what lingers from tick to tick has faded between them.
+    pub(crate) fn assume_apart(&mut self, ticks: u32) {
+        self.assumed_phi = PROVISIONAL_PHI.powi(i32::try_from(ticks).unwrap_or(i32::MAX).max(1));
+    }
+
     /// Learns from residuals of a time without a shift, before there was a model to whiten them.
     pub(crate) fn calibrate(&mut self, residuals: impl Iterator<Item = f64>, deviation: f64, sampling: f64) {
         let reach = LEARN_CLIP_DEVIATIONS * deviation;
@@ -255,7 +263,7 @@ impl Noise {
     /// which hides the part `(1+φ)/((1−φ) n)` of it; and of few lingering ticks the variance is off by
     /// `√(2/n_eff)`, `n_eff = n (1−φ²)/(1+φ²)`.
     fn fit_provisional(&mut self, variance: f64, sampling: f64) {
-        let (n, phi) = (self.learned.n[0], PROVISIONAL_PHI);
+        let (n, phi) = (self.learned.n[0], self.assumed_phi);
         let unsure = (2.0 / (n * (1.0 - phi * phi) / (1.0 + phi * phi))).sqrt();
         let hidden = ((1.0 + phi) / (1.0 - phi) / n).min(0.5);
         self.phi = phi;

@@ -111,7 +111,7 @@ impl Judges {
     /// The operator says that what is now is the new normal of this live.
     pub(crate) fn acknowledge(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
         let judged = self.alarmed(live)?;
-        judged.judge.rebaseline();
+        judged.judge.acknowledge();
         judged.is_degraded = false;
         Ok(())
     }
@@ -119,7 +119,7 @@ impl Judges {
     /// The operator says that the alarm on this live is false.
     pub(crate) fn reject(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
         let judged = self.alarmed(live)?;
-        judged.judge.rebaseline();
+        judged.judge.reject();
         judged.is_degraded = false;
         Ok(())
     }

@@ -37,6 +37,12 @@ impl LogHistogram {
         self.add(index_of(value), 1);
     }
 
+    /// Forgets everything but the room it has taken.
+    pub fn clear(&mut self) {
+        self.counts.clear();
+        self.zeros = 0;
+    }
+
     /// How many values were counted.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -156,9 +156,8 @@ impl SignalReader {
         };
         if let Some(text) = self.text(&directory, "memory.stat") {
             // Version 1 counts the cgroup alone under the plain names, and it with its children under `total_`.
-            let first =
-                |total: &[u8], plain: &[u8]| parse::keyed(text, total).or_else(|| parse::keyed(text, plain));
-            counters.major_faults = first(b"total_pgmajfault", b"pgmajfault");
+            counters.major_faults =
+                parse::keyed(text, b"total_pgmajfault").or_else(|| parse::keyed(text, b"pgmajfault"));
             counters.refaults = parse::refaults(text);
         }
     }

@@ -9,8 +9,10 @@
 )]
 
 mod golden;
+mod overload;
 mod properties;
 mod sim;
 mod states;
 mod statistics;
+mod streams;
 mod vm_noise;

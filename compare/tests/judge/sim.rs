@@ -59,7 +59,24 @@ pub struct Trouble {
     pub throttled: f64,
     /// Log units by which live's processor burst takes longer.
     pub burst: f64,
+    /// Share of live's requests that take ten times as long.
+    pub tail: f64,
+    /// Share of the requests handed to live that stay unanswered.
+    pub unanswered: f64,
 }
+
+/// Nothing is wrong.
+pub const CALM: Trouble = Trouble {
+    live: 0.0,
+    shadow: 0.0,
+    live_errors: 0.0,
+    shadow_errors: 0.0,
+    diverging: 0.0,
+    throttled: 0.0,
+    burst: 0.0,
+    tail: 0.0,
+    unanswered: 0.0,
+};
 
 /// Live is slower by the factor `by`.
 pub fn slower(by: f64) -> Trouble {
@@ -76,6 +93,10 @@ pub struct Nature {
     /// Baseline wander and bursts of S2.
     pub rough: bool,
     pub requests_per_second: f64,
+    /// Standard deviation of the load, AR(1) with φ 0.95.
+    pub load_noise: f64,
+    /// Whether every answer is in the histograms, and what was handed to live is counted: tails and throughput.
+    pub answers: bool,
     pub tick_seconds: f64,
 }
 
@@ -85,12 +106,14 @@ impl Nature {
         tick_noise: 0.03,
         rough: false,
         requests_per_second: 400.0,
+        load_noise: 0.05,
+        answers: false,
         tick_seconds: TICK_SECONDS,
     };
     pub const ROUGH: Self = Self { rough: true, ..Self::PROTOCOL };
     /// The demo: a tick of one second, few pairs, hardly any lingering noise.
     pub const DEMO: Self =
-        Self { pairs: 20, tick_noise: 0.01, rough: false, requests_per_second: 40.0, tick_seconds: 1.0 };
+        Self { pairs: 20, tick_noise: 0.01, requests_per_second: 40.0, tick_seconds: 1.0, ..Self::PROTOCOL };
 }
 
 /// The pair and its judge.
@@ -166,9 +189,10 @@ impl Sim {
 
     /// The next window.
     pub fn window(&mut self, trouble: &Trouble) -> Window {
-        let Nature { pairs, tick_noise, rough, requests_per_second, tick_seconds } = self.nature;
+        let Nature { pairs, tick_noise, rough, requests_per_second, tick_seconds, load_noise, answers } =
+            self.nature;
         let day = std::f64::consts::TAU * self.tick as f64 / DAY as f64;
-        Self::walk(&mut self.rng, &mut self.load_noise, 0.95, 0.05);
+        Self::walk(&mut self.rng, &mut self.load_noise, 0.95, load_noise);
         Self::walk(&mut self.rng, &mut self.live_noise, 0.8, tick_noise);
         Self::walk(&mut self.rng, &mut self.shadow_noise, 0.8, tick_noise);
         Self::walk(&mut self.rng, &mut self.wander, 0.9995, 0.03);
@@ -210,8 +234,29 @@ impl Sim {
         };
         window.shadow_side.paired_log = self.moments(n, shadow_mean, 0.41);
         window.agreement = agreement;
+        if answers {
+            self.add_answers(&mut window, live, shadow, trouble);
+        }
         self.add_signals(&mut window, trouble);
         window
+    }
+
+    /// One answer of live and one of the shadow per pair, each by itself: a tail needs no pairs.
+    fn add_answers(&mut self, window: &mut Window, live: f64, shadow: f64, trouble: &Trouble) {
+        for _ in 0..self.nature.pairs {
+            let mut of = |mean: f64| 1e6 * (-4.0 + mean + 0.64 * self.rng.normal()).exp();
+            let (live, shadow) = (of(live), of(shadow));
+            let slow = self.rng.uniform() < trouble.tail;
+            window.live_side.latency.record(if slow { 10.0 * live } else { live });
+            window.shadow_side.latency.record(shadow);
+        }
+        let offered = window.live_side.requests as f64;
+        let answered = offered * (1.0 - trouble.unanswered);
+        window.live_side.requests = answered as u64;
+        window.live_side.busy_seconds = answered * 0.02;
+        // Those that are under way at the end of a tick differ from those at its beginning.
+        let under_way = 0.2 * offered.sqrt() * self.rng.normal();
+        window.live_side.offered = Some((offered + under_way).max(0.0) as u64);
     }
 
     fn add_signals(&mut self, window: &mut Window, trouble: &Trouble) {

@@ -2,17 +2,7 @@
 
 use foreshadow_model::{Assessment, DropReason, Drops, Inconclusive, Resource, Stream, Verdict, Window};
 
-use crate::sim::{Nature, Sim, Trouble, slower};
-
-const CALM: Trouble = Trouble {
-    live: 0.0,
-    shadow: 0.0,
-    live_errors: 0.0,
-    shadow_errors: 0.0,
-    diverging: 0.0,
-    throttled: 0.0,
-    burst: 0.0,
-};
+use crate::sim::{CALM, Nature, Sim, Trouble, slower};
 
 /// A pair that has been healthy for `ticks`.
 fn healthy_for(ticks: u64, seed: u64) -> Sim {
@@ -333,8 +323,8 @@ fn the_state_survives_being_saved() {
     let mut sim = healthy_for(300, 1);
     sim.run(5, &slower(2.0));
     let saved = serde_json::to_string(&sim.judge).unwrap();
-    assert!(saved.len() < 16 << 10, "{} bytes", saved.len());
-    assert!(size_of_val(&sim.judge) < 5 << 10, "{} bytes", size_of_val(&sim.judge));
+    assert!(saved.len() < 40 << 10, "{} bytes", saved.len());
+    assert!(size_of_val(&sim.judge) < 12 << 10, "{} bytes", size_of_val(&sim.judge));
     let mut restored: foreshadow_compare::Judge = serde_json::from_str(&saved).unwrap();
     for _ in 0..50 {
         let window = sim.window(&slower(2.0));

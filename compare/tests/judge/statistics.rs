@@ -2,17 +2,7 @@
 
 use foreshadow_model::Verdict;
 
-use crate::sim::{DAY, Nature, Rng, Sim, Trouble, slower};
-
-const CALM: Trouble = Trouble {
-    live: 0.0,
-    shadow: 0.0,
-    live_errors: 0.0,
-    shadow_errors: 0.0,
-    diverging: 0.0,
-    throttled: 0.0,
-    burst: 0.0,
-};
+use crate::sim::{CALM, DAY, Nature, Rng, Sim, slower};
 
 /// Ticks after an alarm in which another is the same one: 5 min.
 const REFRACTORY: u64 = 60;
@@ -127,7 +117,13 @@ fn days() -> u64 {
 #[ignore = "long: simulates thousands of instance-days"]
 fn figures_of_healthy_days() {
     let days = days();
-    for (name, nature) in [("S2 n=200", Nature::ROUGH), ("S2 n=20", Nature { pairs: 20, ..Nature::ROUGH })] {
+    let few = Nature { pairs: 20, ..Nature::ROUGH };
+    let natures = [
+        ("S2 n=200", Nature::ROUGH),
+        ("S2 n=20", few),
+        ("S2 n=20, all streams", Nature { answers: true, ..few }),
+    ];
+    for (name, nature) in natures {
         let half = 10_000 + days / 2;
         let (first, second) = std::thread::scope(|scope| {
             let first = scope.spawn(|| null_days(nature, DAY, DAY, 10_000..half));

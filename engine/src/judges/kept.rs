@@ -18,7 +18,7 @@ use crate::history::History;
 pub(crate) const KEY: &str = "judges";
 
 /// Version of the shape.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Ticks between two times that it is written down.
 const KEEP_EVERY: u64 = 12;
@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_dropped() {
         let (_, bytes) = learned();
-        let newer = String::from_utf8(bytes.clone()).unwrap().replacen("\"format\":1", "\"format\":2", 1);
+        let (own, next) = (format!("\"format\":{FORMAT}"), format!("\"format\":{}", FORMAT + 1));
+        let newer = String::from_utf8(bytes.clone()).unwrap().replacen(&own, &next, 1);
         for garbage in [b"".as_slice(), b"null", &bytes[..bytes.len() / 2], newer.as_bytes()] {
             assert!(restored(garbage, &running(7, 8), 0).judges.is_empty());
         }
