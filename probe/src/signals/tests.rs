@@ -149,7 +149,6 @@ fn version_1_gives_increments() {
         refaults: Some(21),
         tcp_segments_out: Some(400),
         tcp_retransmits: Some(4),
-        ..CgroupSignals::default()
     };
     assert_eq!(reader.read(&[], SECOND * 3), expected);
 }
