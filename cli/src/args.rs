@@ -77,7 +77,10 @@ pub(crate) enum Verb {
     },
     /// The service of the demo.
     #[command(hide = true)]
-    SampleService,
+    SampleService(SampleArgs),
+    /// Faults for one live of a running controller, for tests.
+    #[command(hide = true, subcommand)]
+    Lab(LabVerb),
 }
 
 /// How results are printed.
@@ -207,12 +210,39 @@ pub(crate) struct ExplainArgs {
     pub(crate) output: Output,
 }
 
-/// What befalls the sample service.
+/// What befalls a live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Fault {
     /// One live may use only 80 % of the processor time it needs.
     #[default]
     Cpu,
+    /// One live has less memory than it works on, and reads files again and again.
+    Memory,
+    /// One live may read the disk only 80 % as often as it needs to.
+    Storage,
+    /// One live loses 5 % of the packets to and from it.
+    Network,
+    /// One live answers twice as slowly, and nothing of its host shows why.
+    Latency,
+    /// One live answers every fifth request with 503.
+    Errors,
+    /// The whole service is asked more than its lives can take.
+    Overload,
+}
+
+impl Fault {
+    /// The word that stands for it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Storage => "storage",
+            Self::Network => "network",
+            Self::Latency => "latency",
+            Self::Errors => "errors",
+            Self::Overload => "overload",
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -229,6 +259,88 @@ pub(crate) struct DemoArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
+}
+
+/// How the sample service works.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SampleArgs {
+    /// Blocks of 4 KiB that every request reads from a file of its own.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) reads: u64,
+    /// Folder of that file; each instance has its own.
+    #[arg(long, default_value = "data")]
+    pub(crate) data: PathBuf,
+    /// Size of that file.
+    #[arg(long, default_value_t = 48)]
+    pub(crate) mebibytes: u64,
+    /// Read past the page cache.
+    #[arg(long)]
+    pub(crate) direct: bool,
+}
+
+/// What happens in the laboratory.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabVerb {
+    /// Let a fault befall one live until SIGINT or SIGTERM.
+    Fault(FaultArgs),
+    /// Read the disk as fast as it can be read until SIGINT or SIGTERM.
+    Hog(HogArgs),
+    /// Become the command, with a proxy in front of it that can be told to disturb.
+    Proxy(ProxyArgs),
+    /// That proxy.
+    ProxyWorker(ProxyWorkerArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FaultArgs {
+    /// Which.
+    pub(crate) fault: Fault,
+    #[command(flatten)]
+    pub(crate) controller: ControllerArgs,
+    /// Which live; the first without it.
+    #[arg(long)]
+    pub(crate) live: Option<String>,
+    /// The folder that was given to `lab proxy`.
+    #[arg(long)]
+    pub(crate) control: Option<PathBuf>,
+    /// Seconds after which it ends by itself.
+    #[arg(long, default_value_t = 600)]
+    pub(crate) length_s: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct HogArgs {
+    /// A file to make, read and remove.
+    pub(crate) file: PathBuf,
+    /// Its size.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) mebibytes: u64,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProxyArgs {
+    /// Folder in which disturbances are looked for.
+    #[arg(long)]
+    pub(crate) control: PathBuf,
+    /// The command; `$BEHIND` in it, and `PORT` in its environment, is the port it shall listen on.
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ProxyWorkerArgs {
+    /// Folder in which disturbances are looked for.
+    #[arg(long)]
+    pub(crate) control: PathBuf,
+    /// Where clients connect.
+    #[arg(long)]
+    pub(crate) port: u16,
+    /// Where the command listens.
+    #[arg(long)]
+    pub(crate) behind: u16,
+    /// The process that becomes the command; the proxy ends with it.
+    #[arg(long)]
+    pub(crate) parent: u32,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -8,6 +8,7 @@ mod demo;
 mod exit;
 mod failure;
 mod init;
+mod lab;
 mod show;
 mod spark;
 
@@ -53,6 +54,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Launch => command::hidden::launch(),
         Verb::MirrorWorker(worker) => command::hidden::mirror(&worker),
         Verb::ProbeHelper { request } => command::hidden::probe(&request),
-        Verb::SampleService => demo::service::run(),
+        Verb::SampleService(sample) => demo::service::run(&sample),
+        Verb::Lab(verb) => lab::dispatch(&verb),
     }
 }

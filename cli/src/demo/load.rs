@@ -3,7 +3,7 @@
 //! Latency counts from the moment a request was *due*, not from when it could be sent: otherwise a service that hangs
 //! would be asked less and look better (coordinated omission).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,9 +17,6 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// Requests per second.
-pub(crate) const RATE: f64 = 120.0;
 
 /// Users with a session of their own.
 const SESSIONS: u64 = 400;
@@ -41,10 +38,10 @@ pub(crate) struct Answered {
 pub(crate) type Seen = Rc<RefCell<Vec<Answered>>>;
 
 /// A small random number generator (SplitMix64, Steele et al. 2014): same seed, same requests.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -59,15 +56,21 @@ impl Random {
     }
 }
 
-/// Sends requests at random moments until cancelled, then waits for the answers that are due.
-pub(crate) async fn generate(to: SocketAddr, seed: u64, seen: Seen, cancel: CancellationToken) {
+/// Sends `rate` requests per second at random moments until cancelled, then waits for the answers that are due.
+pub(crate) async fn generate(
+    to: SocketAddr,
+    seed: u64,
+    rate: Rc<Cell<f64>>,
+    seen: Seen,
+    cancel: CancellationToken,
+) {
     let mut random = Random(seed);
     let began = Instant::now();
     let mut due = Duration::ZERO;
     let idle: Rc<RefCell<Vec<SendRequest<Empty<Bytes>>>>> = Rc::default();
     let tasks = TaskTracker::new();
     loop {
-        due += Duration::from_secs_f64(-random.unit().ln() / RATE);
+        due += Duration::from_secs_f64(-random.unit().ln() / rate.get());
         let (session, item) = (random.next() % SESSIONS, random.next() % 1000);
         tokio::select! {
             () = cancel.cancelled() => break,

@@ -7,13 +7,13 @@ use foreshadow_engine::model::StatusReport;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Summary;
-use super::score::{OBJECTIVE, Seconds};
+use super::score::{Objective, Seconds};
 use crate::args::Output;
 use crate::spark;
 
 /// How far one part of the demo is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Act<'a> {
+pub(crate) struct Moment<'a> {
     pub(crate) what: &'a str,
     pub(crate) passed: Duration,
     pub(crate) length: Duration,
@@ -51,11 +51,11 @@ impl Stage {
     }
 
     /// Shows how it stands.
-    pub(crate) fn progress(&mut self, act: Act<'_>, status: &StatusReport, p95_ms: f64) {
+    pub(crate) fn progress(&mut self, moment: Moment<'_>, status: &StatusReport, p95_ms: f64) {
         let Some(bar) = &self.bar else { return };
-        bar.set_length(act.length.as_secs());
-        bar.set_position(act.passed.as_secs());
-        let what = act.what;
+        bar.set_length(moment.length.as_secs());
+        bar.set_position(moment.passed.as_secs());
+        let what = moment.what;
         let verdicts: Vec<String> = status
             .pairs
             .iter()
@@ -71,26 +71,31 @@ impl Stage {
     }
 
     /// The end: figures and a picture for people, the summary alone for programs.
-    pub(crate) fn end(&mut self, summary: &Summary, with: &Seconds, without: &Seconds) -> io::Result<()> {
+    pub(crate) fn end(
+        &mut self,
+        summary: &Summary,
+        objective: Objective,
+        (with, without): (&Seconds, &Seconds),
+    ) -> io::Result<()> {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
         let mut out = io::stdout().lock();
         match self.output {
             Output::Json => writeln!(out, "{}", serde_json::to_string(summary)?),
-            Output::Human => write!(out, "{}", people(summary, with, without)),
+            Output::Human => write!(out, "{}", people(summary, objective, with, without)),
         }
     }
 }
 
-fn people(summary: &Summary, with: &Seconds, without: &Seconds) -> String {
+fn people(summary: &Summary, objective: Objective, with: &Seconds, without: &Seconds) -> String {
     let seconds =
         |value: Option<f64>| value.map_or_else(|| "not within the time".into(), |s| format!("{s:.1} s"));
     let (low, high) = (1.0, 10_000.0);
-    let objective = OBJECTIVE.as_millis();
+    let Objective { percent, within } = objective;
     let actions = if summary.actions.is_empty() { "none".into() } else { summary.actions.join("; ") };
     format!(
-        "\nThe users' p95, second by second from the fault on (objective {objective} ms; ▁ is 1 ms, █ is 10 s, logarithmic)\n\
+        "\nThe users' p95, second by second from the fault on ({percent} of 100 within {within:.0?} wanted; ▁ is 1 ms, █ is 10 s, logarithmic)\n\
          \x20 acting    {}\n\x20 watching  {}\n\n\
          found after             {}  ({})\n\
          done                    {actions}\n\

@@ -33,16 +33,21 @@ pub(crate) struct Controller {
 impl Controller {
     /// Starts `foreshadow run` on this configuration.
     pub(crate) fn start(config: &str) -> Self {
-        Self::start_with(config, &[])
+        Self::start_prepared(config, |_| {})
     }
 
     /// Starts `foreshadow run` on this configuration, with these files beside it.
     pub(crate) fn start_with(config: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_prepared(config, |folder| {
+            files.iter().for_each(|(name, text)| std::fs::write(folder.join(name), text).unwrap());
+        })
+    }
+
+    /// Starts it in a folder that holds what the service needs.
+    pub(crate) fn start_prepared(config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().to_path_buf();
-        for (name, text) in files {
-            std::fs::write(folder.join(name), text).unwrap();
-        }
+        prepare(&folder);
         std::fs::write(folder.join("foreshadow.yaml"), config).unwrap();
         let child = run(&folder);
         Self { folder, child, _temporary: temporary }
@@ -206,25 +211,33 @@ pub(crate) fn hey(status: &Value, path: &str, length: &str, report: &Path) -> Lo
     Load(child)
 }
 
-/// Leaves live 80 % of the processor time it uses, behind the controller's back.
-pub(crate) fn starve(live: &Value) {
-    let cgroup = |name: &str| PathBuf::from(live["cgroup"][name].as_str().unwrap());
+/// Measures for five seconds what an instance uses, in cores.
+pub(crate) fn cores_used(live: &Value) -> f64 {
     let used = || -> f64 {
-        if let Ok(nanos) = std::fs::read_to_string(cgroup("cpuacct").join("cpuacct.usage")) {
+        if let Ok(nanos) = std::fs::read_to_string(cgroup(live, "cpuacct").join("cpuacct.usage")) {
             return nanos.trim().parse::<f64>().unwrap() / 1e9;
         }
-        let stat = std::fs::read_to_string(cgroup("cpu").join("cpu.stat")).unwrap();
+        let stat = std::fs::read_to_string(cgroup(live, "cpu").join("cpu.stat")).unwrap();
         let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap();
         micros.parse::<f64>().unwrap() / 1e6
     };
     let before = used();
     sleep(Duration::from_secs(5));
-    let quota = ((used() - before) / 5.0 * 0.8 * 100_000.0).round();
-    let v2 = cgroup("cpu").join("cpu.max");
+    (used() - before) / 5.0
+}
+
+fn cgroup(live: &Value, name: &str) -> PathBuf {
+    PathBuf::from(live["cgroup"][name].as_str().unwrap())
+}
+
+/// Leaves live 80 % of the processor time it uses, behind the controller's back.
+pub(crate) fn starve(live: &Value) {
+    let quota = (cores_used(live) * 0.8 * 100_000.0).round();
+    let v2 = cgroup(live, "cpu").join("cpu.max");
     if v2.exists() {
         std::fs::write(v2, format!("{quota} 100000")).unwrap();
     } else {
-        std::fs::write(cgroup("cpu").join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
+        std::fs::write(cgroup(live, "cpu").join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
     }
 }
 

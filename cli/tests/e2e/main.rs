@@ -7,11 +7,18 @@
 
 mod command_line;
 mod controller;
+mod crowd;
 mod days;
 mod demo;
 mod deploys;
+mod faults;
 mod figures;
+mod http;
 mod httpbin;
 mod killed;
 mod lifecycle;
+mod matrix;
+mod scene;
+mod services;
+mod side_effects;
 mod users;

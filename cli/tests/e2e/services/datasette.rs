@@ -1,0 +1,56 @@
+//! Datasette over an SQLite file of some 48 MiB: look-ups by key, and scans of a part. Each instance has its own copy
+//! of the file, as a replica would.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Service, run_python};
+use crate::http::Request;
+
+/// Rows, of about 500 bytes each.
+const ROWS: usize = 96_000;
+
+const MAKE: &str = "\
+import random, sqlite3, sys
+random.seed(1)
+db = sqlite3.connect('shop.db')
+db.execute('create table items (id integer primary key, name text, price integer, note text)')
+rows = ((n, f'item {n}', random.randrange(1000), f'{random.getrandbits(1900):x}') for n in range(int(sys.argv[1])))
+db.executemany('insert into items values (?, ?, ?, ?)', rows)
+db.commit()
+";
+
+pub(crate) const SERVICE: &Service = &Service {
+    name: "datasette",
+    script: "mkdir -p data/$FORESHADOW_INSTANCE && cp -n shop.db data/$FORESHADOW_INSTANCE/ \
+             && sync -f data && exec @PYTHON@/datasette serve data/$FORESHADOW_INSTANCE/shop.db -p @PORT@",
+    ready: "/-/versions.json",
+    cpu: ["500m", "750m"],
+    memory: ["256Mi", "384Mi"],
+    storage: &["data"],
+    prepare,
+    requests,
+    rate: 20,
+    faults: &["cpu", "memory", "network", "latency", "errors", "overload"],
+};
+
+fn prepare(folder: &Path) {
+    fs::create_dir_all(folder.join("data")).unwrap();
+    run_python(folder, &["-c", MAKE, &ROWS.to_string()], &[]);
+}
+
+fn requests() -> Vec<Request> {
+    (0..400)
+        .map(|number| {
+            let id = number * 37_813 % ROWS;
+            if number % 4 == 0 {
+                let until = id + 300;
+                Request::get(format!(
+                    "/shop.json?sql=select+count(*),avg(price)+from+items+where+id+between+{id}+and+{until}+and+note+like+%27%25abc%25%27&_shape=array"
+                ))
+            } else {
+                Request::get(format!("/shop/items/{id}.json?_shape=array"))
+            }
+        })
+        .collect()
+}
