@@ -101,6 +101,10 @@ fn more_cpu(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
 }
 
 /// Moves traffic away by the size of the delta; by all of it when live answers with errors.
+///
+/// *Why the upper end of the interval*: that live is sick is beyond doubt here, how sick is not. A moment after the onset
+/// the estimate, a mean over a minute, holds a few sick ticks only; going by it leaves nearly all users where they are
+/// for another cool-down, while what was moved in excess comes back by doublings.
 fn shift(assessment: &Assessment, inputs: &Inputs<'_>) -> Remedy {
     if !has_well_peer(assessment, inputs) {
         return Err(HoldReason::NoPeer);
@@ -109,7 +113,7 @@ fn shift(assessment: &Assessment, inputs: &Inputs<'_>) -> Remedy {
     let to = if is_errors_only(assessment) {
         Weight::NONE
     } else {
-        let delta = assessment.delta.map_or(0.0, |estimate| estimate.delta.get().max(0.0));
+        let delta = assessment.delta.map_or(0.0, |estimate| estimate.high.get().max(0.0));
         Weight::new(divided(from, 1.0 + delta).max(WEIGHT_MIN))
     };
     if to < from {

@@ -70,6 +70,9 @@ struct Live {
     verdict: String,
     #[serde(default)]
     delta: Option<f64>,
+    /// Upper end of the interval of `delta`; the same as it while absent.
+    #[serde(default)]
+    delta_at_most: Option<f64>,
     #[serde(default)]
     errors: Option<f64>,
     /// `own` or `node`.
@@ -216,8 +219,11 @@ fn inventory(lives: &[Live]) -> Inventory {
 
 fn assessment(number: u32, live: &Live) -> Assessment {
     let short = |what| live.short.as_deref() == Some(what);
-    let estimate =
-        |delta: f64| Estimate { delta: ratio(delta), low: ratio(delta - 0.05), high: ratio(delta + 0.05) };
+    let estimate = |delta: f64| Estimate {
+        delta: ratio(delta),
+        low: ratio(delta - 0.05),
+        high: ratio(live.delta_at_most.unwrap_or(delta)),
+    };
     Assessment {
         tick: Tick(NOW),
         live: InstanceId::live(number),
