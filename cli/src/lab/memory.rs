@@ -12,7 +12,7 @@ use super::InForce;
 use super::cgroup::{keyed, limit, number};
 
 /// The share of its pages of files that is left to live.
-const LEFT: f64 = 0.35;
+const LEFT: f64 = 0.25;
 
 /// Room for what is not pages of files, beside what is measured, in bytes.
 const SLACK: f64 = 2.0 * MEBI;

@@ -11,6 +11,9 @@ use crate::http::{Connection, Request};
 /// Users who may wait for an answer at the same time.
 const USERS: u64 = 48;
 
+/// Sessions; a prime, so that none of them asks for the same things all the time.
+const SESSIONS: usize = 397;
+
 /// Seconds within the objective, one after the other, that count as recovered.
 const STEADY: usize = 3;
 
@@ -35,7 +38,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Asks for `requests` in turn, `rate` times a second.
+    /// Asks for `requests` in turn, `rate` times a second, in the names of many.
     pub(crate) fn start(to: SocketAddr, rate: u64, requests: &[Request]) -> Self {
         let mut crowd = Self {
             began: Instant::now(),
@@ -111,13 +114,16 @@ impl User {
         while !self.stop.load(Ordering::Relaxed) {
             let (due, number) = self.turn();
             sleep(due.saturating_sub(self.began.elapsed()));
-            let status = self.connection.ask(&self.requests[number]).map_or(0, |response| response.status);
+            let request = self.requests[number % self.requests.len()]
+                .clone()
+                .header("x-session", format!("s{}", number % SESSIONS));
+            let status = self.connection.ask(&request).map_or(0, |response| response.status);
             let latency = self.began.elapsed().saturating_sub(due);
             self.answers.lock().unwrap().push(Answered { due, latency, status });
         }
     }
 
-    /// Takes the next request; one after the other, spread a little, so that they do not march in step.
+    /// Takes the next number; one after the other, spread a little, so that they do not march in step.
     fn turn(&self) -> (Duration, usize) {
         let mut turn = self.next.lock().unwrap();
         let gap = 1.0 / self.rate.load(Ordering::Relaxed) as f64;
@@ -125,7 +131,7 @@ impl User {
         // The golden ratio's multiples fill the interval evenly and never repeat.
         let spread = (turn.number as f64 * 0.618_033_988_75).fract() * 1.2 + 0.4;
         turn.due += Duration::from_secs_f64(gap * spread);
-        (turn.due, turn.number % self.requests.len())
+        (turn.due, turn.number)
     }
 }
 

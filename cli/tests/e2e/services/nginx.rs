@@ -30,7 +30,7 @@ http {
   gzip_types text/plain;
   client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
   server {
-    listen 127.0.0.1:@PORT@;
+    listen 127.0.0.1:LISTEN;
     root site;
     location = /healthz { return 200; }
     location /direct/ { alias site/; directio 4k; }
@@ -41,7 +41,7 @@ http {
 pub(crate) const SERVICE: &Service = &Service {
     name: "nginx",
     script: "mkdir -p hosts/$FORESHADOW_INSTANCE && cp -rn site nginx.conf hosts/$FORESHADOW_INSTANCE/ \
-             && cd hosts/$FORESHADOW_INSTANCE && sync -f . && sed -i s/@@PORT@@/@PORT@/ nginx.conf \
+             && cd hosts/$FORESHADOW_INSTANCE && sync -f . && sed -i s/LISTEN/@PORT@/ nginx.conf \
              && exec nginx -p . -c nginx.conf",
     ready: "/healthz",
     cpu: ["300m", "450m"],
@@ -57,7 +57,7 @@ fn prepare(folder: &Path) {
     let site = folder.join("site");
     fs::create_dir_all(&site).unwrap();
     fs::create_dir_all(folder.join("hosts")).unwrap();
-    fs::write(folder.join("nginx.conf"), CONFIG.replace("@PORT@", "@@PORT@@")).unwrap();
+    fs::write(folder.join("nginx.conf"), CONFIG).unwrap();
     let mut state = 1_u64;
     let mut next = || {
         state ^= state << 13;
