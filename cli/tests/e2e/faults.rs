@@ -54,7 +54,7 @@ fn befalls(service: &Service, faults: &[&str]) -> Result<(), String> {
         result = result.and_then(|()| {
             is_as_expected(&told, fault, &expected(fault)).map_err(|claim| {
                 format!(
-                    "{} {fault}: {claim}\n{told:#?}\n{}",
+                    "{} {fault}: {claim}\n{told:?}\n{}",
                     service.name,
                     explained(&scene.controller, victim)
                 )

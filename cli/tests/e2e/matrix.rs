@@ -64,7 +64,7 @@ fn run(service: &Service, mode: &str, fault: &str) -> Told {
         && told.detected_after.is_some()
         && wanted.resource.is_none_or(|right| right == told.resource());
     if mode == "act" && !is_right {
-        println!("OTHERWISE: {told:#?}\n{}", explained(&scene.controller, "live-1"));
+        println!("OTHERWISE: {told:?}\n{}", explained(&scene.controller, "live-1"));
     }
     scene.close();
     told

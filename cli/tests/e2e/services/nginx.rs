@@ -40,8 +40,8 @@ http {
 
 pub(crate) const SERVICE: &Service = &Service {
     name: "nginx",
-    script: "mkdir -p hosts/$FORESHADOW_INSTANCE && cp -rn site nginx.conf hosts/$FORESHADOW_INSTANCE/ \
-             && cd hosts/$FORESHADOW_INSTANCE && sync -f . && sed -i s/LISTEN/@PORT@/ nginx.conf \
+    script: "mkdir -p hosts/$FORESHADOW_INSTANCE && cp -rn site hosts/$FORESHADOW_INSTANCE/ \
+             && cp nginx.conf hosts/$FORESHADOW_INSTANCE/ && cd hosts/$FORESHADOW_INSTANCE && sync -f . && sed -i s/LISTEN/@PORT@/ nginx.conf \
              && exec nginx -p . -c nginx.conf",
     ready: "/healthz",
     cpu: ["300m", "450m"],
