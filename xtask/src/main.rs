@@ -57,12 +57,16 @@ fn root() -> anyhow::Result<PathBuf> {
 
 /// The test that compares the committed schema writes it instead when asked to.
 fn schema(root: &Path) -> anyhow::Result<bool> {
-    let status = Command::new("cargo")
-        .args(["test", "--quiet", "--package", "foreshadow-config", "schema"])
-        .env("UPDATE_SCHEMA", "1")
-        .current_dir(root)
-        .status()
-        .context("failed to run cargo")?;
+    let mut is_fine = true;
+    for (package, filter) in [("foreshadow-config", "schema"), ("foreshadow-serve", "openapi")] {
+        let status = Command::new("cargo")
+            .args(["test", "--quiet", "--package", package, filter])
+            .env("UPDATE_SCHEMA", "1")
+            .current_dir(root)
+            .status()
+            .context("failed to run cargo")?;
+        is_fine &= status.success();
+    }
     reference::write(root)?;
-    Ok(status.success())
+    Ok(is_fine)
 }

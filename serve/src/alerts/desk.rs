@@ -95,7 +95,7 @@ impl Desk {
         let mut changed = self.subscribe();
         loop {
             let revision = changed.borrow_and_update().outbox.revision;
-            if !keep(self.bytes()) {
+            if !keep(self.kept()) {
                 sleep(KEEP_AGAIN).await;
                 continue;
             }
@@ -109,12 +109,17 @@ impl Desk {
 
     /// Keeps the state as it is, at the end.
     pub(super) fn keep_now(&self, keep: &(dyn Fn(Vec<u8>) -> bool + Send + Sync)) {
-        if !keep(self.bytes()) {
+        if !keep(self.kept()) {
             tracing::warn!("Alarms not kept for the next controller");
         }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    /// What is kept for the next controller.
+    ///
+    /// # Panics
+    /// Never: alarms are plain data.
+    #[must_use]
+    pub fn kept(&self) -> Vec<u8> {
         serde_json::to_vec(&*self.state.borrow()).expect("alarms are plain data with keys that are text")
     }
 }

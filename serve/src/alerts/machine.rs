@@ -132,11 +132,11 @@ impl Machine {
         let now = facts.report.unix_ms;
         let inventory = facts.inventory;
         let is_there = |live: &InstanceId| inventory.pair(live).is_some();
-        self.streaks.retain(|live, _| is_there(live));
-        self.complaints.retain(|subject, _| subject.live().is_none_or(is_there));
         for outcome in &facts.report.outcomes {
             self.outcome(outcome, now);
         }
+        self.streaks.retain(|live, _| is_there(live));
+        self.complaints.retain(|subject, _| subject.live().is_none_or(is_there));
         for assessment in &facts.report.assessments {
             self.assessment(assessment, facts);
         }

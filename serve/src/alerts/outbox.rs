@@ -166,3 +166,41 @@ fn notice(service: &str, alarm: &Alarm) -> Notice {
     let id = format!("{service}/{}/{}/{state}", alarm.key, alarm.started_unix_ms);
     Notice { id, service: service.to_owned(), state: state.to_owned(), alarm: alarm.clone() }
 }
+
+#[cfg(test)]
+mod tests {
+    use foreshadow_model::AlarmKind;
+
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_is_counted_and_the_next_is_told() {
+        let mut outbox = Outbox::default();
+        outbox.address(true, false);
+        let alarm = |key: &str| Alarm {
+            key: key.to_owned(),
+            kind: AlarmKind::Degraded,
+            severity: AlarmKind::Degraded.severity(),
+            instances: Vec::new(),
+            node: None,
+            summary: String::new(),
+            started_unix_ms: 5,
+            resolved_unix_ms: None,
+        };
+        outbox.push("shop", &[alarm("a"), alarm("b")]);
+        assert_eq!(outbox.next().unwrap().id, "shop/a/5/firing");
+        outbox.done("shop/a/5/firing", false);
+        outbox.done("shop/a/5/firing", false);
+        assert_eq!(outbox.next().unwrap().id, "shop/b/5/firing", "only what is first is taken out");
+        assert_eq!(outbox.rows()[0].given_up, 1);
+        assert_eq!(outbox.rows()[0].waiting, 1);
+    }
+
+    #[test]
+    fn without_a_receiver_nothing_waits() {
+        let mut outbox = Outbox::default();
+        outbox.push("shop", &[]);
+        outbox.address(false, false);
+        assert!(outbox.is_empty() && outbox.rows().is_empty());
+    }
+}

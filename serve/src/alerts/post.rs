@@ -91,3 +91,26 @@ impl Post {
 pub(super) fn pause(failures: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(PAUSE_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_message_is_to_blame_for_is_not_tried_for_ever() {
+        assert!([400, 401, 404, 413, 301].iter().all(|status| !PostError::Status(*status).is_transient()));
+        assert!([408, 429, 500, 503].iter().all(|status| PostError::Status(*status).is_transient()));
+    }
+
+    #[test]
+    fn pauses_grow_to_a_minute() {
+        let pauses: Vec<u64> = [1, 2, 3, 7, 50].map(|failures| pause(failures).as_secs()).into();
+        assert_eq!(pauses, [1, 2, 4, 60, 60]);
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_not_repeated() {
+        let error = Post::new("http://user:hunter2@[", "").err().unwrap();
+        assert!(!format!("{error:?} {error}").contains("hunter2"));
+    }
+}

@@ -1,10 +1,21 @@
 //! A stage with everything that can be read, and no controller behind it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use foreshadow_model::{InstanceId, JournalEntry, Mode, Role, StatusReport, Tick};
-use foreshadow_serve::{Desk, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, SeriesRow};
+use foreshadow_model::{
+    Assessment, CycleReport, Instance, InstanceId, Inventory, JournalEntry, Mode, NodeName, Pair, Phase,
+    Plan, Pressure, Resources, Role, SamplingNeed, StatusReport, Tick, Verdict,
+};
+use foreshadow_serve::{
+    Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, SeriesRow, serve_api,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub(crate) struct Stage {
     pub(crate) status: watch::Sender<Option<Arc<StatusReport>>>,
@@ -45,6 +56,112 @@ impl Records for Shelf {
         let all = [(1000, 1.5), (2000, f64::NAN), (3000, 2.5)];
         Ok(all.into_iter().filter(|&(moment, _)| from <= moment && moment < to).collect())
     }
+}
+
+/// The API on a port of its own.
+pub(crate) struct Api {
+    pub(crate) stage: Stage,
+    pub(crate) address: SocketAddr,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Api {
+    pub(crate) async fn open() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stage, address) = (Stage::new(), listener.local_addr().unwrap());
+        let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(serve_api(listener, stage.readings.clone(), cancel.clone()));
+        tasks.close();
+        Self { stage, address, cancel, tasks }
+    }
+
+    /// Asks for a path. Returns head and body.
+    pub(crate) async fn get(&self, path: &str, headers: &[&str]) -> (String, String) {
+        let host = format!("host: {}", self.address);
+        let has_host = headers.iter().any(|header| header.starts_with("host:"));
+        let host = if has_host { None } else { Some(host.as_str()) };
+        let headers: String = headers.iter().copied().chain(host).map(|line| format!("{line}\r\n")).collect();
+        exchange(self.address, &format!("GET {path} HTTP/1.1\r\n{headers}connection: close\r\n\r\n")).await
+    }
+}
+
+/// Sends a request and reads until the other side ends.
+pub(crate) async fn exchange(address: SocketAddr, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+pub(crate) fn cycle(tick: u64, verdicts: &[Verdict]) -> CycleReport {
+    let assessment = |(live, verdict): (u32, &Verdict)| Assessment {
+        tick: Tick(tick),
+        live: InstanceId::live(live),
+        verdict: *verdict,
+        provisional: false,
+        delta: None,
+        own_delta: None,
+        error_excess: None,
+        evidence: 2e4,
+        threshold: 1e4,
+        streams: Vec::new(),
+        false_alarms_per_day: 0.5,
+        attribution: None,
+        pressure: Pressure::default(),
+        sampling: SamplingNeed::default(),
+        load: None,
+        overloaded: false,
+        carrier: None,
+    };
+    CycleReport {
+        tick: Tick(tick),
+        unix_ms: now(),
+        assessments: (1..).zip(verdicts).map(assessment).collect(),
+        plan: Plan::default(),
+        outcomes: Vec::new(),
+        forecast: None,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a real Alertmanager goes by the real clock")]
+pub(crate) fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// One live on node a, with its shadow on node b.
+pub(crate) fn inventory() -> Inventory {
+    let instance = |id: InstanceId, role, node: &str| Instance {
+        id,
+        role,
+        node: NodeName::new(node).unwrap(),
+        phase: Phase::Ready,
+        resources: Resources::default(),
+        pids: Vec::new(),
+        port: 1,
+        netns: None,
+        cgroup: None,
+        restarts: 0,
+        ready_after_seconds: Some(0.5),
+        revision: 0,
+    };
+    let live = InstanceId::live(1);
+    let shadow = Some(instance(live.shadow_of(), Role::Shadow, "b"));
+    Inventory { pairs: vec![Pair { live: instance(live, Role::Live, "a"), shadow }], ..Inventory::default() }
+}
+
+/// Tells the desk a tick of one live with this verdict.
+pub(crate) fn tell(desk: &Desk, verdict: Verdict) {
+    let (report, inventory) = (cycle(1, &[verdict]), inventory());
+    desk.update(&Facts {
+        report: &report,
+        inventory: &inventory,
+        tick: Duration::from_secs(5),
+        journal_fails: false,
+        history_fails: false,
+    });
 }
 
 pub(crate) fn status() -> StatusReport {

@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod alertmanager;
+mod api;
 mod common;
 mod door;
+mod metrics;
+mod webhook;
