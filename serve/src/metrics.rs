@@ -45,6 +45,7 @@ pub(crate) fn text(
     let mut sheet = Sheet::default();
     if let Some(status) = status {
         of_service(&mut sheet, status);
+        of_judging(&mut sheet, &status.pairs);
         of_pairs(&mut sheet, &status.pairs);
     }
     of_loop(&mut sheet, sums);
@@ -153,81 +154,87 @@ fn of_service(sheet: &mut Sheet, status: &StatusReport) {
     );
 }
 
-fn of_pairs(sheet: &mut Sheet, pairs: &[PairRow]) {
+/// One value per pair that has it, labelled with its live.
+fn per(pairs: &[PairRow], value: impl Fn(&PairRow) -> Option<f64>) -> Vec<(Labels, f64)> {
     let live = |pair: &PairRow| vec![("live", pair.live.id.to_string())];
-    let per = |value: &dyn Fn(&PairRow) -> Option<f64>| -> Vec<(Labels, f64)> {
-        pairs.iter().filter_map(|pair| value(pair).map(|value| (live(pair), value))).collect()
-    };
+    pairs.iter().filter_map(|pair| value(pair).map(|value| (live(pair), value))).collect()
+}
+
+fn of_judging(sheet: &mut Sheet, pairs: &[PairRow]) {
     let delta = |pair: &PairRow| pair.assessment.as_ref().and_then(|assessment| assessment.delta);
     let ratio = Some("ratio");
     sheet.gauge(
         "delta",
         ratio,
         "Relative worsening of live against its shadow",
-        per(&|pair| delta(pair).map(|delta| delta.delta.get())),
+        per(pairs, |pair| delta(pair).map(|delta| delta.delta.get())),
     );
     sheet.gauge(
         "delta_low",
         ratio,
         "Lower end of the 95 % interval of delta",
-        per(&|pair| delta(pair).map(|delta| delta.low.get())),
+        per(pairs, |pair| delta(pair).map(|delta| delta.low.get())),
     );
     sheet.gauge(
         "delta_high",
         ratio,
         "Upper end of the 95 % interval of delta",
-        per(&|pair| delta(pair).map(|delta| delta.high.get())),
+        per(pairs, |pair| delta(pair).map(|delta| delta.high.get())),
     );
     let assessed = |pair: &PairRow| pair.assessment.clone();
     sheet.gauge(
         "evidence",
         Some("ticks"),
         "Evidence against live; from the threshold on it alarms",
-        per(&|pair| assessed(pair).map(|assessment| assessment.evidence)),
+        per(pairs, |pair| assessed(pair).map(|assessment| assessment.evidence)),
     );
     sheet.gauge(
         "threshold",
         Some("ticks"),
         "Mean time between false alarms, at least",
-        per(&|pair| assessed(pair).map(|assessment| assessment.threshold)),
+        per(pairs, |pair| assessed(pair).map(|assessment| assessment.threshold)),
     );
+    sheet.gauge("verdict_state", None, "1 for the verdict in force", verdicts(pairs));
+}
+
+fn of_pairs(sheet: &mut Sheet, pairs: &[PairRow]) {
+    let ratio = Some("ratio");
     sheet.gauge(
         "sample_rate",
         ratio,
         "Share of requests mirrored",
-        per(&|pair| Some(pair.sample_rate.get())),
+        per(pairs, |pair| Some(pair.sample_rate.get())),
     );
     sheet.gauge(
         "weight",
         ratio,
         "Share of traffic relative to a full share",
-        per(&|pair| Some(f64::from(pair.weight.get()) / 100.0)),
+        per(pairs, |pair| Some(f64::from(pair.weight.get()) / 100.0)),
     );
     sheet.gauge(
         "latency_p95",
         Some("seconds"),
         "95th percentile of live's latency, last tick",
-        per(&|pair| pair.latency_p95_ms.map(|ms| ms / 1000.0)),
+        per(pairs, |pair| pair.latency_p95_ms.map(|ms| ms / 1000.0)),
     );
     sheet.gauge(
         "errors",
         ratio,
         "Share of live's answers that failed, last tick",
-        per(&|pair| pair.error_share),
+        per(pairs, |pair| pair.error_share),
     );
     sheet.gauge(
         "shadow_ready",
         Some("seconds"),
         "From the request for a shadow to its first good readiness check",
-        per(&|pair| pair.shadow.as_ref().and_then(|shadow| shadow.ready_after_seconds)),
+        per(pairs, |pair| pair.shadow.as_ref().and_then(|shadow| shadow.ready_after_seconds)),
     );
     sheet.counter(
         "restarts",
         None,
         "How often a live died and was started again",
-        per(&|pair| Some(f64::from(pair.live.restarts))),
+        per(pairs, |pair| Some(f64::from(pair.live.restarts))),
     );
-    sheet.gauge("verdict_state", None, "1 for the verdict in force", verdicts(pairs));
     let drops = |pair: &PairRow| -> Vec<(Labels, f64)> {
         let row = |(reason, n): (&DropReason, &u64)| {
             (vec![("live", pair.live.id.to_string()), ("reason", reason.label().to_owned())], count(*n))

@@ -219,11 +219,12 @@ impl Machine {
             Some(NoShadow::Waiting) | None => Tick::count_in(BLIND, facts.tick),
         };
         let lasts = patience <= streak.blind;
-        let was_told = self.complaints.contains_key(&Subject::Blind(live.clone()));
+        let before = self.complaints.get(&Subject::Blind(live.clone())).map(|complaint| complaint.kind);
         let kind = match assessment.verdict {
-            Verdict::Inconclusive(_) if !lasts && !was_told => None,
             // Shadows that are fewer than lives take turns: nothing is wrong.
             Verdict::Inconclusive(Inconclusive::NoShadow) if lack == Some(&NoShadow::Waiting) => None,
+            // After a restart the reason may be another one for a moment: a shadow that is made anew.
+            Verdict::Inconclusive(_) if !lasts => before,
             Verdict::Inconclusive(Inconclusive::NoShadow) => Some(AlarmKind::NoShadow),
             Verdict::Inconclusive(_) => Some(AlarmKind::Inconclusive),
             _ => None,

@@ -165,6 +165,17 @@ fn nothing_to_say_is_told_after_ten_minutes() {
 }
 
 #[test]
+fn a_restart_makes_no_other_alarm_of_one_that_lasts() {
+    let mut story = Story::new();
+    for _ in 0..BLIND_TICKS {
+        story.says(&[FEW]);
+    }
+    story.machine.streaks.clear();
+    assert!(story.says(&[NO_SHADOW]).is_empty());
+    assert!(story.says(&[FEW]).is_empty());
+}
+
+#[test]
 fn a_shadow_that_cannot_be_made_is_told_soon_and_one_that_waits_for_its_turn_never() {
     let mut story = Story::new();
     story.inventory.without_shadow.insert(InstanceId::live(1), NoShadow::NoRoom("needs 500m".into()));
