@@ -12,7 +12,7 @@ use foreshadow_observe::Observer;
 use foreshadow_platform::local::Local;
 
 use crate::clock;
-use crate::history::History;
+use crate::history::{Fails, History};
 use crate::judges::{self, Judges};
 use crate::outlook::Outlook;
 use crate::plane::Plane;
@@ -41,6 +41,8 @@ pub(crate) struct Cycle {
     pub(crate) calm_ticks: u64,
     /// A changed service is being rolled out: everything is new to the judges, and nobody acts.
     pub(crate) deploying: bool,
+    /// Whether the journal can be written.
+    pub(crate) fails: Fails,
 }
 
 /// A report with what it was made from.
@@ -69,8 +71,11 @@ impl Cycle {
         self.outlook.observe(&windows, span_seconds);
         let forecast = self.outlook.forecast(&inventory, self.policy.tick, self.policy.forecast.quantile);
         let plan = self.plan(&inventory, &windows, &assessments, forecast.as_ref());
-        for (id, reason) in self.actuator.submit(&plan, &self.policy, &seen) {
-            tracing::warn!(action = %id, %reason, "Action refused by a guard");
+        // Without a journal nothing is begun. A plan that comes before that is known is stopped by its intent.
+        if !self.fails.journal() {
+            for (id, reason) in self.actuator.submit(&plan, &self.policy, &seen) {
+                tracing::warn!(action = %id, %reason, "Action refused by a guard");
+            }
         }
         self.plane.update(&inventory, self.rates(&windows, &assessments));
         if !self.deploying {

@@ -126,6 +126,7 @@ impl Ground {
             generation: Generation(0),
             calm_ticks: 0,
             deploying: false,
+            fails: opened.history.fails().clone(),
         };
         let board = Board::new(config.service.to_string(), self.listen, unenforced);
         Ok(Begun { cycle, board, bursts, stand_in: restored.stand_in })

@@ -66,6 +66,17 @@ impl Fails {
         self.0[1].load(Ordering::Relaxed)
     }
 
+    /// What fails, in words.
+    pub(crate) fn in_words(&self) -> Vec<String> {
+        let journal = self.journal().then(|| {
+            "journal: it cannot be written, so no action is begun; make room on the disk of the state folder"
+        });
+        let samples = self
+            .samples()
+            .then(|| "history: it cannot be written; make room on the disk of the state folder");
+        journal.into_iter().chain(samples).map(str::to_owned).collect()
+    }
+
     fn set(&self, journal: Option<bool>, samples: Option<bool>) {
         for (flag, fails) in self.0.iter().zip([journal, samples]) {
             if let Some(fails) = fails {
@@ -135,9 +146,15 @@ pub enum OpenHistoryError {
 
 fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>, fails: &Fails) {
     let mut records = 0_u32;
+    #[cfg(debug_assertions)]
+    let mut die = crate::die::DieAt::from_env();
     while let Some(order) = incoming.blocking_recv() {
         match order {
             Order::Append { tick, unix_ms, event, done } => {
+                #[cfg(debug_assertions)]
+                if let Some(die) = &mut die {
+                    die.pass(event.kind(), crate::die::Side::Before);
+                }
                 let result =
                     store.append(tick, unix_ms, &event).map(drop).map_err(|error| JournalError(error.into()));
                 if let Err(error) = &result {
@@ -145,6 +162,10 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>, fails: &Fails) {
                         error = foreshadow_model::with_causes(error),
                         "Journal entry not written"
                     );
+                }
+                #[cfg(debug_assertions)]
+                if let Some(die) = &mut die {
+                    die.pass(event.kind(), crate::die::Side::After);
                 }
                 fails.set(Some(result.is_err()), None);
                 // Whoever asked may be gone; the entry is written all the same.

@@ -6,6 +6,8 @@
 mod clock;
 mod cycle;
 mod deploy;
+#[cfg(debug_assertions)]
+mod die;
 mod doctor;
 mod ground;
 mod history;

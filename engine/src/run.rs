@@ -310,6 +310,7 @@ impl Running {
             weights: &weights,
             closed: &closed,
             platform: &self.cycle.platform,
+            troubles: self.history.fails().in_words(),
         });
     }
 

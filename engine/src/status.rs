@@ -56,6 +56,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) weights: &'a BTreeMap<InstanceId, Weight>,
     pub(crate) closed: &'a Closed,
     pub(crate) platform: &'a Local,
+    /// What does not work at the moment.
+    pub(crate) troubles: Vec<String>,
 }
 
 impl Board {
@@ -147,6 +149,7 @@ impl Board {
             decision: decisions.iter().find(|decision| decision.instance().is_none()).map(in_words),
             actions: self.actions(facts.ledger),
             unenforced: self.unenforced.clone(),
+            troubles: facts.troubles.clone(),
             requests: self.totals.requests,
             mirrored: self.totals.mirrored,
             shadows_refused: facts.closed.inventory.shadows_refused,

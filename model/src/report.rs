@@ -360,6 +360,9 @@ pub struct StatusReport {
     pub actions: Vec<ActionRow>,
     /// What cannot be enforced on this machine, each with its remedy.
     pub unenforced: Vec<String>,
+    /// What does not work at the moment, each with its remedy; empty when all is well.
+    #[serde(default)]
+    pub troubles: Vec<String>,
     /// Requests to all lives since the start.
     pub requests: u64,
     /// Copies sent to shadows since the start.

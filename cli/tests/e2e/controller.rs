@@ -49,13 +49,23 @@ impl Controller {
         let folder = temporary.path().to_path_buf();
         prepare(&folder);
         std::fs::write(folder.join("foreshadow.yaml"), config).unwrap();
-        let child = run(&folder);
+        let child = run(&folder, None);
         Self { folder, child, _temporary: temporary }
     }
 
     /// Starts another controller on the same folder, after the first one ended.
     pub(crate) fn again(&mut self) {
-        self.child = run(&self.folder);
+        self.child = run(&self.folder, None);
+    }
+
+    /// The same, and it dies beside an entry of its journal: `intent:after:1`.
+    pub(crate) fn again_until(&mut self, die_at: &str) {
+        self.child = run(&self.folder, Some(die_at));
+    }
+
+    /// Whether the controller has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Runs a command about this controller.
@@ -145,9 +155,10 @@ impl Drop for Controller {
     }
 }
 
-fn run(folder: &Path) -> Child {
+fn run(folder: &Path, die_at: Option<&str>) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("run.log")).unwrap();
     foreshadow()
+        .envs(die_at.map(|at| ("FORESHADOW_DIE_AT", at)))
         .arg("run")
         .arg(folder.join("foreshadow.yaml"))
         .stdin(Stdio::null())

@@ -22,3 +22,4 @@ mod scene;
 mod services;
 mod side_effects;
 mod users;
+mod walk;

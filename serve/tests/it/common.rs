@@ -183,6 +183,7 @@ pub(crate) fn status() -> StatusReport {
         decision: None,
         actions: Vec::new(),
         unenforced: Vec::new(),
+        troubles: Vec::new(),
         requests: 0,
         mirrored: 0,
         shadows_refused: 0,

@@ -1,0 +1,105 @@
+//! The controller dies at every step of its journal, while users count.
+//!
+//! It dies by its own hand (`FORESHADOW_DIE_AT`, test builds only), right before an entry is written or right after it is
+//! on the disk; the next controller must find the same lives, do nothing twice, and leave nothing behind.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::controller::{Controller, turn};
+use crate::killed::{config, lives};
+use crate::users::Users;
+
+/// The longest wait for anything.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Starts a controller that is to die at this step, does what makes it come that far, and waits for its death.
+fn die(controller: &mut Controller, at: &str, mut urge: impl FnMut(&Controller)) {
+    controller.again_until(at);
+    let began = Instant::now();
+    while !controller.has_ended() {
+        assert!(began.elapsed() < LIMIT, "it never came to {at}:\n{}", controller.log());
+        urge(controller);
+        sleep(Duration::from_millis(200));
+    }
+    println!("died at {at} after {:.1} s", began.elapsed().as_secs_f64());
+}
+
+/// What runs in the cgroups of a service.
+fn in_cgroups(service: &str) -> BTreeSet<u64> {
+    fn walk(folder: &Path, pids: &mut BTreeSet<u64>) {
+        let procs = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(procs.lines().filter_map(|line| line.parse::<u64>().ok()));
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                walk(&entry.path(), pids);
+            }
+        }
+    }
+    let mut pids = BTreeSet::new();
+    for tree in ["/sys/fs/cgroup/memory/foreshadow", "/sys/fs/cgroup/foreshadow"] {
+        walk(&PathBuf::from(tree).join(service), &mut pids);
+    }
+    pids
+}
+
+/// Nothing runs that the status does not know, and no namespace is left without its shadow.
+fn assert_no_orphans(controller: &Controller, service: &str) {
+    let whole = |status: &Value| {
+        let pairs = status["pairs"].as_array().unwrap();
+        let instances = || pairs.iter().flat_map(|pair| [&pair["live"], &pair["shadow"]]);
+        let known: BTreeSet<u64> = instances()
+            .flat_map(|instance| instance["pids"].as_array().cloned().unwrap_or_default())
+            .filter_map(|pid| pid.as_u64())
+            .collect();
+        let namespaces = std::fs::read_dir(controller.folder.join("state/netns")).map_or(0, Iterator::count);
+        // Helpers and attendants come and go; what stays is an orphan.
+        in_cgroups(service).is_subset(&known) && namespaces <= pairs.len()
+    };
+    controller.wait("nothing that nobody knows", Duration::from_secs(20), whole);
+}
+
+#[test]
+fn killed_at_every_step_that_comes_without_a_fault_the_next_controller_goes_on() {
+    let _turn = turn();
+    let service = "e2e-walk";
+    let mut controller = Controller::start(&config(service, "onExit: leave\n"));
+    let before = controller.wait_ready();
+    let users = Users::start(&before, 4);
+    controller.signal("KILL");
+    controller.ended();
+    for kind in ["started", "verdict", "instance", "operator", "stopped"] {
+        for side in ["before", "after"] {
+            let mut last = Instant::now();
+            die(&mut controller, &format!("{kind}:{side}:1"), |controller| {
+                // Said again and again: the first word may come before there is a socket to say it to.
+                if last.elapsed() < Duration::from_secs(1) {
+                    return;
+                }
+                last = Instant::now();
+                match kind {
+                    "operator" if controller.status().is_some() => drop(controller.command(&["pause"])),
+                    "stopped" if controller.status().is_some() => controller.signal("INT"),
+                    _ => {}
+                }
+            });
+        }
+        if kind == "operator" {
+            controller.again();
+            let status = controller.wait_ready();
+            assert_eq!(status["paused"], true, "what was acknowledged is kept");
+            controller.signal("KILL");
+            controller.ended();
+        }
+    }
+    controller.again();
+    let after = controller.wait_ready();
+    assert_eq!(lives(&after), lives(&before), "the same lives throughout");
+    assert_eq!(after["mirrorPid"], before["mirrorPid"], "and the same mirror");
+    assert_no_orphans(&controller, service);
+    users.end_content("controller killed at 10 steps");
+}
