@@ -156,7 +156,7 @@ fn draw(out: &mut impl Write, courses: &[Course], (from, to): (i64, i64)) -> io:
         let name = name(&course.key);
         let values = || course.samples.iter().map(|&(_, value)| value).filter(|value| value.is_finite());
         let (Some(low), Some(high), Some(last)) =
-            (values().reduce(f64::min), values().reduce(f64::max), values().last())
+            (values().reduce(f64::min), values().reduce(f64::max), values().next_back())
         else {
             writeln!(out, "{name:<wide$}  no value in this span")?;
             continue;
