@@ -114,7 +114,7 @@ impl User {
         while !self.stop.load(Ordering::Relaxed) {
             let (due, number) = self.turn();
             sleep(due.saturating_sub(self.began.elapsed()));
-            let request = self.requests[number % self.requests.len()]
+            let request = self.requests[any(number, self.requests.len())]
                 .clone()
                 .header("x-session", format!("s{}", number % SESSIONS));
             let status = self.connection.ask(&request).map_or(0, |response| response.status);
@@ -133,6 +133,12 @@ impl User {
         turn.due += Duration::from_secs_f64(gap * spread);
         (turn.due, turn.number)
     }
+}
+
+/// Some number below `length`: in turn, two lives that take turns as well would never be asked the same.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a length")]
+fn any(number: usize, length: usize) -> usize {
+    ((number as f64 * std::f64::consts::SQRT_2).fract() * length as f64) as usize
 }
 
 /// Answers that were no success.

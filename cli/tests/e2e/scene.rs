@@ -34,19 +34,21 @@ pub(crate) struct Expected {
     /// Of how many in a hundred requests the objective speaks. A shift leaves a tenth of the users to the sick live, and
     /// lost packets hurt few.
     percent: usize,
+    /// Milliseconds that users always put up with.
+    grace: u64,
 }
 
 /// `DESIGN.md` §4's table.
 pub(crate) fn expected(fault: &str) -> Expected {
-    let of = |resource, action, percent| Expected { resource, action, percent };
+    let of = |resource, action, percent, grace| Expected { resource, action, percent, grace };
     match fault {
-        "cpu" => of(Some("cpu"), "resize", 95),
-        "memory" => of(Some("memory"), "resizeMemory", 80),
-        "storage" => of(Some("storage"), "shift", 80),
-        "network" => of(Some("network"), "shift", 97),
-        "latency" => of(Some("softwareOrDependency"), "shift", 80),
-        "errors" => of(None, "shift", 95),
-        "overload" => of(None, "scale", 95),
+        "cpu" => of(Some("cpu"), "resize", 95, 100),
+        "memory" => of(Some("memory"), "resizeMemory", 80, 10),
+        "storage" => of(Some("storage"), "shift", 80, 10),
+        "network" => of(Some("network"), "shift", 97, 150),
+        "latency" => of(Some("softwareOrDependency"), "shift", 80, 10),
+        "errors" => of(None, "shift", 95, 100),
+        "overload" => of(None, "scale", 95, 100),
         other => panic!("no fault is called {other}"),
     }
 }
@@ -129,9 +131,10 @@ impl Scene {
         let actions = status["actions"].as_array().unwrap().iter().rev();
         told.actions = actions.filter(|action| !known.contains(&action["id"])).cloned().collect();
         let answers = self.crowd.answers();
-        let objective = (used_to.mul_f64(1.5)).max(Duration::from_millis(10));
+        let Expected { percent, grace, .. } = expected(fault);
+        let objective = used_to.mul_f64(1.5).max(Duration::from_millis(grace));
         let span = (began, began + WATCHED);
-        told.violated = crowd::violations(&answers, span, objective, expected(fault).percent);
+        told.violated = crowd::violations(&answers, span, objective, percent);
         let within: Vec<Answered> =
             answers.into_iter().filter(|answer| span.0 <= answer.due && answer.due < span.1).collect();
         told.failed = crowd::failures(&within);
