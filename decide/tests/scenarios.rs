@@ -302,7 +302,7 @@ fn check(path: &Path) {
         taken: (1..).zip(&story.taken).map(|(n, before)| taken(n, before)).collect(),
     };
     let forecast = story.foreseen.and_then(PerSecond::new).map(|upper| Forecast {
-        lead: Duration::from_secs(20),
+        lead_seconds: 20.0,
         mean: upper,
         upper,
         quantile: ratio(0.9),

@@ -68,12 +68,12 @@ impl Fails {
 
     /// What fails, in words.
     pub(crate) fn in_words(&self) -> Vec<String> {
-        let journal = self.journal().then(|| {
-            "journal: it cannot be written, so no action is begun; make room on the disk of the state folder"
-        });
+        let journal = self.journal().then_some(
+            "journal: it cannot be written, so no action is begun; make room on the disk of the state folder",
+        );
         let samples = self
             .samples()
-            .then(|| "history: it cannot be written; make room on the disk of the state folder");
+            .then_some("history: it cannot be written; make room on the disk of the state folder");
         journal.into_iter().chain(samples).map(str::to_owned).collect()
     }
 

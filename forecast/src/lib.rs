@@ -69,7 +69,7 @@ impl Forecaster {
         #[expect(clippy::cast_precision_loss, reason = "sixty at most")]
         let mean = known.iter().sum::<f64>() / known.len() as f64;
         Some(Forecast {
-            lead,
+            lead_seconds: lead.as_secs_f64(),
             mean: PerSecond::new(mean)?,
             upper: PerSecond::new(quantile_of(self.peaks(lead), quantile)?)?,
             quantile,

@@ -1,7 +1,6 @@
 //! The load that is to come.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +11,9 @@ use crate::{PerSecond, Ratio};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Forecast {
-    /// How far ahead it looks: the time a new live takes until it serves, as it was measured.
+    /// How far ahead it looks, in seconds: the time a new live takes until it serves, as it was measured.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
-    pub lead: Duration,
+    pub lead_seconds: f64,
     /// Expected requests per second.
     pub mean: PerSecond,
     /// The largest one-minute mean within the lead is below this in `quantile` of the cases.
@@ -27,11 +26,11 @@ pub struct Forecast {
 
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lead, mean, upper, quantile, minutes } = self;
+        let Self { lead_seconds, mean, upper, quantile, minutes } = self;
         write!(
             f,
             "load within the next {:.0} s: {:.1} requests/s, {quantile} quantile {:.1} (from {minutes} min of past)",
-            lead.as_secs_f64(),
+            lead_seconds,
             mean.get(),
             upper.get()
         )
