@@ -30,6 +30,10 @@ const LOG_MAX: f64 = 50.0;
 /// Weight of the newest tick in the smoothed variance of one sample.
 const VARIANCE_FOLLOW: f64 = 0.1;
 
+/// The same of what is taken for granted of one sample: a fault that hits some requests only (lost packets, a sick
+/// thread) widens the tick it moves, and must not be excused by the variance it brings along before it is found.
+const SAMPLE_FOLLOW: f64 = 0.02;
+
 /// Variance of one sample when the first tick does not tell it: that of the protocol (`DELTA.md` §7).
 const VARIANCE_ASSUMED: f64 = 0.32;
 
@@ -222,7 +226,10 @@ impl Detector {
     fn sampling_variance(&mut self, sample: &LogMoments, learn: bool) -> f64 {
         let seen = sample.variance().filter(|v| v.is_finite()).map(|v| v.min(LOG_MAX * LOG_MAX));
         let smoothed = match (self.sample_variance, seen) {
-            (Some(before), Some(now)) if learn => before + VARIANCE_FOLLOW * (now - before),
+            (Some(before), Some(now)) if learn => {
+                let follow = if self.noise.is_fitted() { SAMPLE_FOLLOW } else { VARIANCE_FOLLOW };
+                before + follow * (now - before)
+            }
             (before, now) => before.or(now).unwrap_or(VARIANCE_ASSUMED),
         };
         self.sample_variance = Some(smoothed);

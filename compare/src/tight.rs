@@ -33,7 +33,7 @@ const FAULTS_PER_SECOND: f64 = 10.0;
 const FAULTS_RISE: f64 = 3.0;
 
 /// Share of segments sent again from which the network sets the pace, and by which factor more than in the past.
-const LOST_SHARE: f64 = 0.003;
+const LOST_SHARE: f64 = 0.001;
 const LOST_RISE: f64 = 3.0;
 
 impl Resources {
