@@ -5,8 +5,8 @@ use std::error::Error;
 use std::sync::{Arc, Mutex};
 
 use foreshadow_model::{
-    ActionId, Effect, Generation, HoldReason, InstanceId, JournalEvent, Ledger, Outcome, Plan, Policy, Ratio,
-    Step, Taken, Tick,
+    Action, ActionId, Effect, Generation, HoldReason, InstanceId, JournalEvent, Ledger, Outcome, Plan,
+    Policy, Ratio, Step, Taken, Tick,
 };
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,9 @@ use carry::World;
 /// Fewest ticks until an action is judged: the shift is taken over the last 12 ticks, so that earlier ones would still
 /// hold what was before the action.
 const VERIFY_TICKS_MIN: u64 = 13;
+
+/// How many times `verify_after` one live more has to show that it helped.
+const PILE: u64 = 2;
 
 /// How many times `verify_after` an action may stay unjudged before it is taken back.
 const PATIENCE: u64 = 3;
@@ -107,6 +110,8 @@ pub struct Seen {
     pub hurt: Vec<InstanceId>,
     /// Largest shift of a live against its own past: what a horizontal action is judged by.
     pub service_shift_log: Option<f64>,
+    /// Whether some live is asked more than ever and slower for it.
+    pub overloaded: bool,
 }
 
 impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
@@ -236,8 +241,11 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
                 let Stage::Judging { since } = under.stage else { return None };
                 let waited = tick.since(since);
                 let judgement = (wait <= waited).then(|| judge(&under.step, after(under, seen)))?;
+                // What piled up while there were too few lives is worked off first.
+                let is_more = matches!(under.step.action, Action::Scale { from, to } if from < to);
                 match judgement {
                     Judgement::Unknown if waited < wait * PATIENCE => None,
+                    Judgement::DidNotHelp | Judgement::NotEnough if is_more && waited < wait * PILE => None,
                     other => Some((under.step.id, other)),
                 }
             })
@@ -248,9 +256,10 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             let left = after(under, seen).shift_log.map(Ratio::from_log);
             let effect = match (judgement, left) {
                 (Judgement::Helped, left) => Effect::Helped { before, after: left.unwrap_or(before) },
+                (Judgement::NotEnough, _) => Effect::Done,
                 (_, after) => Effect::DidNotHelp { before, after },
             };
-            let take_back = judgement != Judgement::Helped;
+            let take_back = !matches!(judgement, Judgement::Helped | Judgement::NotEnough);
             if take_back {
                 under.stage = Stage::Reverting;
             }
@@ -306,8 +315,12 @@ fn after(under: &Under, seen: &Seen) -> After {
             shift_log: seen.shift_log.get(id).copied(),
             error_excess: seen.error_excess.get(id).copied(),
             peers_hurt,
+            overloaded: seen.overloaded,
         },
-        None => After { shift_log: seen.service_shift_log, error_excess: None, peers_hurt },
+        None => {
+            let shift_log = seen.service_shift_log;
+            After { shift_log, error_excess: None, peers_hurt, overloaded: seen.overloaded }
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Judgement {
     Helped,
     /// Take it back.
     DidNotHelp,
+    /// It was not enough, and without it things would be worse: keep it, and let more be asked for.
+    NotEnough,
     /// The windows say nothing (yet).
     Unknown,
 }
@@ -33,6 +35,8 @@ pub struct After {
     pub error_excess: Option<f64>,
     /// Whether a peer that was well before is not any more.
     pub peers_hurt: bool,
+    /// Whether the lives are still asked more than ever and slower for it.
+    pub overloaded: bool,
 }
 
 /// Judges a step.
@@ -47,7 +51,12 @@ pub fn judge(step: &Step, after: After) -> Judgement {
     let errors = after.error_excess.unwrap_or(0.0);
     let shift_gone = shift < LEFT_LOG.max(step.shift_log / 2.0);
     let errors_gone = errors < CLEAR_ERRORS.max(step.error_excess / 2.0);
-    if shift_gone && errors_gone { Judgement::Helped } else { Judgement::DidNotHelp }
+    match step.action {
+        _ if shift_gone && errors_gone => Judgement::Helped,
+        // To take a live away from those who have too much to do helps nobody.
+        Action::Scale { from, to } if from < to && after.overloaded => Judgement::NotEnough,
+        _ => Judgement::DidNotHelp,
+    }
 }
 
 #[cfg(test)]
@@ -79,7 +88,7 @@ mod tests {
     }
 
     fn after(shift: Option<f64>) -> After {
-        After { shift_log: shift, error_excess: None, peers_hurt: false }
+        After { shift_log: shift, error_excess: None, peers_hurt: false, overloaded: false }
     }
 
     #[test]
@@ -88,6 +97,18 @@ mod tests {
         assert_eq!(check(resize(), 1.0, after(Some(0.6))), Judgement::DidNotHelp);
         assert_eq!(check(resize(), 0.12, after(Some(0.09))), Judgement::Helped, "no degradation is left");
         assert_eq!(check(resize(), 0.12, after(Some(0.11))), Judgement::DidNotHelp);
+    }
+
+    #[test]
+    fn a_live_is_not_taken_away_while_there_is_too_much_to_do() {
+        let more = || Action::Scale { from: 2, to: 3 };
+        assert_eq!(check(more(), 1.0, After { overloaded: true, ..after(Some(0.9)) }), Judgement::NotEnough);
+        assert_eq!(check(more(), 1.0, After { overloaded: true, ..after(Some(0.1)) }), Judgement::Helped);
+        assert_eq!(check(more(), 1.0, after(Some(0.9))), Judgement::DidNotHelp);
+        assert_eq!(
+            check(resize(), 1.0, After { overloaded: true, ..after(Some(0.9)) }),
+            Judgement::DidNotHelp
+        );
     }
 
     #[test]

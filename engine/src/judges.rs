@@ -195,6 +195,7 @@ pub(crate) fn seen(assessments: &[Assessment], windows: &[Window]) -> Seen {
         well: assessments.iter().filter(|a| !is_hurt(a)).map(|a| a.live.clone()).collect(),
         hurt: assessments.iter().filter(is_hurt).map(|a| a.live.clone()).collect(),
         service_shift_log: own.into_values().max_by(f64::total_cmp),
+        overloaded: assessments.iter().any(|assessment| assessment.overloaded),
     }
 }
 

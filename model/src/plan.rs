@@ -303,7 +303,7 @@ pub enum Effect {
         /// Live's delta in the windows after it; `None` if the windows said nothing.
         after: Option<Ratio>,
     },
-    /// There is nothing to judge it by: calm scale-in, a new shadow.
+    /// There is nothing to judge it by (calm scale-in, a new shadow), or it was not enough and more may be asked for.
     Done,
     /// The operator had it taken back.
     TakenBack {
