@@ -71,7 +71,11 @@ impl Inner {
         let mut member = self.member(instance, node, None, recipe);
         member.process = alive.map(Process::adopted);
         if let Some(mark) = alive {
-            member.instance.phase = Phase::Starting;
+            // What was ready serves users all the while, under the mirror's last routing. A live that is too slow for its
+            // check is for the comparison to judge; waiting for it would leave everybody unwatched when it matters most.
+            if member.instance.phase != Phase::Ready {
+                member.instance.phase = Phase::Starting;
+            }
             tracing::info!(instance = %id, pid = mark.pid, "Live adopted");
             self.tell(id, "adopted".into());
         }

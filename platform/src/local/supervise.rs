@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foreshadow_model::{Instance, InstanceId, Phase};
@@ -53,7 +54,10 @@ impl Inner {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
-            self.notice_readiness().await;
+            if self.notice_readiness().await {
+                // The next controller takes over as ready what was.
+                self.write_record().await;
+            }
         }
     }
 
@@ -127,28 +131,34 @@ impl Inner {
         (member.launch, member.environment) = (fresh.launch, fresh.environment);
     }
 
-    async fn notice_readiness(&self) {
+    /// Whether one became ready.
+    async fn notice_readiness(&self) -> bool {
         let starting: Vec<_> = self
             .members()
             .values()
             .filter(|member| member.instance.phase == Phase::Starting && member.process.is_some())
             .map(|member| (member.instance.clone(), member.launched, member.recipe.clone()))
             .collect();
+        let changed = AtomicBool::new(false);
         stream::iter(starting)
             .for_each_concurrent(CHECKS_MAX, async |(Instance { id, port, netns, .. }, launched, recipe)| {
                 let ready = is_ready(&recipe.template.ready, port, netns.as_deref()).await;
-                self.note_check(&id, launched, ready);
+                if self.note_check(&id, launched, ready) {
+                    changed.store(true, Ordering::Relaxed);
+                }
             })
             .await;
+        changed.into_inner()
     }
 
-    fn note_check(&self, id: &InstanceId, launched: Instant, ready: bool) {
+    /// Whether it became ready.
+    fn note_check(&self, id: &InstanceId, launched: Instant, ready: bool) -> bool {
         let mut members = self.members();
         // It may have died, been started again or been told to stop in the meantime.
         let checked = members
             .get_mut(id)
             .filter(|member| member.launched == launched && member.instance.phase == Phase::Starting);
-        let Some(member) = checked else { return };
+        let Some(member) = checked else { return false };
         let limit = member.recipe.template.ready_timeout;
         if ready {
             member.ready();
@@ -160,5 +170,6 @@ impl Inner {
             self.tell(id, format!("not ready within {limit:?}, started again"));
             member.signal(Signal::SIGKILL);
         }
+        ready
     }
 }
