@@ -61,9 +61,9 @@ impl Judges {
         outcomes: &[Outcome],
     ) -> Vec<Assessment> {
         self.judges.retain(|live, _| inventory.pair(live).is_some());
-        for outcome in
-            outcomes.iter().filter(|outcome| !matches!(outcome.effect, Effect::Helped { .. } | Effect::Done))
-        {
+        for outcome in outcomes.iter().filter(|outcome| {
+            !matches!(outcome.effect, Effect::Helped { .. } | Effect::Done | Effect::NotCarriedOut)
+        }) {
             if let Some(judged) = outcome.action.instance().and_then(|live| self.judges.get_mut(live)) {
                 judged.taken_back = true;
             }

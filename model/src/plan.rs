@@ -310,6 +310,8 @@ pub enum Effect {
         /// The action that did so.
         by: ActionId,
     },
+    /// The world was not touched: the controller ended first. It may be tried again.
+    NotCarriedOut,
     /// It could not be carried out.
     Failed {
         /// The error, chain included.
@@ -332,6 +334,7 @@ impl fmt::Display for Effect {
             }
             Self::Done => f.write_str("done"),
             Self::TakenBack { by } => write!(f, "taken back by the operator with {by}"),
+            Self::NotCarriedOut => f.write_str("not carried out: the controller ended before it was"),
             Self::Failed { error } => write!(f, "failed: {error}"),
         }
     }

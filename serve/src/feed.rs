@@ -75,6 +75,7 @@ impl Sums {
                 Effect::Helped { .. } => "helped",
                 Effect::DidNotHelp { .. } => "did_not_help",
                 Effect::Done => "done",
+                Effect::NotCarriedOut => "not_carried_out",
                 Effect::Failed { .. } => "failed",
                 Effect::TakenBack { .. } => "taken_back",
             };

@@ -64,8 +64,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
 
 impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     async fn close(&self, step: &Step, tick: Tick) {
-        let error = "not carried out: the controller ended before it was".into();
-        self.finish(step.id, &step.action, tick, Effect::Failed { error }).await;
+        self.finish(step.id, &step.action, tick, Effect::NotCarriedOut).await;
     }
 
     /// The call had begun. It is made once more unless the kill switch forbids: the shadow's half of it may be missing.

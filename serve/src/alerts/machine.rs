@@ -159,7 +159,7 @@ impl Machine {
         let kind = match outcome.effect {
             Effect::DidNotHelp { .. } => Some(AlarmKind::ActionInVain),
             Effect::Failed { .. } => Some(AlarmKind::ActionFailed),
-            Effect::Helped { .. } | Effect::Done | Effect::TakenBack { .. } => None,
+            Effect::Helped { .. } | Effect::Done | Effect::TakenBack { .. } | Effect::NotCarriedOut => None,
         };
         if let (Effect::Helped { .. }, Some(live)) = (&outcome.effect, outcome.action.instance())
             && let Some(complaint) = self.complaints.get_mut(&Subject::Pair(live.clone()))

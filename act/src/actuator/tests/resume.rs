@@ -46,8 +46,10 @@ async fn an_intent_that_never_reached_the_world_is_closed() {
         let actuator = found(&fake, action, Reached::Intent, 100).await;
         assert_eq!(fake.seen(), ["outcome"], "nothing is done");
         let outcome = actuator.standing().outcomes.remove(0);
-        assert!(matches!(&outcome.effect, Effect::Failed { error } if error.contains("not carried out")));
-        assert_eq!(actuator.ledger().taken[0].settled, Some(Tick(20)), "and counts for cool-down and budget");
+        assert_eq!(outcome.effect, Effect::NotCarriedOut);
+        let ledger = actuator.ledger();
+        assert_eq!(ledger.taken[0].settled, Some(Tick(20)), "and counts for cool-down and budget");
+        assert!(ledger.tried_in_vain(&InstanceId::live(1)).is_empty(), "and may be tried again");
     }
 }
 
