@@ -120,10 +120,12 @@ impl Controller {
     fn sweep(&self) {
         let record = std::fs::read_to_string(self.folder.join("state/instances.json")).unwrap_or_default();
         let record: Value = serde_json::from_str(&record).unwrap_or_default();
-        let pids = record["instances"].as_object().into_iter().flatten();
-        for pid in pids.filter_map(|(_, instance)| instance["process"]["pid"].as_u64()) {
+        let left: Vec<&Value> =
+            record["instances"].as_object().into_iter().flat_map(|all| all.values()).collect();
+        for pid in left.iter().filter_map(|instance| instance["process"]["pid"].as_u64()) {
             Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
         }
+        left.iter().for_each(|instance| remove_cgroup(&instance["instance"]["cgroup"]));
         // The mirror names its socket, which lies in this test's own folder, on its command line.
         Command::new("pkill")
             .args(["-9", "-f", &self.folder.join("state/mirror.sock").display().to_string()])
@@ -152,6 +154,22 @@ impl Drop for Controller {
             self.child.wait().unwrap();
         }
         self.sweep();
+    }
+}
+
+/// Removes what no controller is there to remove, the service's own folder included once it is empty.
+fn remove_cgroup(paths: &Value) {
+    for path in paths.as_object().into_iter().flat_map(|all| all.values()).filter_map(Value::as_str) {
+        // What was killed ends a moment later.
+        for _ in 0..20 {
+            if !Path::new(path).exists() || std::fs::remove_dir(path).is_ok() {
+                break;
+            }
+            sleep(Duration::from_millis(50));
+        }
+        if let Some(service) = Path::new(path).parent() {
+            std::fs::remove_dir(service).ok();
+        }
     }
 }
 

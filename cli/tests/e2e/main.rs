@@ -23,3 +23,4 @@ mod services;
 mod side_effects;
 mod users;
 mod walk;
+mod walk_acts;

@@ -15,10 +15,10 @@ use crate::killed::{config, lives};
 use crate::users::Users;
 
 /// The longest wait for anything.
-const LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Starts a controller that is to die at this step, does what makes it come that far, and waits for its death.
-fn die(controller: &mut Controller, at: &str, mut urge: impl FnMut(&Controller)) {
+pub(crate) fn die(controller: &mut Controller, at: &str, mut urge: impl FnMut(&Controller)) {
     controller.again_until(at);
     let began = Instant::now();
     while !controller.has_ended() {
@@ -27,6 +27,12 @@ fn die(controller: &mut Controller, at: &str, mut urge: impl FnMut(&Controller))
         sleep(Duration::from_millis(200));
     }
     println!("died at {at} after {:.1} s", began.elapsed().as_secs_f64());
+}
+
+/// Waits until all instances are ready and the mirror said who it is, which may come a moment later.
+pub(crate) fn wait_whole(controller: &Controller) -> Value {
+    controller.wait_ready();
+    controller.wait("mirror", LIMIT, |status| status["mirrorPid"].is_u64())
 }
 
 /// What runs in the cgroups of a service.
@@ -48,7 +54,7 @@ fn in_cgroups(service: &str) -> BTreeSet<u64> {
 }
 
 /// Nothing runs that the status does not know, and no namespace is left without its shadow.
-fn assert_no_orphans(controller: &Controller, service: &str) {
+pub(crate) fn assert_no_orphans(controller: &Controller, service: &str) {
     let whole = |status: &Value| {
         let pairs = status["pairs"].as_array().unwrap();
         let instances = || pairs.iter().flat_map(|pair| [&pair["live"], &pair["shadow"]]);
@@ -68,7 +74,7 @@ fn killed_at_every_step_that_comes_without_a_fault_the_next_controller_goes_on()
     let _turn = turn();
     let service = "e2e-walk";
     let mut controller = Controller::start(&config(service, "onExit: leave\n"));
-    let before = controller.wait_ready();
+    let before = wait_whole(&controller);
     let users = Users::start(&before, 4);
     controller.signal("KILL");
     controller.ended();
@@ -97,9 +103,34 @@ fn killed_at_every_step_that_comes_without_a_fault_the_next_controller_goes_on()
         }
     }
     controller.again();
-    let after = controller.wait_ready();
+    let after = wait_whole(&controller);
     assert_eq!(lives(&after), lives(&before), "the same lives throughout");
     assert_eq!(after["mirrorPid"], before["mirrorPid"], "and the same mirror");
     assert_no_orphans(&controller, service);
     users.end_content("controller killed at 10 steps");
+}
+
+#[test]
+fn killed_at_random_moments_the_next_controller_goes_on() {
+    let _turn = turn();
+    let service = "e2e-random";
+    let mut controller = Controller::start(&config(service, ""));
+    let before = wait_whole(&controller);
+    let users = Users::start(&before, 4);
+    let named = std::env::var("FORESHADOW_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = named.unwrap_or_else(|| u64::from(std::process::id()));
+    println!("FORESHADOW_SEED={seed}");
+    let mut random = seed;
+    for _ in 0..10 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        sleep(Duration::from_millis((random >> 33) % 3000));
+        controller.signal("KILL");
+        controller.ended();
+        controller.again();
+    }
+    let after = wait_whole(&controller);
+    assert_eq!(lives(&after), lives(&before), "seed {seed}");
+    assert_eq!(after["mirrorPid"], before["mirrorPid"], "seed {seed}");
+    assert_no_orphans(&controller, service);
+    users.end_content("controller killed at 10 random moments");
 }
