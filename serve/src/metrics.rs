@@ -198,6 +198,12 @@ fn of_judging(sheet: &mut Sheet, pairs: &[PairRow]) {
 }
 
 fn of_pairs(sheet: &mut Sheet, pairs: &[PairRow]) {
+    of_traffic(sheet, pairs);
+    of_instances(sheet, pairs);
+}
+
+/// What users ask of every live, and how it answers.
+fn of_traffic(sheet: &mut Sheet, pairs: &[PairRow]) {
     let ratio = Some("ratio");
     sheet.gauge(
         "sample_rate",
@@ -223,6 +229,10 @@ fn of_pairs(sheet: &mut Sheet, pairs: &[PairRow]) {
         "Share of live's answers that failed, last tick",
         per(pairs, |pair| pair.error_share),
     );
+}
+
+/// How lives and shadows themselves fare, and what came to nothing between them.
+fn of_instances(sheet: &mut Sheet, pairs: &[PairRow]) {
     sheet.gauge(
         "shadow_ready",
         Some("seconds"),
