@@ -37,6 +37,9 @@ struct Judged {
     taken_back: bool,
     /// The last verdict that said something was against live.
     is_degraded: bool,
+    /// The last verdict that said something was a warning, which the operator may answer like an alarm.
+    #[serde(default)]
+    is_warned: bool,
 }
 
 /// Revisions of a live and of its shadow.
@@ -78,12 +81,14 @@ impl Judges {
                     revisions: revisions(pair),
                     taken_back: false,
                     is_degraded: false,
+                    is_warned: false,
                 });
                 judged.follow(pair, under_way.contains(&window.live));
                 let assessment = judged.judge.update(window);
                 if !matches!(assessment.verdict, Verdict::Inconclusive(_)) {
                     judged.is_degraded =
                         matches!(assessment.verdict, Verdict::Degraded | Verdict::BothDegraded);
+                    judged.is_warned = assessment.verdict == Verdict::Warn;
                 }
                 Some(assessment)
             })
@@ -104,7 +109,8 @@ impl Judges {
     pub(crate) fn start_anew(&mut self) {
         for judged in self.judges.values_mut() {
             judged.judge.rebaseline();
-            (judged.taken_back, judged.is_degraded) = (false, false);
+            judged.taken_back = false;
+            judged.answered();
         }
     }
 
@@ -112,7 +118,7 @@ impl Judges {
     pub(crate) fn acknowledge(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
         let judged = self.alarmed(live)?;
         judged.judge.acknowledge();
-        judged.is_degraded = false;
+        judged.answered();
         Ok(())
     }
 
@@ -120,7 +126,7 @@ impl Judges {
     pub(crate) fn reject(&mut self, live: &InstanceId) -> Result<(), NoAlarm> {
         let judged = self.alarmed(live)?;
         judged.judge.reject();
-        judged.is_degraded = false;
+        judged.answered();
         Ok(())
     }
 
@@ -133,11 +139,16 @@ impl Judges {
 
     fn alarmed(&mut self, live: &InstanceId) -> Result<&mut Judged, NoAlarm> {
         let judged = self.judges.get_mut(live).ok_or(NoAlarm::NoSuchLive)?;
-        if judged.is_degraded { Ok(judged) } else { Err(NoAlarm::NotRaised) }
+        if judged.is_degraded || judged.is_warned { Ok(judged) } else { Err(NoAlarm::NotRaised) }
     }
 }
 
 impl Judged {
+    /// Nothing that was said against live still holds.
+    fn answered(&mut self) {
+        (self.is_degraded, self.is_warned) = (false, false);
+    }
+
     fn follow(&mut self, pair: &Pair, is_under_way: bool) {
         self.judge.freeze(is_under_way);
         self.pids = pids(pair);
@@ -269,6 +280,21 @@ mod tests {
         let cpu = |milli| Some(MilliCpu::new(milli));
         let action = Action::Resize { instance: InstanceId::live(1), from: cpu(100), to: cpu(200) };
         judge(112, 3.0, 3, &[], &[Outcome { id: ActionId(1), action, tick: Tick(112), effect }])
+    }
+
+    #[test]
+    fn a_warning_can_be_answered_like_an_alarm_and_once() {
+        let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
+        let judge = |judges: &mut Judges, tick, slower| {
+            judges.update(&inventory(1), &[window(tick, slower)], &[], &[])[0].verdict
+        };
+        (1..=80).for_each(|tick| drop(judge(&mut judges, tick, 1.0).to_string()));
+        let live = InstanceId::live(1);
+        assert_eq!(judges.reject(&live), Err(NoAlarm::NotRaised));
+        let burst = (81..=110).find(|&tick| judge(&mut judges, tick, 3.0) != Verdict::Healthy);
+        assert!(burst.is_some() && judges.judges[&live].is_warned, "a burst warns before it lasts");
+        assert_eq!(judges.acknowledge(&live), Ok(()));
+        assert_eq!(judges.reject(&live), Err(NoAlarm::NotRaised), "it was answered");
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn about_alarm(why: NoAlarm, live: &InstanceId) -> Refusal {
         NoAlarm::NotRaised => Refusal {
             kind: Refused::Unknown,
             reason: format!("there is no alarm on {live}"),
-            remedy: "an alarm is a verdict of `degraded`: see `foreshadow status`".into(),
+            remedy: "an alarm is a verdict of `degraded` or `warn`: see `foreshadow status`".into(),
         },
     }
 }
