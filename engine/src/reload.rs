@@ -12,6 +12,10 @@ use foreshadow_serve::{Done, Refusal, Refused};
 use crate::deploy::Wanted;
 use crate::operator::under_deploy;
 use crate::run::Running;
+use crate::voice::Life;
+
+/// The key of those who are told of alarms: others are told from the moment it changes.
+const ALERTS: &str = "alerts";
 
 /// What tells a changed file from the one that was read last, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +100,7 @@ impl Changes {
                 ("tick", was.tick == is.tick),
                 ("platform.local.nodes", old.nodes == new.nodes),
                 ("shadow.ratio", old.shadow_ratio == new.shadow_ratio),
-                ("alerts", old.alerts == new.alerts),
-                ("api", old.api == new.api),
+                ("api.listen", old.api == new.api),
                 ("state", old.state == new.state),
                 ("logs", old.logs == new.logs),
             ]),
@@ -109,6 +112,7 @@ impl Changes {
                 ("action", was.action == is.action),
                 ("forecast", was.forecast == is.forecast),
                 ("onExit", was.on_exit == is.on_exit),
+                (ALERTS, old.alerts == new.alerts),
             ]),
             template: differing(&[
                 ("platform.local.command", made.command == make.command),
@@ -195,6 +199,10 @@ impl Running {
     fn put_in_force(&mut self, new: Config, changes: &Changes) {
         self.cycle.set_policy(new.policy.clone());
         let old = std::mem::replace(&mut self.config, new);
+        if changes.policy.contains(&ALERTS) {
+            let life = Life { tasks: &self.tasks, cancel: &self.cancel };
+            self.voice.announce(&self.config.alerts, &life);
+        }
         if changes.template.is_empty() {
             return;
         }
@@ -239,6 +247,9 @@ mod tests {
         assert_eq!((policy.policy, policy.template), (vec!["mode", "compare"], vec![]));
         assert_eq!(changes(&FILE.replace("[serve]", "[other]")).template, ["platform.local.command"]);
         assert_eq!(changes(&FILE.replace("127.0.0.1:0", "127.0.0.1:1")).restart, ["listen"]);
+        let alerts = changes(&format!("{FILE}alerts: {{ webhook: \"http://127.0.0.1:1/\" }}\n"));
+        assert_eq!((alerts.policy, alerts.restart), (vec![ALERTS], vec![]), "told without a restart");
+        assert_eq!(changes(&format!("{FILE}api: {{ listen: 127.0.0.1:1 }}\n")).restart, ["api.listen"]);
     }
 
     #[test]

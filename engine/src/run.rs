@@ -147,7 +147,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
     let Ground { local, cancel, drain, tasks, mirror, instances, .. } = ground;
     let life = Life { tasks: &tasks, cancel: &cancel };
     begun.board.api(api.as_ref());
-    let voice = Voice::open(&config, &opened);
+    let mut voice = Voice::open(&config, &opened);
     voice.announce(&config.alerts, &life);
     let doors = Doors { socket: door, api };
     let commands = voice.answer(doors, begun.board.subscribe(), database(&state), &life);

@@ -13,6 +13,7 @@ use foreshadow_serve::{
 use foreshadow_store::{Query, Reader, SeriesKey};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,14 @@ pub(crate) struct Voice {
     desk: Desk,
     feed: Feed,
     history: History,
+    telling: Option<Telling>,
+}
+
+/// The task that tells the receivers, and how it is ended.
+#[derive(Debug)]
+struct Telling {
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
 }
 
 /// Where the controller can be asked.
@@ -52,7 +61,7 @@ impl Voice {
     pub(crate) fn open(config: &Config, opened: &Opened) -> Self {
         let kept = opened.kept.get(KEY).map(Vec::as_slice);
         let desk = Desk::open(config.service.as_str(), kept, &receivers(&config.alerts));
-        Self { desk, feed: Feed::default(), history: opened.history.clone() }
+        Self { desk, feed: Feed::default(), history: opened.history.clone(), telling: None }
     }
 
     /// Tells a tick. Never waits.
@@ -72,17 +81,28 @@ impl Voice {
         self.desk.dismiss(live);
     }
 
-    /// Starts to tell the receivers of alarms.
-    pub(crate) fn announce(&self, alerts: &AlertPolicy, life: &Life<'_>) {
+    /// Starts to tell the receivers of alarms, and ends to tell those of before. What still waits is told to the new ones;
+    /// an alarm goes on as it is.
+    pub(crate) fn announce(&mut self, alerts: &AlertPolicy, life: &Life<'_>) {
+        let before = self.telling.take().map(|telling| {
+            telling.cancel.cancel();
+            telling.task
+        });
+        self.desk.address(&receivers(alerts));
         let keep = self.history.keeper();
         let world = World { keep: Box::new(move |state| keep(KEY, state)), unix_ms: clock::unix_ms };
-        let telling =
-            foreshadow_serve::announce(self.desk.clone(), receivers(alerts), world, life.cancel.clone());
-        life.tasks.spawn(async move {
+        let cancel = life.cancel.child_token();
+        let telling = foreshadow_serve::announce(self.desk.clone(), receivers(alerts), world, cancel.clone());
+        let task = life.tasks.spawn(async move {
+            // Never two at a time: they would tell the same message twice.
+            if let Some(before) = before {
+                before.await.ok();
+            }
             if let Err(error) = telling.await {
                 tracing::error!(error = with_causes(&error), "Nobody is told of alarms");
             }
         });
+        self.telling = Some(Telling { cancel, task });
     }
 
     /// Answers at the doors; commands of operators arrive on the receiver.

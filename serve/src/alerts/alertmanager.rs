@@ -14,7 +14,6 @@ use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
 use super::desk::Desk;
-use super::outbox::Tally;
 use super::post::{Post, pause};
 
 /// Where alerts are posted.
@@ -52,13 +51,12 @@ pub(super) async fn tell(desk: &Desk, post: &Post, repeat: Duration, unix_ms: fn
             active.iter().chain(&ended).map(|alarm| alert(&desk.service, alarm, ends)).collect();
         let result = post.send(&alerts).await;
         desk.change(|state| {
-            let tally = state.outbox.alertmanager.get_or_insert_with(Tally::default);
-            match result {
-                Ok(()) => {
-                    tally.delivered();
-                    state.outbox.end_told(&ended);
-                }
-                Err(error) => tally.failed(error),
+            // There is none when another configuration dropped this receiver meanwhile.
+            if let Some(tally) = &mut state.outbox.alertmanager {
+                tally.count(result);
+            }
+            if result.is_ok() {
+                state.outbox.end_told(&ended);
             }
         });
         if let Err(error) = result {

@@ -48,9 +48,15 @@ impl Desk {
             tracing::warn!(%error, "Alarms of the last controller cannot be read");
             None
         });
-        let mut state: State = kept.unwrap_or_default();
-        state.outbox.address(receivers.webhook.is_some(), receivers.alertmanager.is_some());
-        Self { service: service.into(), state: watch::Sender::new(state) }
+        let desk = Self { service: service.into(), state: watch::Sender::new(kept.unwrap_or_default()) };
+        desk.address(receivers);
+        desk
+    }
+
+    /// From now on these are told. What waits goes to them; what waits for one that is no more is dropped.
+    pub fn address(&self, receivers: &Receivers) {
+        let (webhook, alertmanager) = (receivers.webhook.is_some(), receivers.alertmanager.is_some());
+        self.change(|state| state.outbox.address(webhook, alertmanager));
     }
 
     /// Takes a tick in. Never waits.

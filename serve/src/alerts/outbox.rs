@@ -35,14 +35,12 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn delivered(&mut self) {
-        self.delivered += 1;
-        self.trouble = None;
-    }
-
-    pub(super) fn failed(&mut self, error: PostError) {
-        self.failed += 1;
-        self.trouble = Some(error);
+    pub(super) fn count(&mut self, result: Result<(), PostError>) {
+        self.trouble = result.err();
+        match result {
+            Ok(()) => self.delivered += 1,
+            Err(_) => self.failed += 1,
+        }
     }
 
     fn row(&self, receiver: &str, waiting: usize) -> DeliveryRow {
@@ -80,16 +78,17 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Without a receiver nothing waits for it.
+    /// Without a receiver nothing waits for it. One that was told before, wherever it is now, is counted on.
     pub(super) fn address(&mut self, webhook: bool, alertmanager: bool) {
-        self.webhook = webhook.then(Tally::default);
-        self.alertmanager = alertmanager.then(Tally::default);
+        self.webhook = webhook.then(|| self.webhook.unwrap_or_default());
+        self.alertmanager = alertmanager.then(|| self.alertmanager.unwrap_or_default());
         if !webhook {
             self.waiting.clear();
         }
         if !alertmanager {
             self.ended.clear();
         }
+        self.revision += 1;
     }
 
     /// Takes in what is to be told. When too much waits the oldest is given up, loudly.
@@ -173,11 +172,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn what_is_given_up_is_counted_and_the_next_is_told() {
-        let mut outbox = Outbox::default();
-        outbox.address(true, false);
-        let alarm = |key: &str| Alarm {
+    fn alarm(key: &str) -> Alarm {
+        Alarm {
             key: key.to_owned(),
             kind: AlarmKind::Degraded,
             severity: AlarmKind::Degraded.severity(),
@@ -186,7 +182,13 @@ mod tests {
             summary: String::new(),
             started_unix_ms: 5,
             resolved_unix_ms: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_given_up_is_counted_and_the_next_is_told() {
+        let mut outbox = Outbox::default();
+        outbox.address(true, false);
         outbox.push("shop", &[alarm("a"), alarm("b")]);
         assert_eq!(outbox.next().unwrap().id, "shop/a/5/firing");
         outbox.done("shop/a/5/firing", false);
@@ -194,6 +196,19 @@ mod tests {
         assert_eq!(outbox.next().unwrap().id, "shop/b/5/firing", "only what is first is taken out");
         assert_eq!(outbox.rows()[0].given_up, 1);
         assert_eq!(outbox.rows()[0].waiting, 1);
+    }
+
+    #[test]
+    fn what_waits_stays_when_its_receiver_is_found_elsewhere_and_goes_with_it() {
+        let mut outbox = Outbox::default();
+        outbox.address(true, false);
+        outbox.push("shop", &[alarm("a")]);
+        outbox.webhook.as_mut().unwrap().count(Ok(()));
+        outbox.address(true, true);
+        assert_eq!((outbox.rows()[0].waiting, outbox.rows()[0].delivered), (1, 1));
+        assert_eq!(outbox.rows().len(), 2);
+        outbox.address(false, true);
+        assert!(outbox.is_empty() && outbox.rows().len() == 1);
     }
 
     #[test]

@@ -7,7 +7,6 @@
 use tokio::time::sleep;
 
 use super::desk::Desk;
-use super::outbox::Tally;
 use super::post::{Post, pause};
 
 /// How often a message may be refused. With growing pauses this is about five minutes: long enough for a receiver whose
@@ -37,10 +36,9 @@ pub(super) async fn tell(desk: &Desk, post: &Post) {
             }
         };
         desk.change(|state| {
-            let tally = state.outbox.webhook.get_or_insert_with(Tally::default);
-            match result {
-                Ok(()) => tally.delivered(),
-                Err(error) => tally.failed(error),
+            // There is none when another configuration dropped this receiver meanwhile.
+            if let Some(tally) = &mut state.outbox.webhook {
+                tally.count(result);
             }
             if result.is_ok() || gives_up {
                 state.outbox.done(&notice.id, result.is_ok());
