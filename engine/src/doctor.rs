@@ -6,6 +6,8 @@ use foreshadow_config::Config;
 use foreshadow_platform::local::{Abilities, default_nodes};
 use rustix::process::{Resource, getrlimit};
 
+use crate::proposals::Proposal;
+
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,6 +22,8 @@ pub struct Check {
     pub found: String,
     /// What would mend it; empty if it is fine.
     pub remedy: String,
+    /// Lines for the configuration file that would mend it; more than one is a choice.
+    pub proposals: Vec<Proposal>,
 }
 
 /// Open files that are enough for a few hundred connections and a handful of pairs.
@@ -37,6 +41,7 @@ pub fn examine(config: &Config) -> Vec<Check> {
             is_fatal: false,
             found: finding.found,
             remedy: finding.remedy,
+            proposals: Vec::new(),
         })
         .collect();
     checks.extend([program(config), port(config), open_files(), room(config), state(config)]);
@@ -46,7 +51,8 @@ pub fn examine(config: &Config) -> Vec<Check> {
 fn check(what: &str, problem: Option<(&str, &str)>, fine: String) -> Check {
     let (found, remedy) =
         problem.map_or((fine, String::new()), |(found, remedy)| (found.into(), remedy.into()));
-    Check { what: what.into(), is_fine: problem.is_none(), is_fatal: false, found, remedy }
+    let is_fine = problem.is_none();
+    Check { what: what.into(), is_fine, is_fatal: false, found, remedy, proposals: Vec::new() }
 }
 
 fn program(config: &Config) -> Check {

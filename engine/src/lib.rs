@@ -8,6 +8,7 @@ mod cycle;
 mod deploy;
 #[cfg(debug_assertions)]
 mod die;
+mod diverging;
 mod doctor;
 mod ground;
 mod history;
@@ -18,6 +19,7 @@ mod mirror_process;
 mod operator;
 mod outlook;
 mod plane;
+mod proposals;
 mod reload;
 mod restore;
 mod run;
@@ -26,8 +28,10 @@ mod status;
 mod voice;
 
 pub use cycle::CycleError;
+pub use diverging::remembered_diverging;
 pub use doctor::{Check, examine};
 pub use lock::is_held;
+pub use proposals::{Proposal, propose};
 pub use run::{Ended, RunError, run};
 
 pub use foreshadow_config as config;

@@ -298,6 +298,7 @@ impl Running {
         let (tick, unix_ms) = (closed.report.tick, closed.report.unix_ms);
         self.cycle.outlook.keep(tick, unix_ms, &self.history);
         self.cycle.judges.keep_now_and_then(tick, unix_ms, &self.history);
+        self.board.keep_now_and_then(tick, unix_ms, &self.history);
         for event in self.last.changes(&closed.report) {
             self.journal(event).await;
         }
@@ -349,6 +350,7 @@ impl Running {
             self.journal(JournalEvent::Instance { id, change }).await;
         }
         self.cycle.judges.keep(clock::unix_ms(), &self.history);
+        self.board.keep(clock::unix_ms(), &self.history);
         self.journal(JournalEvent::Stopped).await;
     }
 }

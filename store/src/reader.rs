@@ -116,6 +116,14 @@ impl Reader {
         Ok(samples)
     }
 
+    /// What was kept last under this name.
+    ///
+    /// # Errors
+    /// [`ReadStoreError`] if the file cannot be read.
+    pub fn kept(&self, key: &str) -> Result<Option<Vec<u8>>, ReadStoreError> {
+        kept(&self.connection, key)
+    }
+
     /// Every series that was ever written, sorted by its names.
     ///
     /// # Errors
@@ -138,6 +146,12 @@ impl Reader {
         }
         Ok(keys)
     }
+}
+
+/// What was kept last under this name.
+pub(crate) fn kept(connection: &Connection, key: &str) -> Result<Option<Vec<u8>>, ReadStoreError> {
+    let sql = "SELECT value FROM kept WHERE key = ?";
+    Ok(connection.query_row(sql, [key], |row| row.get(0)).optional()?)
 }
 
 fn entry(row: &Row<'_>) -> Result<JournalEntry, ReadStoreError> {

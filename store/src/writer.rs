@@ -200,8 +200,7 @@ impl Store {
     /// # Errors
     /// [`ReadStoreError`] if the file cannot be read.
     pub fn kept(&self, key: &str) -> Result<Option<Vec<u8>>, ReadStoreError> {
-        let sql = "SELECT value FROM kept WHERE key = ?";
-        Ok(self.connection.query_row(sql, [key], |row| row.get(0)).optional()?)
+        crate::reader::kept(&self.connection, key)
     }
 
     /// The highest tick in the journal; `None` if it is empty. Calm ticks leave no entry, so more may have passed.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use foreshadow_engine::config::Config;
-use foreshadow_engine::{Check, Client, control_socket, examine};
+use foreshadow_engine::{Check, Client, control_socket, examine, propose, remembered_diverging};
 
 use crate::args::{CheckArgs, Output};
 use crate::command::{read_config, runtime};
@@ -14,94 +14,56 @@ use crate::failure::Failure;
 pub(crate) fn check(args: &CheckArgs) -> Result<Exit, Failure> {
     let config = read_config(&args.config)?;
     let mut checks = examine(&config);
-    checks.extend(diverging(&config)?);
+    checks.extend(propose(&config, &diverging(&config)?));
     let mut out = io::stdout().lock();
     for check in &checks {
         match args.output {
             Output::Json => writeln!(out, "{}", serde_json::to_string(check).map_err(io::Error::other)?)?,
-            Output::Human => {
-                let mark = if check.is_fine {
-                    "ok  "
-                } else if check.is_fatal {
-                    "FAIL"
-                } else {
-                    "warn"
-                };
-                writeln!(out, "{mark}  {:<18} {}", check.what, check.found)?;
-                if !check.remedy.is_empty() {
-                    writeln!(out, "      {:<18} = help: {}", "", check.remedy)?;
-                }
-            }
+            Output::Human => show(&mut out, check)?,
         }
     }
     let fatal = checks.iter().any(|check| check.is_fatal);
     if args.output == Output::Human {
+        if checks.iter().any(|check| !check.proposals.is_empty()) {
+            writeln!(
+                out,
+                "Proposed lines go into the block of the same name where the file has one; a list takes the place of \
+                 the one there."
+            )?;
+        }
         let word = if fatal { "`run` would fail" } else { "`run` would start" };
         writeln!(out, "\n`{}` is a valid configuration; {word}.", args.config.display())?;
     }
     Ok(if fatal { Exit::Usage } else { Exit::Fine })
 }
 
-/// Answers below this number are chance: a request that met a restart on one side.
-const DIVERGING_MIN: u64 = 5;
+fn show(out: &mut impl Write, check: &Check) -> io::Result<()> {
+    let mark = if check.is_fine {
+        "ok  "
+    } else if check.is_fatal {
+        "FAIL"
+    } else {
+        "warn"
+    };
+    writeln!(out, "{mark}  {:<18} {}", check.what, check.found)?;
+    if !check.remedy.is_empty() {
+        writeln!(out, "      {:<18} = help: {}", "", check.remedy)?;
+    }
+    for proposal in &check.proposals {
+        // At the margin: what is pasted must keep its place.
+        writeln!(out, "      {:<18} * {}\n\n{}", "", proposal.when, proposal.yaml)?;
+    }
+    Ok(())
+}
 
-/// Routes on which a running controller saw shadows answer in another way than their lives, each with the lines that
-/// mend it.
-fn diverging(config: &Config) -> Result<Vec<Check>, Failure> {
+/// How often shadows answered in another way than their lives, by route: as a running controller saw it, or else as the
+/// last one remembered.
+fn diverging(config: &Config) -> Result<BTreeMap<String, u64>, Failure> {
     let running = runtime()?.block_on(Client::new(&control_socket(&config.state)).status());
-    // Without a controller there is nothing to go by, and nothing to complain about.
-    let Ok(status) = running else { return Ok(Vec::new()) };
-    let mut routes: BTreeMap<&str, u64> = BTreeMap::new();
-    for (route, n) in status.pairs.iter().flat_map(|pair| &pair.diverging_routes) {
+    let Ok(status) = running else { return Ok(remembered_diverging(&config.state)) };
+    let mut routes: BTreeMap<String, u64> = BTreeMap::new();
+    for (route, n) in status.pairs.into_iter().flat_map(|pair| pair.diverging_routes) {
         *routes.entry(route).or_default() += n;
     }
-    let often = routes.into_iter().filter(|(_, n)| DIVERGING_MIN <= *n);
-    Ok(often.map(|(route, n)| about_route(route, n)).collect())
-}
-
-fn about_route(route: &str, n: u64) -> Check {
-    let path = path_of(route);
-    let log = "a shadow that cannot reach something says so in its log (`foreshadow status --wide`)";
-    let remedy = if path == "/" {
-        format!(
-            "give the shadow what it lacks, under `shadow.egress.allow`, `shadow.env` or `storage`: {log}"
-        )
-    } else {
-        format!(
-            "either keep these requests from the shadow:\n          mirror:\n            routes:\n              - {{ path: {path}, mirror: false }}\n        or give it what it lacks, under `shadow.egress.allow`, `shadow.env` or `storage`: {log}"
-        )
-    };
-    Check {
-        what: "diverging answers".into(),
-        is_fine: false,
-        is_fatal: false,
-        found: format!("{n} answers of shadows on `{route}` differ in kind from those of their lives"),
-        remedy,
-    }
-}
-
-/// The start of the path that every request of this route has: up to the first part that is not the same for all.
-fn path_of(route: &str) -> String {
-    let path = route.split_whitespace().last().unwrap_or_default();
-    let fixed: Vec<&str> = path
-        .split('/')
-        .take_while(|part| !part.contains(['{', '*', ':', '<', '…']))
-        .filter(|part| !part.is_empty())
-        .collect();
-    if path.starts_with('/') { format!("/{}", fixed.join("/")) } else { "/".into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_line_that_mends_a_diverging_route_is_valid_and_names_its_fixed_part() {
-        assert_eq!(path_of("GET /admin/users/{id}"), "/admin/users");
-        assert_eq!(path_of("/login"), "/login");
-        assert_eq!(path_of("other"), "/", "nothing to exclude by");
-        let remedy = about_route("/admin", 9).remedy;
-        assert!(remedy.contains("- { path: /admin, mirror: false }"), "{remedy}");
-        assert!(!about_route("other", 9).remedy.contains("mirror:"), "never everything");
-    }
+    Ok(routes)
 }

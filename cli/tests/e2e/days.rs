@@ -59,9 +59,18 @@ fn a_changed_file_is_taken_over_and_a_broken_one_is_refused_while_the_old_one_st
         stderr(&refused)
     );
 
+    write(&controller, &config(service, "api: { listen: 127.0.0.1:1 }\n"));
+    let refused = stderr(&controller.command(&["reload"]));
+    assert!(refused.contains("`api.listen`") && refused.contains("restart"), "{refused}");
+
+    let alerts = "alerts: { webhook: \"http://127.0.0.1:1/\" }\n";
+    write(&controller, &config(service, &format!("mode: act\n{alerts}")));
+    let taken = controller.command(&["reload"]);
+    assert!(taken.status.success() && stderr(&taken).contains("alerts"), "{}", stderr(&taken));
+
     write(&controller, &config(service, "mode: observe\nprobe: { enabled: false }\n"));
     let taken = controller.command(&["reload"]);
-    assert!(taken.status.success() && stderr(&taken).contains("mode, probe"), "{}", stderr(&taken));
+    assert!(taken.status.success() && stderr(&taken).contains("mode, probe, alerts"), "{}", stderr(&taken));
     let status = controller.wait("mode observe", SOON, |status| status["mode"] == "observe");
     assert_eq!(error(&status), "");
 
@@ -110,6 +119,10 @@ fn history_shows_what_was_measured_as_a_picture_as_csv_and_as_json() {
         picture.contains("live-1.memory") && picture.contains("bytes") && picture.contains("max"),
         "{picture}"
     );
+    let row = picture.lines().last().unwrap().split("  min ").next().unwrap();
+    let row = row.trim_start_matches("live-1.memory").strip_prefix("  ").unwrap();
+    assert_eq!(row.chars().count(), 60, "a row for whoever reads it later: {picture}");
+    assert!(!row.starts_with(' '), "from the first sample on: {picture}");
     let csv = stdout(
         &controller.command(&["history", "live-1", "--metric", "pairs", "--metric", "cpu", "-o", "csv"]),
     );

@@ -18,6 +18,7 @@ mod httpbin;
 mod killed;
 mod lifecycle;
 mod matrix;
+mod proposals;
 mod scene;
 mod services;
 mod side_effects;
