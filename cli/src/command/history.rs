@@ -1,7 +1,7 @@
 //! `foreshadow history`: how measured series went.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use foreshadow_engine::{Reader, SeriesKey};
 
@@ -13,6 +13,9 @@ use crate::{show, spark};
 
 /// Columns where nobody says how wide the terminal is.
 const WIDTH: usize = 80;
+
+/// Blocks where there is no terminal: lines may be as long as they like, and a row should show how it went.
+const BLOCKS: usize = 60;
 
 /// Columns that least, greatest and last value take beside the blocks.
 const FIGURES_WIDTH: usize = 54;
@@ -149,8 +152,8 @@ fn unit(key: &SeriesKey) -> &str {
 
 fn draw(out: &mut impl Write, courses: &[Course], (from, to): (i64, i64)) -> io::Result<()> {
     let wide = courses.iter().map(|course| name(&course.key).len()).max().unwrap_or(0);
-    let screen = comfy_table::Table::new().width().map_or(WIDTH, usize::from);
-    let blocks = screen.saturating_sub(wide + FIGURES_WIDTH).clamp(10, 200);
+    let from = begin(courses, from);
+    let blocks = blocks(wide);
     writeln!(out, "{} to {}", show::time(from), show::time(to))?;
     for course in courses {
         let name = name(&course.key);
@@ -172,6 +175,21 @@ fn draw(out: &mut impl Write, courses: &[Course], (from, to): (i64, i64)) -> io:
         )?;
     }
     Ok(())
+}
+
+/// How many blocks make a row beside names of this width.
+fn blocks(wide: usize) -> usize {
+    if !io::stdout().is_terminal() {
+        return BLOCKS;
+    }
+    let screen = comfy_table::Table::new().width().map_or(WIDTH, usize::from);
+    screen.saturating_sub(wide + FIGURES_WIDTH).clamp(10, 200)
+}
+
+/// Where the picture begins: at the first sample, if nothing was measured before it.
+fn begin(courses: &[Course], from: i64) -> i64 {
+    let firsts = courses.iter().filter_map(|course| course.samples.first());
+    firsts.map(|&(moment, _)| moment).min().map_or(from, |first| first.max(from))
 }
 
 /// A few digits, without an exponent where that can be read.
@@ -257,6 +275,22 @@ mod tests {
         let means = means(&[(0, 1.0), (1, 3.0), (9, f64::NAN), (99, 5.0)], (0, 100), 4);
         assert_eq!((means[0], means[3]), (2.0, 5.0));
         assert!(means[1].is_nan() && means[2].is_nan());
+    }
+
+    #[test]
+    fn a_picture_begins_where_measuring_began() {
+        let course = |samples: &[(i64, f64)]| Course {
+            key: SeriesKey {
+                instance: foreshadow_engine::model::InstanceId::live(1),
+                role: foreshadow_engine::model::Role::Live,
+                metric: "cpu".into(),
+                unit: "cores".into(),
+            },
+            samples: samples.to_vec(),
+        };
+        let courses = [course(&[(70, 1.0), (80, 1.0)]), course(&[(60, 1.0)]), course(&[])];
+        assert_eq!(begin(&courses, 10), 60, "the earliest of all, so that rows can be compared");
+        assert_eq!(begin(&[course(&[])], 10), 10, "nothing was measured");
     }
 
     #[test]
