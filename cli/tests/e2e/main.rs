@@ -18,6 +18,7 @@ mod httpbin;
 mod killed;
 mod lifecycle;
 mod matrix;
+mod operator;
 mod proposals;
 mod scene;
 mod services;
