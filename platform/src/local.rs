@@ -29,6 +29,7 @@ mod supervise;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -113,6 +114,8 @@ pub(crate) struct Inner {
     retired: Mutex<BTreeMap<InstanceId, u64>>,
     /// One writer of the record at a time.
     recording: tokio::sync::Mutex<()>,
+    /// The last try to write the record failed.
+    record_owed: AtomicBool,
     /// One change of the set of instances at a time.
     change: tokio::sync::Mutex<()>,
     events: mpsc::Sender<InstanceEvent>,
@@ -149,6 +152,7 @@ impl Local {
             reserved: Mutex::default(),
             retired: Mutex::default(),
             recording: tokio::sync::Mutex::default(),
+            record_owed: AtomicBool::default(),
             change: tokio::sync::Mutex::default(),
             events,
             tasks: TaskTracker::new(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use foreshadow_model::{Instance, InstanceId, Phase, Role};
@@ -191,8 +192,14 @@ impl Inner {
         let record = self.record();
         let path = self.record_path();
         let written = tokio::task::spawn_blocking(move || record.write(&path)).await;
-        if let Err(error) = written.map_err(std::io::Error::from).and_then(std::convert::identity) {
-            tracing::error!(%error, "Record of instances not written: a crash now would orphan them");
+        let written = written.map_err(std::io::Error::from).and_then(std::convert::identity);
+        let was_owed = self.record_owed.swap(written.is_err(), Ordering::Relaxed);
+        match written {
+            Err(error) if !was_owed => {
+                tracing::error!(%error, "Record of instances not written: a crash now would orphan them");
+            }
+            Ok(()) if was_owed => tracing::info!("Record of instances is written again"),
+            _ => {}
         }
     }
 

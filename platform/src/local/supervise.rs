@@ -66,6 +66,10 @@ impl Inner {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             ticks.tick().await;
+            if self.record_owed.load(Ordering::Relaxed) {
+                // There was no room on the disk; perhaps there is now.
+                self.write_record().await;
+            }
             let logs: Vec<_> = self.members().values().map(|member| member.log.clone()).collect();
             let limits = self.settings.logs;
             let rotate = move || {
