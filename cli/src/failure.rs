@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use foreshadow_engine::config::ConfigError;
-use foreshadow_engine::{ClientError, Refused, RunError};
+use foreshadow_engine::{ClientError, OpenStoreError, Refused, RunError};
 
 use crate::exit::Exit;
 
@@ -84,6 +84,9 @@ impl From<ConfigError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         let remedy = match &error {
+            full if is_disk_full(full) => Some(
+                "make room on the disk of the state folder, or choose another `state` folder in the configuration",
+            ),
             RunError::Lock(_) => Some("stop the other one first: `foreshadow stop`"),
             RunError::Mirror(_) => {
                 Some("stop what listens on the address, or choose another `listen`; `foreshadow check` looks")
@@ -97,6 +100,15 @@ impl From<RunError> for Failure {
             None => failure,
         }
     }
+}
+
+/// Whether a full disk is among the causes.
+fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |&error| error.source()).any(|cause| {
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+        cause.downcast_ref().is_some_and(is_full)
+            || matches!(cause.downcast_ref(), Some(OpenStoreError::Full { .. }))
+    })
 }
 
 impl From<ClientError> for Failure {

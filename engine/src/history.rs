@@ -178,11 +178,14 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>, fails: &Fails) {
             }
             Order::Record { unix_ms, samples } => {
                 let result = store.record(unix_ms, &samples);
+                // Told once, not with every tick.
+                if let Err(error) = &result
+                    && !fails.samples()
+                {
+                    tracing::error!(error = foreshadow_model::with_causes(error), "History not written");
+                }
                 // They share a file: if this could be written, an entry could be as well.
                 fails.set(result.is_ok().then_some(false), Some(result.is_err()));
-                if let Err(error) = result {
-                    tracing::error!(error = foreshadow_model::with_causes(&error), "History not written");
-                }
                 records = records.wrapping_add(1);
                 if records.is_multiple_of(SEAL_EVERY)
                     && let Err(error) = store.seal(unix_ms)

@@ -117,6 +117,14 @@ pub enum OpenStoreError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// The disk is full.
+    #[error("no room for the history file `{}`", path.display())]
+    Full {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// It is something else.
     #[error("`{}` is not a history file of foreshadow; move it away or name another state directory", path.display())]
     NotOurs {
@@ -164,6 +172,7 @@ fn connect(
         let path = path.to_owned();
         match source.sqlite_error_code() {
             Some(rusqlite::ErrorCode::NotADatabase) => OpenStoreError::NotOurs { path },
+            _ if is_no_room(&source) => OpenStoreError::Full { path, source },
             _ => OpenStoreError::Open { path, source },
         }
     };
@@ -179,6 +188,14 @@ fn connect(
         return Err(OpenStoreError::Newer { path: path.to_owned(), found });
     }
     Ok(connection)
+}
+
+/// Full, or without room for the memory that readers and writer share, which SQLite calls an input error.
+fn is_no_room(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == rusqlite::ErrorCode::DiskFull
+            || error.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+    })
 }
 
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {

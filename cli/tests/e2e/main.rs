@@ -13,6 +13,7 @@ mod demo;
 mod deploys;
 mod faults;
 mod figures;
+mod full_disk;
 mod http;
 mod httpbin;
 mod killed;

@@ -5,7 +5,6 @@
 //! each intent.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::Value;
 
@@ -19,7 +18,7 @@ use crate::walk::{LIMIT, assert_no_orphans, die, wait_whole};
 const RATE: u64 = 80;
 
 /// The limit that a live starts with and that the action goes back to.
-const SIZE: u64 = 300;
+pub(crate) const SIZE: u64 = 300;
 
 /// A service, its users, and a live that can be starved.
 struct Story {
@@ -33,24 +32,10 @@ struct Story {
 impl Story {
     /// Starts it, waits until what is normal is known, and ends the controller as a crash would.
     fn begin(service: &str, mode: &str) -> Self {
-        let acting = format!(
-            "resources: {{ memory: 128Mi, cpu: 300m }}\nmode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  \
-             vertical: {{ cpuSizes: [300m, 450m] }}\n  \
-             guards: {{ cooldown: 10s, verifyAfter: 13s, actionsPerHour: 60 }}\n"
-        );
-        let config = config(service, "").replace("resources: { memory: 128Mi }\n", &acting);
-        let mut controller = Controller::start(&config);
+        let mut controller = Controller::start(&acting(service, mode));
         let before = controller.wait_ready();
-        let listen = before["listen"].as_str().unwrap().parse().unwrap();
-        let requests: Vec<Request> =
-            (0..97).map(|item| Request::get(format!("/item/{}", item * 7))).collect();
-        let crowd = Crowd::start(listen, RATE, &requests);
-        let calm =
-            |status: &Value| ["live-1", "live-2"].iter().all(|live| verdict(status, live) == "\"healthy\"");
-        let status = controller.wait("calm", LIMIT, calm);
-        let live = &pair(&status, "live-1")["live"];
-        let too_little = (cores_used(live) * 800.0).round().max(10.0) as u64;
-        let quota = Quota { file: quota_file(live), too_little };
+        let crowd = crowd(&before);
+        let quota = calm(&controller);
         controller.signal("KILL");
         controller.ended();
         Self { controller, crowd, before, quota }
@@ -61,14 +46,8 @@ impl Story {
         die(&mut self.controller, at, |_| {});
     }
 
-    /// What became of an action, by the kinds of its entries, without the verdict that led to it.
     fn kinds(&self, action: &str) -> Vec<String> {
-        let output = self.controller.command(&["explain", action, "--output", "json"]);
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let kind = |line: &str| {
-            serde_json::from_str::<Value>(line).ok()?["event"]["type"].as_str().map(str::to_owned)
-        };
-        text.lines().filter_map(kind).filter(|kind| kind != "verdictChanged").collect()
+        kinds(&self.controller, action)
     }
 
     /// One more controller, which is left alone: everything is as it must be.
@@ -92,15 +71,51 @@ impl Story {
     }
 }
 
-fn row(status: &Value, id: u64) -> Value {
+/// What became of an action, by the kinds of its entries, without the verdict that led to it.
+pub(crate) fn kinds(controller: &Controller, action: &str) -> Vec<String> {
+    let output = controller.command(&["explain", action, "--output", "json"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let kind =
+        |line: &str| serde_json::from_str::<Value>(line).ok()?["event"]["type"].as_str().map(str::to_owned);
+    text.lines().filter_map(kind).filter(|kind| kind != "verdictChanged").collect()
+}
+
+/// A service whose lives can be given more of the processor.
+pub(crate) fn acting(service: &str, mode: &str) -> String {
+    let acting = format!(
+        "resources: {{ memory: 128Mi, cpu: 300m }}\nmode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  \
+         vertical: {{ cpuSizes: [300m, 450m] }}\n  \
+         guards: {{ cooldown: 10s, verifyAfter: 13s, actionsPerHour: 60 }}\n"
+    );
+    config(service, "").replace("resources: { memory: 128Mi }\n", &acting)
+}
+
+/// Its users.
+pub(crate) fn crowd(status: &Value) -> Crowd {
+    let listen = status["listen"].as_str().unwrap().parse().unwrap();
+    let requests: Vec<Request> = (0..97).map(|item| Request::get(format!("/item/{}", item * 7))).collect();
+    Crowd::start(listen, RATE, &requests)
+}
+
+/// Waits until what is normal is known, then measures what is too little for the first live.
+pub(crate) fn calm(controller: &Controller) -> Quota {
+    let status = controller.wait("calm", LIMIT, |status| {
+        ["live-1", "live-2"].iter().all(|live| verdict(status, live) == "\"healthy\"")
+    });
+    let live = &pair(&status, "live-1")["live"];
+    let too_little = (cores_used(live) * 800.0).round().max(10.0) as u64;
+    Quota { file: quota_file(live), too_little }
+}
+
+pub(crate) fn row(status: &Value, id: u64) -> Value {
     let rows = status["actions"].as_array().unwrap();
     rows.iter().find(|row| row["id"] == id).cloned().unwrap_or_default()
 }
 
 /// The limit of a live, read and written behind the controller's back.
-struct Quota {
+pub(crate) struct Quota {
     file: PathBuf,
-    too_little: u64,
+    pub(crate) too_little: u64,
 }
 
 fn quota_file(live: &Value) -> PathBuf {
@@ -111,7 +126,7 @@ fn quota_file(live: &Value) -> PathBuf {
 
 impl Quota {
     /// In thousandths of a processor.
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         let text = std::fs::read_to_string(&self.file).unwrap();
         text.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap() / 100
     }
@@ -121,7 +136,7 @@ impl Quota {
         std::fs::write(&self.file, format!("{}{period}", milli * 100)).unwrap();
     }
 
-    fn starve(&self) {
+    pub(crate) fn starve(&self) {
         self.set(self.too_little);
     }
 }
