@@ -103,6 +103,7 @@ pub(crate) fn calm(controller: &Controller) -> Quota {
         ["live-1", "live-2"].iter().all(|live| verdict(status, live) == "\"healthy\"")
     });
     let live = &pair(&status, "live-1")["live"];
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "thousandths of a core")]
     let too_little = (cores_used(live) * 800.0).round().max(10.0) as u64;
     Quota { file: quota_file(live), too_little }
 }
