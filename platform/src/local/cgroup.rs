@@ -20,6 +20,12 @@ const PERIOD_US: u64 = 100_000;
 /// The least quota the kernel takes, in microseconds.
 const QUOTA_MIN_US: u64 = 1_000;
 
+/// How often a parent may be taken away while a directory is made under it, before that is an error.
+const RACES_MAX: u32 = 1000;
+
+/// What the kernel says of a file whose cgroup was just removed.
+const ENODEV: i32 = 19;
+
 /// Why a cgroup could not be made, changed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -49,6 +55,18 @@ pub enum CgroupError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl CgroupError {
+    /// Whether what was to be made or written vanished under our hands.
+    fn is_gone(&self) -> bool {
+        match self {
+            Self::Create { source, .. } | Self::Write { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotFound) || source.raw_os_error() == Some(ENODEV)
+            }
+            Self::TooSmall { .. } => false,
+        }
+    }
 }
 
 /// The cgroup trees of this machine.
@@ -161,9 +179,20 @@ impl Hierarchy {
         Ok(paths)
     }
 
+    /// Makes a directory and its parents. Another controller may take an empty parent away meanwhile: once more then.
+    fn make(&self, directory: &Path) -> Result<(), CgroupError> {
+        for _ in 1..RACES_MAX {
+            match self.make_down(directory) {
+                Err(error) if error.is_gone() => {}
+                made => return made,
+            }
+        }
+        self.make_down(directory)
+    }
+
     /// Makes a directory and its parents down from the mount. Version 2 hands controllers down level by level;
     /// version 1's cpuset refuses tasks until it has memory nodes.
-    fn make(&self, directory: &Path) -> Result<(), CgroupError> {
+    fn make_down(&self, directory: &Path) -> Result<(), CgroupError> {
         let levels: Vec<&Path> = directory.ancestors().take(3).collect();
         for level in levels.into_iter().rev() {
             match fs::create_dir(level) {
@@ -331,6 +360,27 @@ mod tests {
         assert_eq!(read(&paths.memory, "memory.limit_in_bytes"), (64 << 20).to_string());
         assert_eq!(read(&paths.cpuset, "cpuset.mems"), "0", "without memory nodes no task may enter");
         assert_eq!((tree.cpu(&paths), tree.memory(&paths)), (LIMITS.cpu, LIMITS.memory));
+    }
+
+    #[test]
+    fn controllers_that_come_and_go_at_once_take_nobody_the_ground_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = Hierarchy {
+            version: Version::V1,
+            mounts: CgroupPaths { cpu: Some(directory.path().to_path_buf()), ..CgroupPaths::default() },
+        };
+        std::thread::scope(|scope| {
+            for name in ["one", "two"] {
+                let tree = &tree;
+                scope.spawn(move || {
+                    for _ in 0..500 {
+                        let paths = tree.paths("check", name);
+                        tree.make(paths.cpu.as_ref().unwrap()).unwrap();
+                        remove(&paths).unwrap();
+                    }
+                });
+            }
+        });
     }
 
     #[test]
