@@ -185,18 +185,12 @@ fn policy(story: &StoryPolicy) -> Policy {
 
 fn instance(id: InstanceId, role: Role, node: &NodeName, live: &Live) -> Instance {
     Instance {
-        id,
-        role,
-        node: node.clone(),
         phase: Phase::Ready,
         resources: Resources { cpu: live.cpu.map(MilliCpu::new), memory: live.memory.map(Bytes::mebi) },
         pids: vec![1],
-        port: 1,
-        netns: None,
-        cgroup: None,
-        restarts: 0,
         ready_after_seconds: Some(1.0),
         revision: 1,
+        ..Instance::new(id, role, node.clone(), 1)
     }
 }
 

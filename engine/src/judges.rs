@@ -215,27 +215,14 @@ mod tests {
     use std::time::Duration;
 
     use foreshadow_model::{
-        Action, ActionId, Agreement, Instance, LogMoments, MilliCpu, NodeName, Phase, Ratio, Resources, Role,
-        Tick,
+        Action, ActionId, Agreement, Instance, LogMoments, MilliCpu, NodeName, Phase, Ratio, Role, Tick,
     };
 
     use super::*;
 
     fn instance(id: InstanceId, role: Role, revision: u64) -> Instance {
-        Instance {
-            id,
-            role,
-            node: NodeName::new("a").unwrap(),
-            phase: Phase::Ready,
-            resources: Resources::default(),
-            pids: Vec::new(),
-            port: 1,
-            netns: None,
-            cgroup: None,
-            restarts: 0,
-            ready_after_seconds: None,
-            revision,
-        }
+        let node = NodeName::new("a").unwrap();
+        Instance { phase: Phase::Ready, revision, ..Instance::new(id, role, node, 1) }
     }
 
     pub(super) fn inventory(revision: u64) -> Inventory {

@@ -108,18 +108,10 @@ mod tests {
 
     fn inventory(milli: u32, revision: u64) -> Inventory {
         let live = Instance {
-            id: InstanceId::live(1),
-            role: Role::Live,
-            node: NodeName::new("a").unwrap(),
             phase: Phase::Ready,
             resources: Resources { cpu: Some(MilliCpu::new(milli)), memory: None },
-            pids: Vec::new(),
-            port: 1,
-            netns: None,
-            cgroup: None,
-            restarts: 0,
-            ready_after_seconds: None,
             revision,
+            ..Instance::new(InstanceId::live(1), Role::Live, NodeName::new("a").unwrap(), 1)
         };
         Inventory { pairs: vec![Pair { live, shadow: None }], ..Inventory::default() }
     }

@@ -204,6 +204,25 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// One that was not started yet: no process, no limits, nothing measured.
+    #[must_use]
+    pub fn new(id: InstanceId, role: Role, node: NodeName, port: u16) -> Self {
+        Self {
+            id,
+            role,
+            node,
+            phase: Phase::Starting,
+            resources: Resources::default(),
+            pids: Vec::new(),
+            port,
+            netns: None,
+            cgroup: None,
+            restarts: 0,
+            ready_after_seconds: None,
+            revision: 0,
+        }
+    }
+
     /// Whether it can be sent requests.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -87,27 +87,14 @@ fn add_summaries(window: &mut Window, summaries: &[Summary]) {
 mod tests {
     use foreshadow_model::wire::UpstreamSummary;
     use foreshadow_model::{
-        Agreement, Drops, Generation, Instance, LogMoments, NodeName, Pair, Phase, Resources, Role,
-        SampleRate, SideWindow,
+        Agreement, Drops, Generation, Instance, LogMoments, NodeName, Pair, Phase, Role, SampleRate,
+        SideWindow,
     };
 
     use super::*;
 
     fn instance(id: InstanceId, role: Role, phase: Phase) -> Instance {
-        Instance {
-            id,
-            role,
-            node: NodeName::new("a").unwrap(),
-            phase,
-            resources: Resources::default(),
-            pids: Vec::new(),
-            port: 1,
-            netns: None,
-            cgroup: None,
-            restarts: 0,
-            ready_after_seconds: None,
-            revision: 0,
-        }
+        Instance { phase, ..Instance::new(id, role, NodeName::new("a").unwrap(), 1) }
     }
 
     fn inventory(shadow: Phase) -> Inventory {

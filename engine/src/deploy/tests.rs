@@ -48,18 +48,8 @@ impl Platform for Fake {
     async fn inventory(&self) -> Result<Inventory, PlatformError> {
         let live = |number: &u32| Pair {
             live: Instance {
-                id: InstanceId::live(*number),
-                role: Role::Live,
-                node: NodeName::new("a").unwrap(),
                 phase: Phase::Ready,
-                resources: Resources::default(),
-                pids: Vec::new(),
-                port: 1,
-                netns: None,
-                cgroup: None,
-                restarts: 0,
-                ready_after_seconds: None,
-                revision: 0,
+                ..Instance::new(InstanceId::live(*number), Role::Live, NodeName::new("a").unwrap(), 1)
             },
             shadow: None,
         };

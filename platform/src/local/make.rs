@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use foreshadow_act::PlatformError;
-use foreshadow_model::{Instance, InstanceId, LocalNode, Phase, Resources, Role};
+use foreshadow_model::{Instance, InstanceId, LocalNode, Resources, Role};
 use tokio_util::sync::CancellationToken;
 
 use super::isolate::sockets::listening;
@@ -145,20 +145,9 @@ impl Inner {
         }
         let port =
             port::free(&self.ports()).map_err(|error| PlatformError::failed("find a free port", error))?;
-        Ok(Instance {
-            role,
-            node: node.name.clone(),
-            phase: Phase::Starting,
-            resources,
-            pids: Vec::new(),
-            port,
-            netns: None,
-            cgroup,
-            restarts: 0,
-            ready_after_seconds: None,
-            revision: self.last_revision(&id),
-            id,
-        })
+        let revision = self.last_revision(&id);
+        let new = Instance::new(id, role, node.name.clone(), port);
+        Ok(Instance { resources, cgroup, revision, ..new })
     }
 
     /// The member for an instance that is described already.

@@ -307,18 +307,8 @@ mod tests {
     #[test]
     fn pauses_before_a_new_start_grow_up_to_a_limit() {
         let instance = Instance {
-            id: InstanceId::live(1),
-            role: Role::Live,
-            node: foreshadow_model::NodeName::new("a").unwrap(),
-            phase: Phase::Starting,
-            resources: foreshadow_model::Resources::default(),
             pids: vec![1],
-            port: 1,
-            netns: None,
-            cgroup: None,
-            restarts: 0,
-            ready_after_seconds: None,
-            revision: 0,
+            ..Instance::new(InstanceId::live(1), Role::Live, foreshadow_model::NodeName::new("a").unwrap(), 1)
         };
         let launch = LaunchSpec {
             command: Vec::new(),

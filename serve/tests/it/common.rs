@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Assessment, CycleReport, Instance, InstanceId, Inventory, JournalEntry, Mode, NodeName, Pair, Phase,
-    Plan, Pressure, Resources, Role, SamplingNeed, StatusReport, Tick, Verdict,
+    Plan, Pressure, Role, SamplingNeed, StatusReport, Tick, Verdict,
 };
 use foreshadow_serve::{
     Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, SeriesRow, serve_api,
@@ -134,18 +134,9 @@ pub(crate) fn now() -> i64 {
 /// One live on node a, with its shadow on node b.
 pub(crate) fn inventory() -> Inventory {
     let instance = |id: InstanceId, role, node: &str| Instance {
-        id,
-        role,
-        node: NodeName::new(node).unwrap(),
         phase: Phase::Ready,
-        resources: Resources::default(),
-        pids: Vec::new(),
-        port: 1,
-        netns: None,
-        cgroup: None,
-        restarts: 0,
         ready_after_seconds: Some(0.5),
-        revision: 0,
+        ..Instance::new(id, role, NodeName::new(node).unwrap(), 1)
     };
     let live = InstanceId::live(1);
     let shadow = Some(instance(live.shadow_of(), Role::Shadow, "b"));

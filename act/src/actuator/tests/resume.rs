@@ -7,18 +7,10 @@ use super::*;
 /// One live with this limit.
 fn limited_to(milli: u32) -> Inventory {
     let live = Instance {
-        id: InstanceId::live(1),
-        role: Role::Live,
-        node: NodeName::new("a").unwrap(),
         phase: Phase::Ready,
         resources: Resources { cpu: Some(MilliCpu::new(milli)), ..Resources::default() },
-        pids: Vec::new(),
-        port: 1,
-        netns: None,
-        cgroup: None,
-        restarts: 0,
-        ready_after_seconds: None,
         revision: 1,
+        ..Instance::new(InstanceId::live(1), Role::Live, NodeName::new("a").unwrap(), 1)
     };
     Inventory { pairs: vec![Pair { live, shadow: None }], ..Inventory::default() }
 }

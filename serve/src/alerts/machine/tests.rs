@@ -1,6 +1,5 @@
 use foreshadow_model::{
-    Action, ActionId, Instance, Outcome, Pair, Phase, Plan, Pressure, Ratio, Resources, Role, SamplingNeed,
-    Weight,
+    Action, ActionId, Instance, Outcome, Pair, Phase, Plan, Pressure, Ratio, Role, SamplingNeed, Weight,
 };
 use proptest::prelude::*;
 
@@ -12,20 +11,7 @@ const TICK: Duration = Duration::from_secs(5);
 const BLIND_TICKS: u64 = 120;
 
 fn instance(id: InstanceId, role: Role, node: &str) -> Instance {
-    Instance {
-        id,
-        role,
-        node: NodeName::new(node).unwrap(),
-        phase: Phase::Ready,
-        resources: Resources::default(),
-        pids: Vec::new(),
-        port: 1,
-        netns: None,
-        cgroup: None,
-        restarts: 0,
-        ready_after_seconds: None,
-        revision: 0,
-    }
+    Instance { phase: Phase::Ready, ..Instance::new(id, role, NodeName::new(node).unwrap(), 1) }
 }
 
 /// Lives 1 and 2 on node a, 3 on node b; shadows the other way round.
