@@ -177,8 +177,7 @@ impl Notation for EgressTarget {
     }
 
     fn write(&self) -> String {
-        let Self { host, port } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        self.to_string()
     }
 }
 

@@ -131,7 +131,7 @@ impl<F: Fleet, B: Spread, J: Journal> Rollout<F, B, J> {
         }
         if let Some(stand_in) = stand_in {
             self.write(Some(&stand_in), DeployStep::StandInGone).await?;
-            self.retire_down_to(number_of(&stand_in).saturating_sub(1)).await?;
+            self.retire_down_to(stand_in.number().unwrap_or(0).saturating_sub(1)).await?;
         }
         result?;
         match wanted.lives {
@@ -194,7 +194,7 @@ impl<F: Fleet, B: Spread, J: Journal> Rollout<F, B, J> {
     }
 
     async fn highest(&self) -> Result<u32, String> {
-        Ok(self.inventory().await?.pairs.iter().map(|pair| number_of(&pair.live.id)).max().unwrap_or(0))
+        Ok(self.inventory().await?.pairs.iter().filter_map(|pair| pair.live.id.number()).max().unwrap_or(0))
     }
 
     async fn refresh(&self) -> Result<(), String> {
@@ -219,11 +219,6 @@ impl<F: Fleet, B: Spread, J: Journal> Rollout<F, B, J> {
         let event = JournalEvent::Deploy { instance: live.cloned(), step };
         self.journal.append(self.tick, event).await.map_err(|error| with_causes(&error))
     }
-}
-
-/// The number in the name of a live; 0 for a name without one.
-fn number_of(live: &InstanceId) -> u32 {
-    live.as_str().rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use foreshadow_model::{InstanceId, Inventory, Resources, Window};
+use foreshadow_model::{InstanceId, Inventory, Resources, Window, limit_in_words};
 
 /// Ticks over which the most that was used counts: as many as a shift is taken over.
 const TICKS: usize = 12;
@@ -87,15 +87,12 @@ fn is_enough(limits: Resources, used: &VecDeque<(f64, f64)>) -> bool {
 }
 
 fn in_words(from: Resources, to: Resources) -> String {
-    fn limit<T: ToString>(limit: Option<T>) -> String {
-        limit.map_or_else(|| "unlimited".into(), |limit| limit.to_string())
-    }
     let mut parts = Vec::new();
     if from.cpu != to.cpu {
-        parts.push(format!("cpu from {} to {}", limit(from.cpu), limit(to.cpu)));
+        parts.push(format!("cpu from {} to {}", limit_in_words(from.cpu), limit_in_words(to.cpu)));
     }
     if from.memory != to.memory {
-        parts.push(format!("memory from {} to {}", limit(from.memory), limit(to.memory)));
+        parts.push(format!("memory from {} to {}", limit_in_words(from.memory), limit_in_words(to.memory)));
     }
     parts.join(", ")
 }

@@ -38,7 +38,7 @@ pub fn propose(config: &Config, diverging: &BTreeMap<String, u64>) -> Vec<Check>
     let rules = &config.policy.mirror.routes;
     let often = diverging.iter().filter(|(_, n)| DIVERGING_MIN <= **n);
     let mut checks: Vec<Check> = often
-        .filter(|(route, _)| !is_kept_from_shadows(&path_of(route), rules))
+        .filter(|(route, _)| RouteRule::may_mirror(rules, &path_of(route)))
         .map(|(route, &n)| about_route(route, n, rules))
         .collect();
     let allowed = &config.template.egress_allow;
@@ -103,7 +103,7 @@ fn about_refused(refused: &Refused, allowed: &[EgressTarget]) -> Check {
     let when =
         "if it is a service of its own that a shadow may use (what a shadow writes there is written twice):";
     let proposals = vec![Proposal { when: when.into(), yaml: egress(allowed, &refused.target) }];
-    let found = format!("{} could not reach {}", refused.in_words(), written(&refused.target));
+    let found = format!("{} could not reach {}", refused.in_words(), refused.target);
     warn("egress", found, "a shadow reaches nothing but what `shadow.egress.allow` names", proposals)
 }
 
@@ -113,10 +113,8 @@ fn about_variable(
     refused: Option<&Refused>,
     allowed: &[EgressTarget],
 ) -> Check {
-    let target_written = written(target);
-    let mut found = format!(
-        "`{name}` in `platform.local.env` names {target_written}, which `shadow.egress.allow` does not"
-    );
+    let mut found =
+        format!("`{name}` in `platform.local.env` names {target}, which `shadow.egress.allow` does not");
     if let Some(refused) = refused {
         write!(found, "; {} could not reach it", refused.in_words()).expect("text can be written to");
     }
@@ -146,11 +144,6 @@ fn path_of(route: &str) -> String {
     if path.starts_with('/') { format!("/{}", fixed.join("/")) } else { "/".into() }
 }
 
-fn is_kept_from_shadows(path: &str, rules: &[RouteRule]) -> bool {
-    let fitting = rules.iter().filter(|rule| path.starts_with(&rule.path));
-    fitting.max_by_key(|rule| rule.path.len()).is_some_and(|rule| !rule.mirror)
-}
-
 /// `mirror.routes` with one more path that is not mirrored.
 fn routes(rules: &[RouteRule], path: &str) -> String {
     let line = |path: &str, mirror: bool| format!("    - {{ path: {}, mirror: {mirror} }}\n", text(path));
@@ -161,15 +154,8 @@ fn routes(rules: &[RouteRule], path: &str) -> String {
 
 /// `shadow.egress.allow` with one more target.
 fn egress(allowed: &[EgressTarget], target: &EgressTarget) -> String {
-    let all: Vec<String> =
-        allowed.iter().chain([target]).map(|target| format!("\"{}\"", written(target))).collect();
+    let all: Vec<String> = allowed.iter().chain([target]).map(|target| format!("\"{target}\"")).collect();
     format!("shadow:\n  egress:\n    allow: [{}]\n", all.join(", "))
-}
-
-/// `db.internal:5432`, as the file has it.
-fn written(target: &EgressTarget) -> String {
-    let EgressTarget { host, port } = target;
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// A text as YAML takes it: bare where it can be, or else as JSON, which is YAML.

@@ -141,10 +141,7 @@ impl Board {
         let mut rows: Vec<PairRow> =
             facts.closed.inventory.pairs.iter().map(|pair| self.row(pair, facts)).collect();
         // `live-2` before `live-10`: people count, they do not spell.
-        rows.sort_by(|a, b| {
-            let (a, b) = (a.live.id.as_str(), b.live.id.as_str());
-            a.len().cmp(&b.len()).then_with(|| a.cmp(b))
-        });
+        rows.sort_by_key(|row| (row.live.id.number(), row.live.id.clone()));
         let assessments = &facts.closed.report.assessments;
         let decisions = &facts.closed.report.plan.decisions;
         let report = StatusReport {

@@ -158,15 +158,10 @@ impl Table {
             return entry.upstream.sample_rate;
         }
         let Some(path) = plain_path(path) else { return SampleRate::NONE };
-        let rule = self
-            .copies
-            .routes
-            .iter()
-            .filter(|rule| path.starts_with(&rule.path))
-            .max_by_key(|rule| rule.path.len());
-        match rule {
-            Some(RouteRule { mirror: false, .. }) => SampleRate::NONE,
-            _ => entry.upstream.sample_rate,
+        if RouteRule::may_mirror(&self.copies.routes, &path) {
+            entry.upstream.sample_rate
+        } else {
+            SampleRate::NONE
         }
     }
 }

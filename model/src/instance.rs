@@ -85,6 +85,12 @@ impl InstanceId {
         Self(format!("live-{number}"))
     }
 
+    /// The number in the name of a live or of a shadow; `None` for a name without one.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        self.0.rsplit_once('-')?.1.parse().ok()
+    }
+
     /// The name of the shadow of the live of this name.
     #[must_use]
     pub fn shadow_of(&self) -> Self {
@@ -249,6 +255,20 @@ pub struct NodeRoom {
     pub memory_promised: Bytes,
 }
 
+impl NodeRoom {
+    /// Processor time that no limit has promised away.
+    #[must_use]
+    pub fn cpu_left(&self) -> MilliCpu {
+        MilliCpu::new(self.cpu.get().saturating_sub(self.cpu_promised.get()))
+    }
+
+    /// Memory that no limit has promised away; `None` where it is not known.
+    #[must_use]
+    pub fn memory_left(&self) -> Option<Bytes> {
+        Some(Bytes::new(self.memory?.get().saturating_sub(self.memory_promised.get())))
+    }
+}
+
 /// Why a live has no shadow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -308,15 +328,13 @@ impl Inventory {
     /// Processor time on `node` that no limit has promised away.
     #[must_use]
     pub fn room(&self, node: &NodeName) -> Option<MilliCpu> {
-        let node = self.nodes.iter().find(|room| room.name == *node)?;
-        Some(MilliCpu::new(node.cpu.get().saturating_sub(node.cpu_promised.get())))
+        self.nodes.iter().find(|room| room.name == *node).map(NodeRoom::cpu_left)
     }
 
     /// Memory on `node` that no limit has promised away; `None` where it is not known.
     #[must_use]
     pub fn memory_room(&self, node: &NodeName) -> Option<Bytes> {
-        let node = self.nodes.iter().find(|room| room.name == *node)?;
-        Some(Bytes::new(node.memory?.get().saturating_sub(node.memory_promised.get())))
+        self.nodes.iter().find(|room| room.name == *node)?.memory_left()
     }
 }
 

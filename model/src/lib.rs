@@ -35,7 +35,9 @@ pub use instance::{
 };
 pub use ledger::{Ledger, Taken};
 pub use moments::LogMoments;
-pub use plan::{Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, Step};
+pub use plan::{
+    Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, Step, limit_in_words,
+};
 pub use policy::{
     ActionPolicy, ActionType, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy, HorizontalPolicy,
     LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactPolicy, RouteRule,

@@ -127,8 +127,9 @@ impl Action {
     }
 }
 
-/// A limit in words.
-fn limit<T: fmt::Display>(limit: Option<T>) -> String {
+/// A limit in words: `500m`, `unlimited`.
+#[must_use]
+pub fn limit_in_words<T: fmt::Display>(limit: Option<T>) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
 }
 
@@ -136,10 +137,20 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Resize { instance, from, to } => {
-                write!(f, "vertical: cpu of {instance} from {} to {}", limit(*from), limit(*to))
+                write!(
+                    f,
+                    "vertical: cpu of {instance} from {} to {}",
+                    limit_in_words(*from),
+                    limit_in_words(*to)
+                )
             }
             Self::ResizeMemory { instance, from, to } => {
-                write!(f, "vertical: memory of {instance} from {} to {}", limit(*from), limit(*to))
+                write!(
+                    f,
+                    "vertical: memory of {instance} from {} to {}",
+                    limit_in_words(*from),
+                    limit_in_words(*to)
+                )
             }
             Self::Scale { from, to } => write!(f, "horizontal: lives from {from} to {to}"),
             Self::Shift { instance, from, to } if *to == Weight::NONE => {

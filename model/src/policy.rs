@@ -1,6 +1,7 @@
 //! The operator's rules, checked: what the configuration file means.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +70,15 @@ pub struct RouteRule {
     pub path: String,
     /// Whether copies of such requests may go to the shadow. They never do for methods with side effects.
     pub mirror: bool,
+}
+
+impl RouteRule {
+    /// Whether copies of requests for `path` may go to a shadow: the longest prefix wins, and without a rule they may.
+    #[must_use]
+    pub fn may_mirror(rules: &[Self], path: &str) -> bool {
+        let fitting = rules.iter().filter(|rule| path.starts_with(&rule.path));
+        fitting.max_by_key(|rule| rule.path.len()).is_none_or(|rule| rule.mirror)
+    }
 }
 
 /// What is tokenised in a copy beyond the built-in list.
@@ -291,6 +301,14 @@ pub struct EgressTarget {
     pub host: String,
     /// TCP port.
     pub port: u16,
+}
+
+impl fmt::Display for EgressTarget {
+    /// As the configuration has it: `db.internal:5432`, `[::1]:5432`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// A set of processors that stands for a host on platform `local`.

@@ -50,7 +50,6 @@ pub use nodes::default_nodes;
 
 use make::ShadowRoom;
 use member::Member;
-use nodes::number_of;
 use recipe::Recipe;
 use record::Record;
 use shadows::Wants;
@@ -333,11 +332,7 @@ impl Inner {
 
     fn live_numbers(&self) -> Vec<u32> {
         let members = self.members();
-        members
-            .values()
-            .filter(|member| member.is_live())
-            .filter_map(|member| number_of(member.id()))
-            .collect()
+        members.values().filter(|member| member.is_live()).filter_map(|member| member.id().number()).collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use foreshadow_engine::config::Config;
-use foreshadow_engine::model::{Mode, StatusReport};
+use foreshadow_engine::model::{Mode, StatusReport, limit_in_words};
 use foreshadow_engine::{Client, control_socket};
 
 use crate::args::{CheckArgs, Output};
@@ -65,7 +65,6 @@ fn decisions(status: &StatusReport) -> Vec<String> {
 pub(crate) fn summary(config: &Config) -> String {
     let policy = &config.policy;
     let resources = config.template.resources;
-    let limit = |value: Option<String>| value.unwrap_or_else(|| "unlimited".into());
     let sizes: Vec<String> = policy.action.vertical.cpu_sizes.iter().map(ToString::to_string).collect();
     let horizontal = &policy.action.horizontal;
     let guards = &policy.action.guards;
@@ -82,8 +81,8 @@ pub(crate) fn summary(config: &Config) -> String {
         config.listen,
         config.lives,
         config.template.command.join(" "),
-        limit(resources.cpu.map(|cpu| cpu.to_string())),
-        limit(resources.memory.map(|memory| memory.to_string())),
+        limit_in_words(resources.cpu),
+        limit_in_words(resources.memory),
         horizontal.lives_min,
         horizontal.lives_max,
         guards.cooldown,

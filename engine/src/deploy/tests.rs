@@ -100,7 +100,7 @@ impl Fleet for Fake {
             return Err(Self::failed());
         }
         let wanted = world.wanted.clone();
-        world.lives.insert(number_of(live), wanted);
+        world.lives.insert(live.number().unwrap(), wanted);
         Ok(())
     }
 }

@@ -180,15 +180,14 @@ fn host(text: &str, may_be_a_word: bool) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::written;
     use super::*;
 
     fn of(name: &str, value: &str) -> String {
-        of_variable(name, value).iter().map(written).collect::<Vec<_>>().join(" ")
+        of_variable(name, value).iter().map(EgressTarget::to_string).collect::<Vec<_>>().join(" ")
     }
 
     fn line(text: &str) -> String {
-        in_line(text).iter().map(written).collect::<Vec<_>>().join(" ")
+        in_line(text).iter().map(EgressTarget::to_string).collect::<Vec<_>>().join(" ")
     }
 
     #[test]

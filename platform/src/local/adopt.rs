@@ -11,7 +11,6 @@ use futures_util::future::join_all;
 
 use super::make::ShadowRoom;
 use super::member::{Process, ProcessMark, children};
-use super::nodes::number_of;
 use super::recipe::{Fingerprint, Recipe, RecordedRecipe};
 use super::record::{Record, Recorded};
 use super::{Inner, cgroup, netns};
@@ -142,7 +141,7 @@ impl Inner {
         check(instance.phase != Phase::Stopping, "it was being ended")?;
         let (live_node, recipe) = {
             let members = self.members();
-            let live = number_of(id).and_then(|number| members.get(&InstanceId::live(number)));
+            let live = id.number().and_then(|number| members.get(&InstanceId::live(number)));
             let live = live.filter(|live| live.is_adopted()).ok_or("its live is gone")?;
             (live.instance.node.clone(), live.recipe.clone())
         };

@@ -1,6 +1,6 @@
 //! Nodes, here sets of processors: which there are, how much room they have, and where a shadow goes.
 
-use foreshadow_model::{Bytes, InstanceId, LocalNode, MilliCpu, NodeName, NodeRoom, Resources};
+use foreshadow_model::{Bytes, LocalNode, MilliCpu, NodeName, NodeRoom, Resources};
 
 use super::Inner;
 
@@ -35,11 +35,6 @@ impl Inner {
     }
 }
 
-/// The number in the name of an instance.
-pub(crate) fn number_of(id: &InstanceId) -> Option<u32> {
-    id.as_str().rsplit_once('-')?.1.parse().ok()
-}
-
 /// The node for the shadow of the `number`th live: the next one round from the live's that has room. Not the live's own
 /// where there is another: a sick node would make both sick.
 ///
@@ -70,15 +65,13 @@ pub(crate) fn place(
 
 /// What a node has too little of; `None` if it has room.
 fn lack(room: &NodeRoom, needed: Resources) -> Option<String> {
-    let cpu = room.cpu.get().saturating_sub(room.cpu_promised.get());
-    if needed.cpu.is_some_and(|needed| cpu < needed.get()) {
-        return Some(format!("{} of {} left", MilliCpu::new(cpu), room.cpu));
+    let cpu = room.cpu_left();
+    if needed.cpu.is_some_and(|needed| cpu < needed) {
+        return Some(format!("{cpu} of {} left", room.cpu));
     }
-    let memory = room.memory?.get().saturating_sub(room.memory_promised.get());
-    needed
-        .memory
-        .is_some_and(|needed| memory < needed.get())
-        .then(|| format!("{}Mi of memory left", memory >> 20))
+    let memory = room.memory_left()?;
+    let is_short = needed.memory.is_some_and(|needed| memory < needed);
+    is_short.then(|| format!("{}Mi of memory left", memory.get() >> 20))
 }
 
 /// The processors of a node the way cpusets want them.

@@ -13,7 +13,7 @@ use foreshadow_model::{InstanceId, NoShadow, NodeName, Resources, with_causes};
 use tokio::time::Instant;
 
 use super::member::Member;
-use super::nodes::{number_of, place};
+use super::nodes::place;
 use super::{Inner, Local};
 
 /// How long after a shadow could not be made it is tried again.
@@ -202,7 +202,7 @@ impl Inner {
                 None => {
                     want.watched_since = None;
                     if live.instance.is_ready() {
-                        waiting.push((want.watched_last, number_of(live.id()), *live));
+                        waiting.push((want.watched_last, live.id().number(), *live));
                     }
                 }
             }
