@@ -15,6 +15,7 @@ mod carry;
 mod resume;
 mod revert;
 
+pub use carry::{DRAIN, scale};
 pub use resume::{Reached, Unsettled};
 pub use revert::RevertError;
 

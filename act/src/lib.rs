@@ -7,6 +7,8 @@ mod actuator;
 mod port;
 mod verify;
 
-pub use actuator::{Actuator, Journal, JournalError, Reached, RevertError, Seen, Standing, Unsettled};
+pub use actuator::{
+    Actuator, DRAIN, Journal, JournalError, Reached, RevertError, Seen, Standing, Unsettled, scale,
+};
 pub use port::{Balancer, BalancerError, Platform, PlatformError};
 pub use verify::{After, Judgement, judge};

@@ -9,9 +9,8 @@
 mod order;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use foreshadow_act::{Balancer, Journal, Platform, PlatformError};
+use foreshadow_act::{Balancer, DRAIN, Journal, Platform, PlatformError};
 use foreshadow_model::{
     DeployRow, DeployStage, DeployStep, InstanceId, Inventory, JournalEvent, Template, Tick, Weight,
     with_causes,
@@ -19,9 +18,6 @@ use foreshadow_model::{
 use tokio::time::sleep;
 
 pub(crate) use order::Deploying;
-
-/// Time that requests under way get before a live without new ones is ended: as for a live that is retired.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// A platform that can make its lives of something else.
 pub(crate) trait Fleet: Platform {
@@ -175,14 +171,7 @@ impl<F: Fleet, B: Spread, J: Journal> Rollout<F, B, J> {
 
     /// Makes the number of lives `lives`: the missing ones are started, surplus ones drained and ended.
     async fn retire_down_to(&self, lives: u32) -> Result<(), String> {
-        let highest = self.highest().await?;
-        for number in lives + 1..=highest {
-            self.weigh(&InstanceId::live(number), Weight::NONE).await?;
-        }
-        if lives < highest {
-            sleep(DRAIN).await;
-        }
-        self.fleet.scale(lives).await.map_err(|error| with_causes(&error))?;
+        foreshadow_act::scale(&self.fleet, &self.spread, self.highest().await?, lives).await?;
         self.refresh().await
     }
 

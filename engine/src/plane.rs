@@ -42,15 +42,7 @@ impl Plane {
 
     /// Other rules for copies, for every request from now on.
     pub(crate) fn set_policy(&self, policy: &MirrorPolicy) {
-        let copies = rules(policy);
-        self.routing.send_if_modified(|routing| {
-            let changed = routing.copies != copies;
-            if changed {
-                routing.copies = copies;
-                routing.generation = routing.generation.next();
-            }
-            changed
-        });
+        self.amend(|routing| &mut routing.copies, rules(policy));
     }
 
     /// Follows the wanted routing.
@@ -96,11 +88,16 @@ impl Plane {
     }
 
     fn push(&self, state: &State) {
-        let upstreams = upstreams(state);
+        self.amend(|routing| &mut routing.upstreams, upstreams(state));
+    }
+
+    /// Sets a part of the routing. One that was another before makes it a newer routing, which is pushed.
+    fn amend<T: PartialEq>(&self, part: impl FnOnce(&mut Routing) -> &mut T, value: T) {
         self.routing.send_if_modified(|routing| {
-            let changed = routing.upstreams != upstreams;
+            let part = part(routing);
+            let changed = *part != value;
             if changed {
-                routing.upstreams = upstreams;
+                *part = value;
                 routing.generation = routing.generation.next();
             }
             changed

@@ -11,8 +11,8 @@ use tokio::time::sleep;
 use super::{Journal, Stage, State};
 use crate::port::{Balancer, Platform};
 
-/// Time that requests under way get before a live with weight 0 is retired.
-const DRAIN: Duration = Duration::from_secs(2);
+/// Time that requests under way get before a live with weight 0 is ended.
+pub const DRAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct World<P, B, J> {
@@ -77,10 +77,15 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
             tracing::error!(action = %step.id, error, "Action failed");
             return Err(NotDone::Failed(Effect::Failed { error }));
         }
-        if let Err(error) = self.journal.append(tick, JournalEvent::Applied { id: step.id }).await {
-            tracing::error!(%error, action = %step.id, "Action is done but not written down");
-        }
+        self.note_applied(step.id, tick).await;
         Ok(())
+    }
+
+    /// The world is as the action wanted it.
+    pub(super) async fn note_applied(&self, id: ActionId, tick: Tick) {
+        if let Err(error) = self.journal.append(tick, JournalEvent::Applied { id }).await {
+            tracing::error!(%error, action = %id, "Action is done but not written down");
+        }
     }
 
     /// Takes an action back if it is to be, and writes down what came of it.
@@ -139,7 +144,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
             Action::ResizeMemory { instance, to, .. } => {
                 self.platform.resize_memory(instance, *to).await.map_err(|error| with_causes(&error))
             }
-            Action::Scale { from, to } => self.scale(*from, *to).await,
+            Action::Scale { from, to } => scale(&self.platform, &self.balancer, *from, *to).await,
             Action::Shift { instance, to, .. } => {
                 self.balancer.set_weight(instance, *to).await.map_err(|error| with_causes(&error))
             }
@@ -149,22 +154,31 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         };
         done.map_err(|error| format!("{action}: {error}"))
     }
-
-    /// On the way down users leave first: weight 0, a pause for what is under way, then the end.
-    async fn scale(&self, from: u32, to: u32) -> Result<(), String> {
-        for number in to + 1..=from {
-            let surplus = InstanceId::live(number);
-            self.balancer.set_weight(&surplus, Weight::NONE).await.map_err(|error| with_causes(&error))?;
-        }
-        if to < from {
-            sleep(DRAIN).await;
-        }
-        self.platform.scale(to).await.map_err(|error| with_causes(&error))
-    }
 }
 
-/// Whether there is something to judge: growth and shifts away are; what the operator asked for, a calm scale-in, a weight given back, a new shadow
-/// and lives for a load that is still to come are not.
+/// Makes the number of lives `to`. On the way down users leave first: weight 0, a pause for what is under way, then the
+/// end.
+///
+/// # Errors
+/// What failed first, in words.
+pub async fn scale(
+    platform: &impl Platform,
+    balancer: &impl Balancer,
+    from: u32,
+    to: u32,
+) -> Result<(), String> {
+    for number in to + 1..=from {
+        let surplus = InstanceId::live(number);
+        balancer.set_weight(&surplus, Weight::NONE).await.map_err(|error| with_causes(&error))?;
+    }
+    if to < from {
+        sleep(DRAIN).await;
+    }
+    platform.scale(to).await.map_err(|error| with_causes(&error))
+}
+
+/// Whether there is something to judge: growth and shifts away are. What the operator asked for, a calm scale-in, a weight
+/// given back, a new shadow and lives for a load that is still to come are not.
 pub(super) fn is_judged(step: &Step) -> bool {
     match &step.action {
         _ if step.by_operator => false,

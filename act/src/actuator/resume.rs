@@ -4,7 +4,7 @@
 //! as if this controller had carried it out, and what was being taken back is taken back to the end. All calls are
 //! absolute, so a call that came half-way is finished by the same call.
 
-use foreshadow_model::{Action, Effect, InstanceId, Inventory, JournalEvent, Step, Taken, Tick};
+use foreshadow_model::{Action, Effect, InstanceId, Inventory, Step, Taken, Tick};
 
 use super::carry::{World, is_judged};
 use super::{Actuator, Balancer, Journal, Platform, Stage, Under, revert};
@@ -52,7 +52,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
                     if !is_there {
                         return world.close(&step, tick).await;
                     }
-                    if !is_noted && let Err(effect) = world.note_applied(&step, tick).await {
+                    if !is_noted && let Err(effect) = world.call_again(&step, tick).await {
                         return world.finish(step.id, &step.action, tick, effect).await;
                     }
                     world.go_on(&step, tick).await;
@@ -68,13 +68,11 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     }
 
     /// The call had begun. It is made once more unless the kill switch forbids: the shadow's half of it may be missing.
-    async fn note_applied(&self, step: &Step, tick: Tick) -> Result<(), Effect> {
+    async fn call_again(&self, step: &Step, tick: Tick) -> Result<(), Effect> {
         if !self.state().ledger.paused {
             self.apply(&step.action).await.map_err(|error| Effect::Failed { error })?;
         }
-        if let Err(error) = self.journal.append(tick, JournalEvent::Applied { id: step.id }).await {
-            tracing::error!(%error, action = %step.id, "Action is done but not written down");
-        }
+        self.note_applied(step.id, tick).await;
         Ok(())
     }
 

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use foreshadow_act::{BalancerError, JournalError};
 use foreshadow_model::{Bytes, Instance, MilliCpu, NodeName, Pair, Phase, Readiness, Resources, Role};
