@@ -36,15 +36,7 @@ pub(crate) fn keep<'a>(
     if copies < COPIES_MIN {
         return;
     }
-    let kept = Kept { unix_ms, routes: most(seen) };
-    match serde_json::to_vec(&kept) {
-        Ok(bytes) => {
-            if !history.keep(KEY, bytes) {
-                tracing::debug!("History does not keep up, diverging answers are kept the next time");
-            }
-        }
-        Err(error) => tracing::error!(%error, "Diverging answers cannot be kept"),
-    }
+    history.keep(KEY, &Kept { unix_ms, routes: most(seen) });
 }
 
 /// The routes of all lives together, those with the most such answers.

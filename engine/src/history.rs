@@ -11,6 +11,7 @@ use foreshadow_model::{
     Assessment, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
 };
 use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, Sample, SeriesKey, Store};
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
@@ -20,6 +21,9 @@ const QUEUE: usize = 256;
 
 /// Names of states that are kept from one controller to the next.
 const KEPT: [&str; 3] = [crate::judges::KEY, crate::voice::KEY, crate::outlook::KEY];
+
+/// More is not kept under one name: baselines of some hundred pairs. It is written whole each time.
+const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// Entries that are read at the start: an hour of actions is some dozens at most.
 const RECENT: u32 = 1000;
@@ -215,12 +219,23 @@ impl History {
 }
 
 impl History {
-    /// Keeps a state by name for the next controller; whether the queue had room for it.
-    pub(crate) fn keep(&self, key: &'static str, value: Vec<u8>) -> bool {
-        self.orders.try_send(Order::Keep { key, value }).is_ok()
+    /// Keeps a state by name for the next controller. Never waits: what a full queue does not take is kept the next time.
+    pub(crate) fn keep(&self, key: &'static str, state: &impl Serialize) {
+        match serde_json::to_vec(state) {
+            Ok(value) if KEPT_BYTES_MAX < value.len() => {
+                tracing::warn!(key, bytes = value.len(), "State is too large to be kept");
+            }
+            Ok(value) => {
+                if self.orders.try_send(Order::Keep { key, value }).is_err() {
+                    tracing::debug!(key, "History does not keep up, the state is kept the next time");
+                }
+            }
+            Err(error) => tracing::error!(key, %error, "State cannot be kept"),
+        }
     }
 
-    /// [`History::keep`] for a task: it does not hold up the end of the store's thread.
+    /// The way for a task to keep what it wrote itself; whether the queue had room. It does not hold up the end of the
+    /// store's thread.
     pub(crate) fn keeper(&self) -> impl Fn(&'static str, Vec<u8>) -> bool + Send + Sync + 'static {
         let orders = self.orders.downgrade();
         move |key, value| {

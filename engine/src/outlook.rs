@@ -11,9 +11,6 @@ use crate::history::History;
 /// The name under which it is kept.
 pub(crate) const KEY: &str = "forecast";
 
-/// Ticks between two times that it is written down; what is lost with a killed controller is less than a minute or so.
-const KEEP_EVERY: u64 = 12;
-
 /// The lead before any live was started by this or an earlier controller: most services are up by then.
 const LEAD_UNKNOWN: Duration = Duration::from_secs(60);
 
@@ -66,20 +63,9 @@ impl Outlook {
         self.forecaster.forecast(lead(inventory) + tick, quantile)
     }
 
-    /// Writes it down now and then.
-    pub(crate) fn keep(&self, tick: foreshadow_model::Tick, unix_ms: i64, history: &History) {
-        if !tick.0.is_multiple_of(KEEP_EVERY) {
-            return;
-        }
-        let kept = Kept { unix_ms, forecaster: self.forecaster.clone() };
-        match serde_json::to_vec(&kept) {
-            Ok(bytes) => {
-                if !history.keep(KEY, bytes) {
-                    tracing::debug!("History does not keep up, the load is kept the next time");
-                }
-            }
-            Err(error) => tracing::error!(%error, "Load cannot be kept"),
-        }
+    /// Writes it down.
+    pub(crate) fn keep(&self, unix_ms: i64, history: &History) {
+        history.keep(KEY, &Kept { unix_ms, forecaster: self.forecaster.clone() });
     }
 }
 

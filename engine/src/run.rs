@@ -34,6 +34,9 @@ use crate::{clock, control_socket, database};
 /// How long instances may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Ticks between two times that states are kept; what a killed controller loses of them is a minute at the tick of 5 s.
+const KEEP_EVERY: u64 = 12;
+
 /// Why a run ended in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -113,7 +116,8 @@ struct Remembered {
     decisions: Vec<String>,
 }
 
-/// Runs a service until it is stopped. `file` is where `config` was read from; changes of it are taken over. `program` is foreshadow's own binary: it is launcher, mirror and probe helper too.
+/// Runs a service until it is stopped. `file` is where `config` was read from; changes of it are taken over. `program` is
+/// foreshadow's own binary: it is launcher, mirror and probe helper too.
 ///
 /// # Errors
 /// [`RunError`] when something that is needed cannot be started. What this run started is ended again; lives and a
@@ -295,10 +299,9 @@ impl Running {
 
     async fn tell(&mut self, closed: Closed) {
         self.history.record(&closed.report, &closed.windows);
-        let (tick, unix_ms) = (closed.report.tick, closed.report.unix_ms);
-        self.cycle.outlook.keep(tick, unix_ms, &self.history);
-        self.cycle.judges.keep_now_and_then(tick, unix_ms, &self.history);
-        self.board.keep_now_and_then(tick, unix_ms, &self.history);
+        if closed.report.tick.0.is_multiple_of(KEEP_EVERY) {
+            self.keep(closed.report.unix_ms);
+        }
         for event in self.last.changes(&closed.report) {
             self.journal(event).await;
         }
@@ -313,6 +316,13 @@ impl Running {
             platform: &self.cycle.platform,
             troubles: self.history.fails().in_words(),
         });
+    }
+
+    /// Keeps what the next controller goes on from.
+    fn keep(&self, unix_ms: i64) {
+        self.cycle.outlook.keep(unix_ms, &self.history);
+        self.cycle.judges.keep(unix_ms, &self.history);
+        self.board.keep(unix_ms, &self.history);
     }
 
     pub(crate) async fn journal(&self, event: JournalEvent) {
@@ -349,8 +359,7 @@ impl Running {
         while let Ok(InstanceEvent { id, change }) = self.inbox.instances.try_recv() {
             self.journal(JournalEvent::Instance { id, change }).await;
         }
-        self.cycle.judges.keep(clock::unix_ms(), &self.history);
-        self.board.keep(clock::unix_ms(), &self.history);
+        self.keep(clock::unix_ms());
         self.journal(JournalEvent::Stopped).await;
     }
 }

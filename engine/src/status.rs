@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{
-    ActionRow, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Tick,
-    Weight, Window,
+    ActionRow, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Weight,
+    Window,
 };
 use foreshadow_platform::local::Local;
 use tokio::net::TcpListener;
@@ -23,9 +23,6 @@ const ACTIONS: usize = 20;
 
 /// Diverging routes that are named per live; the rest is `other`.
 const ROUTES: usize = 50;
-
-/// Ticks between two times that diverging answers are written down.
-const KEEP_EVERY: u64 = 12;
 
 /// Sums since the controller started.
 #[derive(Debug, Default)]
@@ -124,13 +121,6 @@ impl Board {
     /// Writes down on which routes answers diverge, for those who ask when no controller runs.
     pub(crate) fn keep(&self, unix_ms: i64, history: &History) {
         crate::diverging::keep(self.totals.diverging.values(), (self.totals.mirrored, unix_ms), history);
-    }
-
-    /// The same, now and then.
-    pub(crate) fn keep_now_and_then(&self, tick: Tick, unix_ms: i64, history: &History) {
-        if tick.0.is_multiple_of(KEEP_EVERY) {
-            self.keep(unix_ms, history);
-        }
     }
 
     /// Shows the state after a tick.

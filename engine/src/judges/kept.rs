@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use foreshadow_model::{ComparePolicy, InstanceId, Inventory, Tick};
+use foreshadow_model::{ComparePolicy, InstanceId, Inventory};
 use serde::{Deserialize, Serialize};
 
 use super::{Judged, Judges, pids};
@@ -20,14 +20,8 @@ pub(crate) const KEY: &str = "judges";
 /// Version of the shape.
 const FORMAT: u32 = 2;
 
-/// Ticks between two times that it is written down.
-const KEEP_EVERY: u64 = 12;
-
 /// The longest time without a controller after which a baseline still holds: the load of a day moves little in it.
 const GAP_MAX: Duration = Duration::from_secs(15 * 60);
-
-/// More is not kept: some hundred pairs. It is written whole each time.
-const BYTES_MAX: usize = 8 << 20;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -84,32 +78,14 @@ impl Judges {
         }
     }
 
-    /// Writes it down now and then.
-    pub(crate) fn keep_now_and_then(&self, tick: Tick, unix_ms: i64, history: &History) {
-        if tick.0.is_multiple_of(KEEP_EVERY) {
-            self.keep(unix_ms, history);
-        }
-    }
-
     /// Writes it down.
     pub(crate) fn keep(&self, unix_ms: i64, history: &History) {
-        match self.to_bytes(unix_ms) {
-            Ok(bytes) if BYTES_MAX < bytes.len() => {
-                tracing::warn!(bytes = bytes.len(), "Baselines are too large to be kept");
-            }
-            Ok(bytes) => {
-                if !history.keep(KEY, bytes) {
-                    tracing::debug!("History does not keep up, baselines are kept the next time");
-                }
-            }
-            Err(error) => tracing::error!(%error, "Baselines cannot be kept"),
-        }
+        history.keep(KEY, &self.kept(unix_ms));
     }
 
-    fn to_bytes(&self, unix_ms: i64) -> serde_json::Result<Vec<u8>> {
+    fn kept(&self, unix_ms: i64) -> Kept<&Judged> {
         let judges = self.judges.iter().map(|(live, judged)| (live.clone(), judged)).collect();
-        let kept = Kept { format: FORMAT, unix_ms, policy: self.policy, tick: self.tick, judges };
-        serde_json::to_vec(&kept)
+        Kept { format: FORMAT, unix_ms, policy: self.policy, tick: self.tick, judges }
     }
 }
 
@@ -144,7 +120,7 @@ mod tests {
         for tick in 1..=80 {
             judges.update(&running(7, 8), &[window(tick, 1.0)], &[], &[]);
         }
-        let bytes = judges.to_bytes(1_000).unwrap();
+        let bytes = serde_json::to_vec(&judges.kept(1_000)).unwrap();
         (judges, bytes)
     }
 
@@ -165,7 +141,7 @@ mod tests {
         let (mut before, bytes) = learned();
         let same = running(7, 8);
         let mut after = restored(&bytes, &same, 61_000);
-        assert_eq!(after.to_bytes(1_000).unwrap(), bytes, "exactly what was kept");
+        assert_eq!(serde_json::to_vec(&after.kept(1_000)).unwrap(), bytes, "exactly what was kept");
         for tick in 81..=140 {
             let slower = if tick < 100 { 1.0 } else { 1.7 };
             let judge = |judges: &mut Judges| judges.update(&same, &[window(tick, slower)], &[], &[]);
