@@ -175,8 +175,7 @@ impl Detector {
         let sample = sample.filter(|s| SAMPLES_MIN <= s.n);
         let statistic =
             sample.and_then(|s| s.mean().filter(|m| m.is_finite()).map(|m| (s, m))).map(|(sample, mean)| {
-                let learn = uses.learn && self.up.cusum() < FREEZE_CUSUM;
-                Statistic { x: mean, sampling: self.sampling_variance(sample, learn) }
+                Statistic { x: mean, sampling: self.sampling_variance(sample, self.learns(uses)) }
             });
         self.observe(statistic, uses);
     }
@@ -190,7 +189,7 @@ impl Detector {
             return;
         };
         let x = x.clamp(-LOG_MAX, LOG_MAX);
-        let learn = uses.learn && self.up.cusum() < FREEZE_CUSUM;
+        let learn = self.learns(uses);
         self.sampling += VARIANCE_FOLLOW * (sampling - self.sampling);
         let Some(level) = self.baseline.level() else {
             self.calibrate(x, sampling, learn);
@@ -209,10 +208,15 @@ impl Detector {
             self.up.count_calm(mean, self.pace);
             self.down.count_calm(mean.map(|m| -m), self.pace);
         }
-        if learn && self.up.cusum() < FREEZE_CUSUM {
+        if self.learns(uses) {
             self.baseline.learn(x, self.noise.deviation(sampling), self.pace);
             self.noise.learn(r, sampling, whitened.z, tilt);
         }
+    }
+
+    /// Whether what comes may become normal: not while something speaks against live.
+    pub(crate) fn learns(&self, uses: Use) -> bool {
+        uses.learn && self.up.cusum() < FREEZE_CUSUM
     }
 
     /// How many of the last statistics are recent.

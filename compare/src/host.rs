@@ -49,8 +49,7 @@ impl HostStream {
 
     fn observe(&mut self, live: Option<f64>, shadow: Option<f64>, uses: Use) {
         self.age = self.age.saturating_add(1);
-        let learn = uses.learn && self.detector.up.cusum() < FREEZE_CUSUM;
-        self.control.push(shadow, learn);
+        self.control.push(shadow, self.detector.learns(uses));
         self.detector.keep_quiet();
         let Some(live) = live.filter(|value| value.is_finite()) else { return };
         self.age = 0;

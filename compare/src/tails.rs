@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::baseline::Baseline;
 use crate::detector::{Detector, Statistic, Use};
-use crate::evidence::FREEZE_CUSUM;
 use crate::recent::Ring;
 use crate::verdict::SHIFT_LOG;
 
@@ -118,7 +117,7 @@ impl Tail {
     fn close(&mut self, block: &Block) {
         let sides = side_of(&block.live, self.quantile).zip(side_of(&block.shadow, self.quantile));
         let Some((live, shadow)) = sides else { return };
-        let learn = block.uses.learn && self.detector.up.cusum() < FREEZE_CUSUM;
+        let learn = self.detector.learns(block.uses);
         let seen = live.sampling + shadow.sampling;
         let smoothed = match self.variance {
             Some(before) if learn => before + VARIANCE_FOLLOW * (seen - before),
@@ -129,7 +128,7 @@ impl Tail {
         self.own_shifts.push(self.own.level().map(|level| live.x - level));
         self.detector.set_pace(block.ticks);
         self.detector.observe(Some(Statistic { x: live.x - shadow.x, sampling: smoothed }), block.uses);
-        if learn && self.detector.up.cusum() < FREEZE_CUSUM {
+        if self.detector.learns(block.uses) {
             self.own.learn(live.x, smoothed.sqrt(), block.ticks);
         }
         (self.age, self.span) = (0, block.ticks);
