@@ -10,7 +10,7 @@ use prometheus_client::encoding::{prometheus_text, text as openmetrics_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::feed::Sums;
 
@@ -46,7 +46,8 @@ pub(crate) fn text(
     if let Some(status) = status {
         of_service(&mut sheet, status);
         of_judging(&mut sheet, &status.pairs);
-        of_pairs(&mut sheet, &status.pairs);
+        of_traffic(&mut sheet, &status.pairs);
+        of_instances(&mut sheet, &status.pairs);
     }
     of_loop(&mut sheet, sums);
     of_alarms(&mut sheet, alarms);
@@ -72,12 +73,7 @@ impl Sheet {
         for (labels, value) in values {
             family.get_or_create(&labels).set(value);
         }
-        match unit {
-            Some(unit) => {
-                self.0.register_with_unit(full(name), help, Unit::Other(unit.to_owned()), family);
-            }
-            None => self.0.register(full(name), help, family),
-        }
+        self.register(name, unit, help, family);
     }
 
     /// Sums since the start; `_total` is appended.
@@ -86,17 +82,16 @@ impl Sheet {
         for (labels, value) in values {
             family.get_or_create(&labels).inc_by(value.max(0.0));
         }
+        self.register(name, unit, help, family);
+    }
+
+    fn register(&mut self, name: &str, unit: Option<&str>, help: &str, metric: impl Metric) {
+        let name = format!("foreshadow_{name}");
         match unit {
-            Some(unit) => {
-                self.0.register_with_unit(full(name), help, Unit::Other(unit.to_owned()), family);
-            }
-            None => self.0.register(full(name), help, family),
+            Some(unit) => self.0.register_with_unit(name, help, Unit::Other(unit.to_owned()), metric),
+            None => self.0.register(name, help, metric),
         }
     }
-}
-
-fn full(name: &str) -> String {
-    format!("foreshadow_{name}")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of one run stay far below 2⁵³")]
@@ -181,25 +176,19 @@ fn of_judging(sheet: &mut Sheet, pairs: &[PairRow]) {
         "Upper end of the 95 % interval of delta",
         per(pairs, |pair| delta(pair).map(|delta| delta.high.get())),
     );
-    let assessed = |pair: &PairRow| pair.assessment.clone();
     sheet.gauge(
         "evidence",
         Some("ticks"),
         "Evidence against live; from the threshold on it alarms",
-        per(pairs, |pair| assessed(pair).map(|assessment| assessment.evidence)),
+        per(pairs, |pair| pair.assessment.as_ref().map(|assessment| assessment.evidence)),
     );
     sheet.gauge(
         "threshold",
         Some("ticks"),
         "Mean time between false alarms, at least",
-        per(pairs, |pair| assessed(pair).map(|assessment| assessment.threshold)),
+        per(pairs, |pair| pair.assessment.as_ref().map(|assessment| assessment.threshold)),
     );
     sheet.gauge("verdict_state", None, "1 for the verdict in force", verdicts(pairs));
-}
-
-fn of_pairs(sheet: &mut Sheet, pairs: &[PairRow]) {
-    of_traffic(sheet, pairs);
-    of_instances(sheet, pairs);
 }
 
 /// What users ask of every live, and how it answers.
