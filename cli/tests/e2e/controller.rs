@@ -259,15 +259,34 @@ fn cgroup(live: &Value, name: &str) -> PathBuf {
     PathBuf::from(live["cgroup"][name].as_str().unwrap())
 }
 
-/// Leaves live 80 % of the processor time it uses, behind the controller's back.
-pub(crate) fn starve(live: &Value) {
-    let quota = (cores_used(live) * 0.8 * 100_000.0).round();
-    let v2 = cgroup(live, "cpu").join("cpu.max");
-    if v2.exists() {
-        std::fs::write(v2, format!("{quota} 100000")).unwrap();
-    } else {
-        std::fs::write(cgroup(live, "cpu").join("cpu.cfs_quota_us"), quota.to_string()).unwrap();
+/// The cpu quota of an instance, read and written behind the controller's back: microseconds of every tenth of a second.
+pub(crate) struct Quota(PathBuf);
+
+impl Quota {
+    pub(crate) fn of(instance: &Value) -> Self {
+        let v2 = cgroup(instance, "cpu").join("cpu.max");
+        Self(if v2.exists() { v2 } else { cgroup(instance, "cpu").join("cpu.cfs_quota_us") })
     }
+
+    pub(crate) fn get(&self) -> u64 {
+        let text = std::fs::read_to_string(&self.0).unwrap();
+        text.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn set(&self, micros: u64) {
+        let period = if self.0.ends_with("cpu.max") { " 100000" } else { "" };
+        std::fs::write(&self.0, format!("{micros}{period}")).unwrap();
+    }
+}
+
+/// Leaves live 80 % of the processor time it uses, behind the controller's back.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "microseconds of a tenth of a second"
+)]
+pub(crate) fn starve(live: &Value) {
+    Quota::of(live).set((cores_used(live) * 0.8 * 100_000.0).round() as u64);
 }
 
 /// The verdict on a live, as JSON.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, foreshadow, has_cgroups, turn};
+use crate::controller::{Controller, Quota, foreshadow, has_cgroups, turn};
 
 /// Long enough for a tick of a second on a busy machine, many times over.
 const SOON: Duration = Duration::from_secs(20);
@@ -192,16 +192,6 @@ fn init_of_a_bare_command_takes_its_port_out_of_it() {
     assert!(text.contains(r#"command: ["sleep", "--port=$PORT"]"#), "{text}");
 }
 
-/// Gives an instance another cpu limit, behind the controller's back.
-fn limit_cpu(instance: &Value, milli: u64) {
-    let cgroup = Path::new(instance["cgroup"]["cpu"].as_str().unwrap());
-    if cgroup.join("cpu.max").exists() {
-        std::fs::write(cgroup.join("cpu.max"), format!("{} 100000", milli * 100)).unwrap();
-    } else {
-        std::fs::write(cgroup.join("cpu.cfs_quota_us"), (milli * 100).to_string()).unwrap();
-    }
-}
-
 #[test]
 fn a_live_that_is_resized_by_hand_is_followed_by_its_shadow_without_an_alarm() {
     if !has_cgroups() {
@@ -211,7 +201,7 @@ fn a_live_that_is_resized_by_hand_is_followed_by_its_shadow_without_an_alarm() {
     let controller = Controller::start(&config("e2e-by-hand", "mode: act\n"));
     let status = controller.wait_ready();
     controller.wait("some ticks", SOON, |status| 4 <= status["tick"].as_u64().unwrap_or(0));
-    limit_cpu(&status["pairs"][0]["live"], 300);
+    Quota::of(&status["pairs"][0]["live"]).set(30_000);
     let status = controller.wait("the shadow to follow", SOON, |status| {
         let cpu = |role: &str| status["pairs"][0][role]["resources"]["cpu"].as_u64();
         cpu("live") == Some(300) && cpu("shadow") == Some(300)

@@ -3,13 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, has_cgroups, hey, pair, starve, turn, verdict};
+use crate::controller::{Controller, Quota, has_cgroups, hey, pair, starve, turn, verdict};
 
 const LIVE: &str = "live-1";
 
@@ -48,13 +47,8 @@ fn raised(status: &Value) -> Option<f64> {
     raised.filter_map(|stream| stream["evidence"].as_f64()).reduce(f64::max)
 }
 
-/// Microseconds of processor time that the cgroup gives in a tenth of a second.
 fn quota(status: &Value) -> u64 {
-    let cgroup = Path::new(pair(status, LIVE)["live"]["cgroup"]["cpu"].as_str().unwrap());
-    let text = std::fs::read_to_string(cgroup.join("cpu.max"))
-        .or_else(|_| std::fs::read_to_string(cgroup.join("cpu.cfs_quota_us")))
-        .unwrap();
-    text.split_ascii_whitespace().next().unwrap().parse().unwrap()
+    Quota::of(&pair(status, LIVE)["live"]).get()
 }
 
 fn say(controller: &Controller, words: &[&str]) -> String {

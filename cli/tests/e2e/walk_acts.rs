@@ -4,11 +4,9 @@
 //! the next one finds: each story goes on where the last death was, on the same lives, and ends with one outcome for
 //! each intent.
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
-use crate::controller::{Controller, cores_used, has_cgroups, pair, turn, verdict};
+use crate::controller::{Controller, Quota, cores_used, has_cgroups, pair, turn, verdict};
 use crate::crowd::{Crowd, failures};
 use crate::http::Request;
 use crate::killed::{config, lives};
@@ -25,8 +23,8 @@ struct Story {
     controller: Controller,
     crowd: Crowd,
     before: Value,
-    /// Where the limit of the first live is, and what is too little, in thousandths of a processor.
-    quota: Quota,
+    /// Of the first live.
+    quota: Limit,
 }
 
 impl Story {
@@ -98,14 +96,14 @@ pub(crate) fn crowd(status: &Value) -> Crowd {
 }
 
 /// Waits until what is normal is known, then measures what is too little for the first live.
-pub(crate) fn calm(controller: &Controller) -> Quota {
+pub(crate) fn calm(controller: &Controller) -> Limit {
     let status = controller.wait("calm", LIMIT, |status| {
         ["live-1", "live-2"].iter().all(|live| verdict(status, live) == "\"healthy\"")
     });
     let live = &pair(&status, "live-1")["live"];
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "thousandths of a core")]
     let too_little = (cores_used(live) * 800.0).round().max(10.0) as u64;
-    Quota { file: quota_file(live), too_little }
+    Limit { quota: Quota::of(live), too_little }
 }
 
 pub(crate) fn row(status: &Value, id: u64) -> Value {
@@ -113,28 +111,19 @@ pub(crate) fn row(status: &Value, id: u64) -> Value {
     rows.iter().find(|row| row["id"] == id).cloned().unwrap_or_default()
 }
 
-/// The limit of a live, read and written behind the controller's back.
-pub(crate) struct Quota {
-    file: PathBuf,
+/// The limit of a live in thousandths of a processor, and what of it is too little.
+pub(crate) struct Limit {
+    quota: Quota,
     pub(crate) too_little: u64,
 }
 
-fn quota_file(live: &Value) -> PathBuf {
-    let cgroup = PathBuf::from(live["cgroup"]["cpu"].as_str().unwrap());
-    let v2 = cgroup.join("cpu.max");
-    if v2.exists() { v2 } else { cgroup.join("cpu.cfs_quota_us") }
-}
-
-impl Quota {
-    /// In thousandths of a processor.
+impl Limit {
     pub(crate) fn get(&self) -> u64 {
-        let text = std::fs::read_to_string(&self.file).unwrap();
-        text.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap() / 100
+        self.quota.get() / 100
     }
 
     fn set(&self, milli: u64) {
-        let period = if self.file.ends_with("cpu.max") { " 100000" } else { "" };
-        std::fs::write(&self.file, format!("{}{period}", milli * 100)).unwrap();
+        self.quota.set(milli * 100);
     }
 
     pub(crate) fn starve(&self) {
