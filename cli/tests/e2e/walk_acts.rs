@@ -82,7 +82,7 @@ pub(crate) fn kinds(controller: &Controller, action: &str) -> Vec<String> {
 pub(crate) fn acting(service: &str, mode: &str) -> String {
     let acting = format!(
         "resources: {{ memory: 128Mi, cpu: 300m }}\nmode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  \
-         vertical: {{ cpuSizes: [300m, 450m] }}\n  \
+         type: vertical\n  vertical: {{ cpuSizes: [300m, 450m] }}\n  \
          guards: {{ cooldown: 10s, verifyAfter: 13s, actionsPerHour: 60 }}\n"
     );
     config(service, "").replace("resources: { memory: 128Mi }\n", &acting)
