@@ -165,9 +165,17 @@ fn hour_in_ticks(policy: &Policy) -> u64 {
     Tick::count_in(std::time::Duration::from_secs_f64(HOUR_SECONDS), policy.tick)
 }
 
-/// Two actions concern the same thing: one instance, or the service as a whole. A new shadow waits for nobody else.
+/// Two actions concern the same thing: one instance, or the service as a whole. Fewer lives concern those that go as
+/// well: no users are sent back to a live that is being drained. A new shadow waits for nobody else.
 fn concerns(a: &Action, b: &Action) -> bool {
-    a.instance() == b.instance() && (a.kind() == ActionKind::Shadow) == (b.kind() == ActionKind::Shadow)
+    (a.instance() == b.instance() || ends(a, b) || ends(b, a))
+        && (a.kind() == ActionKind::Shadow) == (b.kind() == ActionKind::Shadow)
+}
+
+/// Whether `fewer` ends the live that `other` is about.
+fn ends(fewer: &Action, other: &Action) -> bool {
+    let Action::Scale { from, to } = fewer else { return false };
+    to < from && other.instance().and_then(InstanceId::number).is_some_and(|number| *to < number)
 }
 
 fn passes_limits(action: &Action, policy: &Policy) -> bool {
@@ -238,6 +246,15 @@ mod tests {
 
     fn taken(id: u64, tick: u64, action: Action, effect: Option<Effect>) -> Taken {
         Taken { id: ActionId(id), tick: Tick(tick), action, effect, settled: None }
+    }
+
+    #[test]
+    fn no_users_are_sent_to_a_live_that_is_being_drained() {
+        let taken = vec![taken(7, 99, Action::Scale { from: 3, to: 2 }, None)];
+        let ledger = Ledger { paused: false, taken };
+        let refused = |live| ledger.refusal(&shift(live), Tick(100), &policy());
+        assert_eq!(refused(3), Some(HoldReason::ActionUnderWay { id: ActionId(7) }));
+        assert_eq!((refused(1), refused(2)), (None, None), "those that stay are free");
     }
 
     #[test]
