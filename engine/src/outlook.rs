@@ -48,7 +48,11 @@ impl Outlook {
 
     /// Takes one tick in.
     pub(crate) fn observe(&mut self, windows: &[Window], span_seconds: f64) {
-        let asked = windows.iter().filter(|window| window.reported).map(|window| window.live_side.requests);
+        // What is asked, not what is answered: lives that have too much to do answer no more than they can.
+        let asked = windows
+            .iter()
+            .filter(|window| window.reported)
+            .map(|window| window.live_side.offered.unwrap_or(window.live_side.requests));
         let known = windows.iter().any(|window| window.reported);
         self.forecaster.observe(known.then(|| asked.sum()), span_seconds);
     }
@@ -78,6 +82,19 @@ fn lead(inventory: &Inventory) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_load_is_what_is_asked_however_little_is_answered() {
+        let mut outlook = Outlook::default();
+        let mut window =
+            Window::unreported(foreshadow_model::Tick(1), foreshadow_model::InstanceId::live(1), 60.0);
+        window.reported = true;
+        (window.live_side.requests, window.live_side.offered) = (600, Some(1200));
+        (0..12).for_each(|_| outlook.observe(std::slice::from_ref(&window), 60.0));
+        let quantile = Ratio::new(0.9).unwrap();
+        let forecast = outlook.forecast(&Inventory::default(), Duration::from_secs(5), quantile).unwrap();
+        assert!((forecast.upper.get() - 20.0).abs() < 1e-9, "{forecast}");
+    }
 
     #[test]
     fn what_was_kept_goes_on_with_the_time_between_as_a_gap() {
