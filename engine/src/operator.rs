@@ -4,6 +4,7 @@ use foreshadow_act::RevertError;
 use foreshadow_model::{ActionId, HoldReason, InstanceId, JournalEvent};
 use foreshadow_serve::{Command, Done, Refusal, Refused, Request};
 
+use crate::clock;
 use crate::run::Running;
 
 impl Running {
@@ -11,6 +12,10 @@ impl Running {
     pub(crate) async fn obey(&mut self, request: Request) {
         let Request { command, done } = request;
         let answer = self.answer(&command).await;
+        if answer.is_ok() && matches!(command, Command::Acknowledge { .. } | Command::Reject { .. }) {
+            // What the operator was told is in force must be so after a kill as well.
+            self.keep(clock::unix_ms());
+        }
         match &answer {
             Ok(_) => {
                 tracing::info!(command = command.word(), "Operator");

@@ -299,7 +299,8 @@ impl Running {
 
     async fn tell(&mut self, closed: Closed) {
         self.history.record(&closed.report, &closed.windows);
-        if closed.report.tick.0.is_multiple_of(KEEP_EVERY) {
+        // An outcome says what the judges make of the next change: a kill must not part the two.
+        if closed.report.tick.0.is_multiple_of(KEEP_EVERY) || !closed.report.outcomes.is_empty() {
             self.keep(closed.report.unix_ms);
         }
         for event in self.last.changes(&closed.report) {
@@ -319,7 +320,7 @@ impl Running {
     }
 
     /// Keeps what the next controller goes on from.
-    fn keep(&self, unix_ms: i64) {
+    pub(crate) fn keep(&self, unix_ms: i64) {
         self.cycle.outlook.keep(unix_ms, &self.history);
         self.cycle.judges.keep(unix_ms, &self.history);
         self.board.keep(unix_ms, &self.history);
