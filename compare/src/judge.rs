@@ -151,7 +151,7 @@ impl Judge {
         if !(window.reported && (SPAN_MIN_SECONDS..f64::MAX).contains(&window.span_seconds)) {
             return Range::Known;
         }
-        let asked = window.live_side.offered.unwrap_or(window.live_side.requests);
+        let asked = window.live_side.asked();
         self.load.observe(asked as f64 / window.span_seconds, window.span_seconds)
     }
 

@@ -12,10 +12,6 @@ impl Running {
     pub(crate) async fn obey(&mut self, request: Request) {
         let Request { command, done } = request;
         let answer = self.answer(&command).await;
-        if answer.is_ok() && matches!(command, Command::Acknowledge { .. } | Command::Reject { .. }) {
-            // What the operator was told is in force must be so after a kill as well.
-            self.keep(clock::unix_ms());
-        }
         match &answer {
             Ok(_) => {
                 tracing::info!(command = command.word(), "Operator");
@@ -36,17 +32,23 @@ impl Running {
             Command::Stop => {}
             Command::Acknowledge { live } => {
                 self.cycle.judges.acknowledge(live).map_err(|error| about_alarm(error, live))?;
-                self.voice.dismiss(live);
+                self.answered(live);
             }
             Command::Reject { live } => {
                 self.cycle.judges.reject(live).map_err(|error| about_alarm(error, live))?;
-                self.voice.dismiss(live);
+                self.answered(live);
             }
             Command::Revert { .. } if self.is_deploying() => return Err(under_deploy()),
             Command::Revert { action } => return self.revert(*action),
             Command::Reload => return self.reload().await,
         }
         Ok(Done::default())
+    }
+
+    /// An alarm was answered. Kept at once: what the operator is told is in force must be so after a kill as well.
+    fn answered(&mut self, live: &InstanceId) {
+        self.voice.dismiss(live);
+        self.cycle.judges.keep(clock::unix_ms(), &self.history);
     }
 
     fn revert(&mut self, action: Option<ActionId>) -> Result<Done, Refusal> {

@@ -48,11 +48,7 @@ impl Outlook {
 
     /// Takes one tick in.
     pub(crate) fn observe(&mut self, windows: &[Window], span_seconds: f64) {
-        // What is asked, not what is answered: lives that have too much to do answer no more than they can.
-        let asked = windows
-            .iter()
-            .filter(|window| window.reported)
-            .map(|window| window.live_side.offered.unwrap_or(window.live_side.requests));
+        let asked = windows.iter().filter(|window| window.reported).map(|window| window.live_side.asked());
         let known = windows.iter().any(|window| window.reported);
         self.forecaster.observe(known.then(|| asked.sum()), span_seconds);
     }
@@ -81,13 +77,14 @@ fn lead(inventory: &Inventory) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use foreshadow_model::{InstanceId, Tick};
+
     use super::*;
 
     #[test]
     fn the_load_is_what_is_asked_however_little_is_answered() {
         let mut outlook = Outlook::default();
-        let mut window =
-            Window::unreported(foreshadow_model::Tick(1), foreshadow_model::InstanceId::live(1), 60.0);
+        let mut window = Window::unreported(Tick(1), InstanceId::live(1), 60.0);
         window.reported = true;
         (window.live_side.requests, window.live_side.offered) = (600, Some(1200));
         (0..12).for_each(|_| outlook.observe(std::slice::from_ref(&window), 60.0));

@@ -320,7 +320,7 @@ impl Running {
     }
 
     /// Keeps what the next controller goes on from.
-    pub(crate) fn keep(&self, unix_ms: i64) {
+    fn keep(&self, unix_ms: i64) {
         self.cycle.outlook.keep(unix_ms, &self.history);
         self.cycle.judges.keep(unix_ms, &self.history);
         self.board.keep(unix_ms, &self.history);

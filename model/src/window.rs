@@ -98,6 +98,13 @@ pub struct SideWindow {
 }
 
 impl SideWindow {
+    /// Requests that were asked of the instance: those handed to it, where that is counted, else its answers. An instance
+    /// that has too much to do answers no more than it can.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.offered.unwrap_or(self.requests)
+    }
+
     /// Adds what `other` saw.
     pub fn merge(&mut self, other: &Self) {
         self.offered = match (self.offered, other.offered) {
