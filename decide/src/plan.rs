@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use foreshadow_model::{
-    Action, ActionId, ActionKind, Assessment, Decision, Forecast, Generation, HoldReason, Inconclusive,
-    InstanceId, Inventory, Ledger, Plan, Policy, Step, Stream, Tick, Verdict, Weight,
+    Action, ActionId, ActionKind, ActionType, Assessment, Decision, Forecast, Generation, HoldReason,
+    Inconclusive, InstanceId, Inventory, Ledger, Plan, Policy, Step, Stream, Tick, Verdict, Weight,
 };
 
 use crate::remedy::{is_errors_only, kinds, remedy, scale_out, scale_to};
@@ -197,7 +197,16 @@ fn first_fitting(assessment: &Assessment, inputs: &Inputs<'_>) -> Result<Action,
 /// Not the host: one more live if load explains it, else nothing a host action could help.
 fn both_degraded(inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
     let busy = inputs.busy().is_some_and(|share| inputs.policy.action.horizontal.busy.get() <= share);
-    if busy { Ok(scale_out(inputs)) } else { Err(HoldReason::NotTheHost) }
+    match busy {
+        true if may_scale(inputs.policy) => Ok(scale_out(inputs)),
+        true => Err(HoldReason::NotAllowed),
+        false => Err(HoldReason::NotTheHost),
+    }
+}
+
+/// Whether the policy lets the number of lives change.
+fn may_scale(policy: &Policy) -> bool {
+    matches!(policy.action.kind, ActionType::Auto | ActionType::Horizontal)
 }
 
 /// Gives weight back that was taken: doubled when well, a trickle after an ejection to see whether it is over.
@@ -241,10 +250,8 @@ fn lives_needed(inputs: &Inputs<'_>) -> Option<u32> {
 
 /// More lives before the load comes. A forecast only ever raises: what it may be wrong about costs money, not users.
 fn foreseen(inputs: &Inputs<'_>) -> Option<Wish> {
-    use foreshadow_model::ActionType::{Auto, Horizontal};
     let (needed, forecast) = (lives_needed(inputs)?, inputs.forecast?);
-    let may = matches!(inputs.policy.action.kind, Auto | Horizontal);
-    (may && inputs.lives() < needed).then(|| Wish {
+    (may_scale(inputs.policy) && inputs.lives() < needed).then(|| Wish {
         instance: None,
         action: Ok(scale_to(needed, inputs)),
         because: format!("{forecast}: {needed} lives are needed for it"),
@@ -256,7 +263,8 @@ fn foreseen(inputs: &Inputs<'_>) -> Option<Wish> {
 fn scale_in(inputs: &Inputs<'_>) -> Option<Wish> {
     let calm_for = Tick::count_in(inputs.policy.action.horizontal.calm_for, inputs.policy.tick);
     let lives = inputs.lives();
-    if inputs.calm_ticks < calm_for
+    if !may_scale(inputs.policy)
+        || inputs.calm_ticks < calm_for
         || lives <= inputs.policy.action.horizontal.lives_min
         || lives_needed(inputs).is_some_and(|needed| lives <= needed)
     {

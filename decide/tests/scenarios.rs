@@ -121,7 +121,7 @@ struct Before {
     #[serde(default = "first")]
     live: u32,
     ticks_ago: u64,
-    /// `helped`, `vain`, or absent while it is under way.
+    /// `helped`, `vain`, `takenBack` by the operator, or absent while it is under way.
     #[serde(default)]
     effect: Option<String>,
 }
@@ -249,11 +249,14 @@ fn taken(number: u64, before: &Before) -> Taken {
         "shift" => Action::Shift { instance, from: Weight::FULL, to: Weight::new(50) },
         "eject" => Action::Shift { instance, from: Weight::FULL, to: Weight::NONE },
         "horizontal" => Action::Scale { from: 2, to: 3 },
+        "fewer" => Action::Scale { from: 3, to: 2 },
+        "giveBack" => Action::Shift { instance, from: Weight::new(50), to: Weight::FULL },
         "shadow" => Action::RecreateShadow { instance },
         other => panic!("unknown kind `{other}`"),
     };
     let effect = before.effect.as_deref().map(|word| match word {
         "helped" => Effect::Helped { before: ratio(0.5), after: ratio(0.0) },
+        "takenBack" => Effect::TakenBack { by: ActionId(99) },
         "vain" => Effect::DidNotHelp { before: ratio(0.5), after: Some(ratio(0.5)) },
         other => panic!("unknown effect `{other}`"),
     });

@@ -3,6 +3,8 @@
 //! `decide` asks the ledger to explain a hold, `act` asks it again before it touches the world: a plan that slipped
 //! through, or came late, is refused by the same rule.
 
+use std::mem::discriminant;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Action, ActionId, ActionKind, Effect, HoldReason, InstanceId, Mode, Policy, Tick, Weight};
@@ -67,7 +69,22 @@ impl Ledger {
                 return Some(HoldReason::CoolingDown { ticks_left: cooldown - passed });
             }
         }
+        if self.was_taken_back(action) {
+            return Some(HoldReason::TakenBack);
+        }
         self.is_budget_spent(action, now, policy).then_some(HoldReason::BudgetSpent)
+    }
+
+    /// Whether the operator took the like of it back within the hour: it is not done again behind their back.
+    fn was_taken_back(&self, action: &Action) -> bool {
+        let is_alike = |taken: &Taken| {
+            discriminant(&taken.action) == discriminant(action)
+                && taken.action.instance() == action.instance()
+                && taken.action.gives_more() == action.gives_more()
+        };
+        self.taken
+            .iter()
+            .any(|taken| matches!(taken.effect, Some(Effect::TakenBack { .. })) && is_alike(taken))
     }
 
     /// Why what the operator asks for may not be done. `mode: observe` and cool-downs bind foreshadow, not the operator;
@@ -168,14 +185,9 @@ fn hour_in_ticks(policy: &Policy) -> u64 {
 /// Two actions concern the same thing: one instance, or the service as a whole. Fewer lives concern those that go as
 /// well: no users are sent back to a live that is being drained. A new shadow waits for nobody else.
 fn concerns(a: &Action, b: &Action) -> bool {
+    let ends = |fewer: &Action, other: &Action| other.instance().is_some_and(|live| fewer.ends(live));
     (a.instance() == b.instance() || ends(a, b) || ends(b, a))
         && (a.kind() == ActionKind::Shadow) == (b.kind() == ActionKind::Shadow)
-}
-
-/// Whether `fewer` ends the live that `other` is about.
-fn ends(fewer: &Action, other: &Action) -> bool {
-    let Action::Scale { from, to } = fewer else { return false };
-    to < from && other.instance().and_then(InstanceId::number).is_some_and(|number| *to < number)
 }
 
 fn passes_limits(action: &Action, policy: &Policy) -> bool {
@@ -270,6 +282,21 @@ mod tests {
         ledger.taken.push(taken(2, 110, shift(2), Some(Effect::Done)));
         assert_eq!(refusal(&ledger, 200, 1), Some(HoldReason::BudgetSpent));
         assert_eq!(refusal(&ledger, 830, 1), None, "the hour has passed");
+    }
+
+    #[test]
+    fn what_the_operator_took_back_is_not_done_again_within_the_hour() {
+        let scale = |from, to| Action::Scale { from, to };
+        let back = |action| taken(1, 100, action, Some(Effect::TakenBack { by: ActionId(2) }));
+        let refused = |before: Action, next: Action| {
+            let ledger = Ledger { paused: false, taken: vec![back(before)] };
+            ledger.refusal(&next, Tick(200), &policy()) == Some(HoldReason::TakenBack)
+        };
+        assert!(refused(scale(2, 1), scale(3, 2)), "fewer lives");
+        assert!(refused(scale(2, 3), scale(2, 3)), "more lives");
+        assert!(!refused(scale(2, 3), scale(2, 1)), "the other way round is something else");
+        assert!(refused(shift(1), shift(1)));
+        assert!(!refused(shift(1), shift(2)), "of another live nothing was said");
     }
 
     #[test]

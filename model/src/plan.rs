@@ -125,6 +125,30 @@ impl Action {
             Self::RecreateShadow { .. } => return None,
         })
     }
+
+    /// Whether it gives more than there was: lives, traffic, or room under a limit.
+    #[must_use]
+    pub fn gives_more(&self) -> bool {
+        match self {
+            Self::Resize { from, to, .. } => is_higher(*to, *from),
+            Self::ResizeMemory { from, to, .. } => is_higher(*to, *from),
+            Self::Scale { from, to } => from < to,
+            Self::Shift { from, to, .. } => from < to,
+            Self::RecreateShadow { .. } => false,
+        }
+    }
+
+    /// Whether this takes `live` out of service for good: users leave it, then it is ended.
+    #[must_use]
+    pub fn ends(&self, live: &InstanceId) -> bool {
+        let Self::Scale { from, to } = self else { return false };
+        to < from && live.number().is_some_and(|number| *to < number)
+    }
+}
+
+/// Whether one limit lies above another; none at all is the highest.
+fn is_higher<T: Ord>(limit: Option<T>, than: Option<T>) -> bool {
+    than.is_some_and(|than| limit.is_none_or(|limit| than < limit))
 }
 
 /// A limit in words: `500m`, `unlimited`.
@@ -198,6 +222,10 @@ pub enum HoldReason {
     ShadowUnlike,
     /// The kinds that the policy allows were tried for this degradation and did not help.
     Exhausted,
+    /// The operator took the same back within the hour.
+    TakenBack,
+    /// It would help, and `action.type` does not allow it.
+    NotAllowed,
 }
 
 impl fmt::Display for HoldReason {
@@ -216,6 +244,8 @@ impl fmt::Display for HoldReason {
                 "a new shadow would differ as well: see `shadow.egress.allow`, `shadow.env`, `mirror.routes`"
             }
             Self::Exhausted => "every allowed kind of action was tried and did not help",
+            Self::TakenBack => "the operator took the same back within the hour",
+            Self::NotAllowed => "one live more would help, and `action.type` does not allow it",
         })
     }
 }

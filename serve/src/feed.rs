@@ -98,5 +98,7 @@ const fn held(reason: &HoldReason) -> &'static str {
         HoldReason::NotTheHost => "not_the_host",
         HoldReason::ShadowUnlike => "shadow_unlike",
         HoldReason::Exhausted => "exhausted",
+        HoldReason::TakenBack => "taken_back",
+        HoldReason::NotAllowed => "not_allowed",
     }
 }
