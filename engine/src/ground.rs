@@ -105,13 +105,13 @@ impl Ground {
         let policy = config.policy.clone();
         let (senses, bursts) =
             Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
-        let (history, last_tick) = (opened.history.clone(), opened.last_tick);
+        let (history, tick) = (opened.history.clone(), opened.tick(clock::unix_ms(), policy.tick));
         let failed = |error| RunError::Start(io::Error::other(error));
         let started = JournalEvent::Started { version: env!("CARGO_PKG_VERSION").into(), mode: policy.mode };
-        history.append(last_tick, started).await.map_err(failed)?;
+        history.append(tick, started).await.map_err(failed)?;
         let (platform, plane) = (self.local.clone(), self.plane.clone());
         let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
-        actuator.resume(restored.unsettled, &inventory, last_tick);
+        actuator.resume(restored.unsettled, &inventory, tick);
         let kept = opened.kept.get(judges::KEY);
         let cycle = Cycle {
             judges: Judges::restore(kept, policy.compare, policy.tick, (&inventory, clock::unix_ms())),
@@ -122,7 +122,7 @@ impl Ground {
             actuator,
             observer: Observer::default(),
             senses,
-            tick: last_tick,
+            tick,
             generation: Generation(0),
             calm_ticks: 0,
             deploying: false,

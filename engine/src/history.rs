@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use foreshadow_act::{Journal, JournalError};
 use foreshadow_model::{
     Assessment, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
 };
-use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, Sample, SeriesKey, Store};
+use foreshadow_store::{OpenStoreError, Query, Reader, Sample, SeriesKey, Store};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -94,7 +95,8 @@ impl Fails {
 pub(crate) struct Opened {
     pub(crate) history: History,
     pub(crate) thread: JoinHandle<()>,
-    pub(crate) last_tick: Tick,
+    /// Tick of the last entry of the journal, and when that was.
+    last: Option<(Tick, i64)>,
     pub(crate) next_action: foreshadow_model::ActionId,
     /// What an earlier controller did and was told lately, oldest first.
     pub(crate) recent: Vec<JournalEntry>,
@@ -102,12 +104,23 @@ pub(crate) struct Opened {
     pub(crate) kept: BTreeMap<&'static str, Vec<u8>>,
 }
 
+impl Opened {
+    /// The tick that it is now. Ticks count time, also while nobody ran: what was done days ago must not count as of this
+    /// hour.
+    pub(crate) fn tick(&self, unix_ms: i64, span: Duration) -> Tick {
+        let Some((last, at)) = self.last else { return Tick::default() };
+        let gap = u128::try_from(unix_ms.saturating_sub(at)).unwrap_or(0);
+        let ticks = gap.checked_div(span.as_millis()).unwrap_or(0);
+        Tick(last.0.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX)))
+    }
+}
+
 /// Opens the store and starts its thread.
 pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
     let store = Store::open(path).map_err(OpenHistoryError::Open)?;
-    let last_tick = store.last_tick().map_err(OpenHistoryError::Read)?.unwrap_or_default();
+    let last = store.last_tick().map_err(OpenHistoryError::Read)?;
     let next_action = store.next_action_id().map_err(OpenHistoryError::Read)?;
-    let recent = recent(path).map_err(OpenHistoryError::Read)?;
+    let recent = recent(path)?;
     let mut kept = BTreeMap::new();
     for key in KEPT {
         if let Some(value) = store.kept(key).map_err(OpenHistoryError::Read)? {
@@ -121,15 +134,15 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
         .name("store".into())
         .spawn(move || work(store, incoming, &fails))
         .map_err(OpenHistoryError::Thread)?;
-    Ok(Opened { history, thread, last_tick, next_action, recent, kept })
+    Ok(Opened { history, thread, last, next_action, recent, kept })
 }
 
-fn recent(path: &Path) -> Result<Vec<JournalEntry>, ReadStoreError> {
-    let Ok(reader) = Reader::open(path) else { return Ok(Vec::new()) };
+fn recent(path: &Path) -> Result<Vec<JournalEntry>, OpenHistoryError> {
+    let reader = Reader::open(path).map_err(OpenHistoryError::Open)?;
     let kinds =
         ["intent", "applied", "reverting", "outcome", "operator", "deploy"].map(str::to_owned).to_vec();
     let query = Query { action: None, instance: None, kinds, limit: RECENT, newest_first: true };
-    let mut entries = reader.journal(&query)?;
+    let mut entries = reader.journal(&query).map_err(OpenHistoryError::Read)?;
     entries.reverse();
     Ok(entries)
 }
@@ -312,5 +325,25 @@ fn push(
     if let Some(value) = value {
         let series = SeriesKey { instance: id.clone(), role, metric: metric.into(), unit: unit.into() };
         all.push(Sample { series, value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foreshadow_model::Mode;
+
+    use super::*;
+
+    #[test]
+    fn ticks_count_the_time_without_a_controller_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        let second = Duration::from_secs(1);
+        assert_eq!(open(&path).unwrap().tick(1_000, second), Tick(0), "nothing was ever done");
+        let started = JournalEvent::Started { version: "1".into(), mode: Mode::Act };
+        Store::open(&path).unwrap().append(Tick(7), 50_000, &started).unwrap();
+        let opened = open(&path).unwrap();
+        assert_eq!(opened.tick(50_000 + 86_400_000, second), Tick(7 + 86_400));
+        assert_eq!(opened.tick(0, second), Tick(7), "a clock that was set back takes none back");
     }
 }

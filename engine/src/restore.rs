@@ -37,14 +37,14 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
             }
             JournalEvent::Applied { id } => {
                 if let Some((taken, unsettled)) = all.get_mut(id) {
-                    weigh(&mut restored.weights, &taken.action);
+                    leave_behind(&mut restored.weights, &taken.action);
                     unsettled.reached = Reached::Applied;
                 }
             }
             JournalEvent::Reverting { id } => {
                 if let Some((taken, unsettled)) = all.get_mut(id) {
                     if let Some(back) = taken.action.reverted() {
-                        weigh(&mut restored.weights, &back);
+                        leave_behind(&mut restored.weights, &back);
                     }
                     unsettled.reached = Reached::Reverting;
                 }
@@ -53,7 +53,7 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
                 if let Some((taken, _)) = all.get_mut(&outcome.id) {
                     if matches!(outcome.effect, Effect::Helped { .. } | Effect::Done) {
                         // The line that it was applied may be missing: the disk was full.
-                        weigh(&mut restored.weights, &taken.action);
+                        leave_behind(&mut restored.weights, &taken.action);
                     }
                     taken.effect = Some(outcome.effect.clone());
                     taken.settled = Some(entry.tick);
@@ -78,9 +78,12 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
     restored
 }
 
-fn weigh(weights: &mut BTreeMap<InstanceId, Weight>, action: &Action) {
-    if let Action::Shift { instance, to, .. } = action {
-        weights.insert(instance.clone(), *to);
+/// The weights that an action leaves behind. Those of a live that was ended are not for the next one of its name.
+fn leave_behind(weights: &mut BTreeMap<InstanceId, Weight>, action: &Action) {
+    match action {
+        Action::Shift { instance, to, .. } => drop(weights.insert(instance.clone(), *to)),
+        Action::Scale { .. } => weights.retain(|live, _| !action.ends(live)),
+        Action::Resize { .. } | Action::ResizeMemory { .. } | Action::RecreateShadow { .. } => {}
     }
 }
 
@@ -93,6 +96,30 @@ mod tests {
     fn entries(events: Vec<JournalEvent>) -> Vec<JournalEntry> {
         let entry = |(seq, event)| JournalEntry { seq, tick: Tick(seq * 10), unix_ms: 0, event };
         (1..).zip(events).map(entry).collect()
+    }
+
+    fn restored(events: Vec<JournalEvent>) -> Restored {
+        restore(&entries(events))
+    }
+
+    #[test]
+    fn a_new_live_does_not_inherit_the_weight_of_one_that_was_ended() {
+        let scale = |id, from, to| {
+            let JournalEvent::Intent { step } = eject(id) else { unreachable!("an intent") };
+            JournalEvent::Intent { step: Box::new(Step { action: Action::Scale { from, to }, ..*step }) }
+        };
+        let (one, two) = (ActionId(1), ActionId(2));
+        let mut events = vec![eject(1), JournalEvent::Applied { id: one }, scale(2, 1, 0)];
+        assert_eq!(restored(events.clone()).weights.len(), 1, "not ended yet");
+        events.push(JournalEvent::Applied { id: two });
+        assert!(restored(events).weights.is_empty());
+        let events = vec![
+            scale(2, 0, 1),
+            eject(1),
+            JournalEvent::Applied { id: one },
+            JournalEvent::Reverting { id: two },
+        ];
+        assert!(restored(events).weights.is_empty(), "one live more was taken back");
     }
 
     fn eject(id: u64) -> JournalEvent {
@@ -120,18 +147,18 @@ mod tests {
 
     #[test]
     fn the_kill_switch_stays_as_it_was_left() {
-        assert!(restore(&entries(vec![said("resume"), said("pause"), said("stop")])).ledger.paused);
-        assert!(!restore(&entries(vec![said("pause"), said("resume")])).ledger.paused);
-        assert_eq!(restore(&[]), Restored::default());
+        assert!(restored(vec![said("resume"), said("pause"), said("stop")]).ledger.paused);
+        assert!(!restored(vec![said("pause"), said("resume")]).ledger.paused);
+        assert_eq!(restored(Vec::new()), Restored::default());
     }
 
     #[test]
     fn an_ejected_live_stays_ejected_unless_that_was_taken_back() {
         let helped = Effect::Helped { before: Ratio::ZERO, after: Ratio::ZERO };
-        let kept = restore(&entries(vec![eject(1), outcome(1, helped)]));
+        let kept = restored(vec![eject(1), outcome(1, helped)]);
         assert_eq!(kept.weights[&InstanceId::live(1)], Weight::NONE);
         assert_eq!(kept.ledger.taken[0].settled, Some(Tick(20)));
-        let back = restore(&entries(vec![eject(1), JournalEvent::Reverting { id: ActionId(1) }]));
+        let back = restored(vec![eject(1), JournalEvent::Reverting { id: ActionId(1) }]);
         assert_eq!(back.weights[&InstanceId::live(1)], Weight::FULL);
     }
 
@@ -145,7 +172,7 @@ mod tests {
             (Reached::Reverting, Some(Weight::FULL)),
         ];
         for (until, (reached, weight)) in (1..).zip(expected) {
-            let restored = restore(&entries(steps[..until].to_vec()));
+            let restored = restored(steps[..until].to_vec());
             assert_eq!(restored.unsettled[0].reached, reached);
             assert_eq!(restored.ledger.taken[0].effect, None, "it counts and is under way");
             assert_eq!(restored.weights.get(&InstanceId::live(1)).copied(), weight);
@@ -155,7 +182,7 @@ mod tests {
     #[test]
     fn a_shift_that_was_not_carried_out_left_no_weight_behind() {
         let failed = Effect::Failed { error: "no such live".into() };
-        let restored = restore(&entries(vec![eject(1), outcome(1, failed)]));
+        let restored = restored(vec![eject(1), outcome(1, failed)]);
         assert!(restored.weights.is_empty() && restored.unsettled.is_empty());
     }
 
@@ -168,8 +195,8 @@ mod tests {
             step(stand_in.clone(), DeployStep::StandIn),
             step(stand_in.clone(), DeployStep::StandInGone),
         ];
-        assert_eq!(restore(&entries(events.clone())).stand_in, stand_in, "said, perhaps not done");
+        assert_eq!(restored(events.clone()).stand_in, stand_in, "said, perhaps not done");
         events.push(step(None, DeployStep::Done));
-        assert_eq!(restore(&entries(events)).stand_in, None);
+        assert_eq!(restored(events).stand_in, None);
     }
 }

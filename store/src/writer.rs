@@ -203,14 +203,15 @@ impl Store {
         crate::reader::kept(&self.connection, key)
     }
 
-    /// The highest tick in the journal; `None` if it is empty. Calm ticks leave no entry, so more may have passed.
+    /// The highest tick in the journal and when it was written, in ms since 1970; `None` if it is empty. Calm ticks leave
+    /// no entry, so more may have passed.
     ///
     /// # Errors
     /// [`ReadStoreError`] if the file cannot be read.
-    pub fn last_tick(&self) -> Result<Option<Tick>, ReadStoreError> {
-        let tick: Option<i64> =
-            self.connection.query_row("SELECT max(tick) FROM journal", [], |row| row.get(0))?;
-        Ok(tick.map(|tick| Tick(unsigned(tick))))
+    pub fn last_tick(&self) -> Result<Option<(Tick, i64)>, ReadStoreError> {
+        let last = "SELECT tick, unix_ms FROM journal ORDER BY tick DESC, seq DESC LIMIT 1";
+        let row = self.connection.query_row(last, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        Ok(row.map(|(tick, unix_ms)| (Tick(unsigned(tick)), unix_ms)))
     }
 
     /// The number for the next action: one more than any in the journal, so that none is used twice.

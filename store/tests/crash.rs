@@ -95,7 +95,7 @@ fn check(directory: &Path, acknowledged: i64) {
     // And it goes on.
     let next = acknowledged + 1;
     write_tick(&mut store, next);
-    assert_eq!(store.last_tick().unwrap(), entries.last().map(|entry| entry.tick));
+    assert_eq!(store.last_tick().unwrap(), entries.last().map(|entry| (entry.tick, entry.unix_ms)));
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn numbers_go_on_where_they_stopped() {
     let path = fixture.directory.path().join(FILE_NAME);
     drop(fixture.store);
     let mut store = Store::open(&path).unwrap();
-    assert_eq!(store.last_tick().unwrap(), Some(Tick(42)));
+    assert_eq!(store.last_tick().unwrap().map(|(tick, _)| tick), Some(Tick(42)));
     assert_eq!(store.next_action_id().unwrap(), ActionId(6));
     assert_eq!(store.append(Tick(43), 0, &JournalEvent::Stopped).unwrap(), 3);
 }
