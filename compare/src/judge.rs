@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use foreshadow_model::{Assessment, Attribution, ComparePolicy, Pressure, Ratio, Verdict, Window};
+use foreshadow_model::{
+    Assessment, Attribution, ComparePolicy, Inconclusive, Pressure, Ratio, Verdict, Window,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::attribution::{attribute, pressure_of};
@@ -99,6 +101,13 @@ impl Judge {
         let assessment = self.assess(window, verdict, silent, unusable);
         self.end_quarantine(verdict);
         assessment
+    }
+
+    /// Lets a tick pass that says nothing, because users are being moved about for a roll-out. Nothing is learned, no
+    /// evidence changes.
+    #[must_use]
+    pub fn rest(&self, window: &Window) -> Assessment {
+        self.assess(window, Verdict::Inconclusive(Inconclusive::RollingOut), true, true)
     }
 
     /// Forgets what was normal and goes back to the provisional phase: after a deploy, a resize or a new shadow.

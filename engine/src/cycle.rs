@@ -39,7 +39,7 @@ pub(crate) struct Cycle {
     pub(crate) tick: Tick,
     pub(crate) generation: Generation,
     pub(crate) calm_ticks: u64,
-    /// A changed service is being rolled out: everything is new to the judges, and nobody acts.
+    /// A changed service is being rolled out: judges rest, and nobody acts.
     pub(crate) deploying: bool,
     /// Whether the journal can be written.
     pub(crate) fails: Fails,
@@ -62,12 +62,16 @@ impl Cycle {
         }
         let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);
         let Standing { outcomes, under_way } = self.actuator.standing();
-        if self.deploying {
-            self.judges.start_anew();
-        }
-        let assessments = self.judges.update(&inventory, &windows, &under_way, &outcomes);
+        let assessments = if self.deploying {
+            self.judges.rest(&inventory, &windows)
+        } else {
+            self.judges.update(&inventory, &windows, &under_way, &outcomes)
+        };
         let seen = judges::seen(&assessments, &windows);
         self.actuator.judge(self.tick, &self.policy, &seen);
+        if !self.deploying {
+            self.actuator.take_back_interrupted(self.tick);
+        }
         self.outlook.observe(&windows, span_seconds);
         let forecast = self.outlook.forecast(&inventory, self.policy.tick, self.policy.forecast.quantile);
         let plan = self.plan(&inventory, &windows, &assessments, forecast.as_ref());
@@ -91,7 +95,10 @@ impl Cycle {
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.plane.set_policy(&policy.mirror);
         self.senses.set_policy(policy.probe);
-        self.judges.set_policy(policy.compare);
+        if self.judges.set_policy(policy.compare) {
+            // What would judge them is forgotten.
+            self.actuator.leave_unjudged(self.tick);
+        }
         self.policy = policy;
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use foreshadow_act::Seen;
 use foreshadow_compare::Judge;
 use foreshadow_model::{
-    Assessment, ComparePolicy, Effect, InstanceId, Inventory, Outcome, Pair, Verdict, Window,
+    ActionId, ActionKind, Assessment, ComparePolicy, Effect, InstanceId, Inventory, Outcome, Pair, Verdict,
+    Window,
 };
 
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ struct Judged {
     /// The last verdict that said something was a warning, which the operator may answer like an alarm.
     #[serde(default)]
     is_warned: bool,
+    /// The judge from before an action that helped and changed what is normal, for the case that it is taken back.
+    #[serde(default)]
+    before: Option<(ActionId, Box<Judge>)>,
 }
 
 /// Revisions of a live and of its shadow.
@@ -63,14 +67,49 @@ impl Judges {
         under_way: &[InstanceId],
         outcomes: &[Outcome],
     ) -> Vec<Assessment> {
-        self.judges.retain(|live, _| inventory.pair(live).is_some());
-        for outcome in outcomes.iter().filter(|outcome| {
-            !matches!(outcome.effect, Effect::Helped { .. } | Effect::Done | Effect::NotCarriedOut)
-        }) {
-            if let Some(judged) = outcome.action.instance().and_then(|live| self.judges.get_mut(live)) {
-                judged.taken_back = true;
+        self.settle(outcomes);
+        self.each(inventory, windows, |judged, pair, window| {
+            judged.follow(pair, under_way.contains(&window.live));
+            let assessment = judged.judge.update(window);
+            if !matches!(assessment.verdict, Verdict::Inconclusive(_)) {
+                judged.is_degraded = matches!(assessment.verdict, Verdict::Degraded | Verdict::BothDegraded);
+                judged.is_warned = assessment.verdict == Verdict::Warn;
+            }
+            assessment
+        })
+    }
+
+    /// Lets a tick of a roll-out pass: it says nothing of anybody. A live that was replaced starts a new baseline, the
+    /// others keep theirs.
+    pub(crate) fn rest(&mut self, inventory: &Inventory, windows: &[Window]) -> Vec<Assessment> {
+        self.each(inventory, windows, |judged, pair, window| {
+            judged.follow(pair, false);
+            judged.judge.rest(window)
+        })
+    }
+
+    fn settle(&mut self, outcomes: &[Outcome]) {
+        for outcome in outcomes {
+            let live = outcome.action.instance();
+            let Some(judged) = live.and_then(|live| self.judges.get_mut(live)) else { continue };
+            match outcome.effect {
+                Effect::Helped { .. } if outcome.action.kind() == ActionKind::Vertical => {
+                    judged.before = Some((outcome.id, Box::new(judged.judge.clone())));
+                }
+                Effect::Helped { .. } | Effect::Done | Effect::NotCarriedOut => {}
+                Effect::TakenBack { .. } => judged.go_back(outcome.id),
+                Effect::DidNotHelp { .. } | Effect::Failed { .. } => judged.taken_back = true,
             }
         }
+    }
+
+    fn each(
+        &mut self,
+        inventory: &Inventory,
+        windows: &[Window],
+        mut judge: impl FnMut(&mut Judged, &Pair, &Window) -> Assessment,
+    ) -> Vec<Assessment> {
+        self.judges.retain(|live, _| inventory.pair(live).is_some());
         windows
             .iter()
             .filter_map(|window| {
@@ -82,36 +121,23 @@ impl Judges {
                     taken_back: false,
                     is_degraded: false,
                     is_warned: false,
+                    before: None,
                 });
-                judged.follow(pair, under_way.contains(&window.live));
-                let assessment = judged.judge.update(window);
-                if !matches!(assessment.verdict, Verdict::Inconclusive(_)) {
-                    judged.is_degraded =
-                        matches!(assessment.verdict, Verdict::Degraded | Verdict::BothDegraded);
-                    judged.is_warned = assessment.verdict == Verdict::Warn;
-                }
-                Some(assessment)
+                Some(judge(judged, pair, window))
             })
             .collect()
     }
 }
 
 impl Judges {
-    /// Other settings. What was learned was learned under the old ones, so every baseline starts anew.
-    pub(crate) fn set_policy(&mut self, policy: ComparePolicy) {
-        if self.policy != policy {
+    /// Other settings; whether they are. What was learned was learned under the old ones, so every baseline starts anew.
+    pub(crate) fn set_policy(&mut self, policy: ComparePolicy) -> bool {
+        let differs = self.policy != policy;
+        if differs {
             self.policy = policy;
             self.judges.clear();
         }
-    }
-
-    /// Everything changed: what was normal is forgotten, and nothing that was said still holds.
-    pub(crate) fn start_anew(&mut self) {
-        for judged in self.judges.values_mut() {
-            judged.judge.rebaseline();
-            judged.taken_back = false;
-            judged.answered();
-        }
+        differs
     }
 
     /// The operator says that what is now is the new normal of this live.
@@ -149,8 +175,20 @@ impl Judged {
         (self.is_degraded, self.is_warned) = (false, false);
     }
 
+    /// The operator took an action back: live is what it was before, and so is what is normal for it.
+    fn go_back(&mut self, id: ActionId) {
+        self.taken_back = true;
+        if let Some((_, before)) = self.before.take_if(|(of, _)| *of == id) {
+            self.judge = *before;
+        }
+    }
+
     fn follow(&mut self, pair: &Pair, is_under_way: bool) {
         self.judge.freeze(is_under_way);
+        if self.pids.0 != pids(pair).0 {
+            // Another process: there is no way back to what was normal for the one before it.
+            self.before = None;
+        }
         self.pids = pids(pair);
         let now = revisions(pair);
         if is_under_way {
@@ -169,6 +207,7 @@ impl Judged {
         let is_forgiven = std::mem::take(&mut self.taken_back);
         if !is_forgiven && (!only_shadow_changed || !self.is_degraded) {
             self.judge.rebaseline();
+            self.answered();
         }
         self.revisions = now;
     }
@@ -215,7 +254,7 @@ mod tests {
     use std::time::Duration;
 
     use foreshadow_model::{
-        Action, ActionId, Agreement, Instance, LogMoments, MilliCpu, NodeName, Phase, Ratio, Role, Tick,
+        Action, Agreement, Inconclusive, Instance, LogMoments, MilliCpu, NodeName, Phase, Ratio, Role, Tick,
     };
 
     use super::*;
@@ -282,6 +321,42 @@ mod tests {
         assert!(burst.is_some() && judges.judges[&live].is_warned, "a burst warns before it lasts");
         assert_eq!(judges.acknowledge(&live), Ok(()));
         assert_eq!(judges.reject(&live), Err(NoAlarm::NotRaised), "it was answered");
+    }
+
+    #[test]
+    fn a_roll_out_says_nothing_and_forgets_only_the_lives_it_replaced() {
+        let slow_after = |revision| {
+            let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
+            (1..=80).for_each(|tick| drop(judges.update(&inventory(1), &[window(tick, 1.0)], &[], &[])));
+            for tick in 81..=90 {
+                let said = judges.rest(&inventory(revision), &[window(tick, 9.0)])[0].verdict;
+                assert_eq!(said, Verdict::Inconclusive(Inconclusive::RollingOut));
+            }
+            let judge = |tick| judges.update(&inventory(revision), &[window(tick, 3.0)], &[], &[])[0].verdict;
+            (91..=105).map(judge).last()
+        };
+        assert_eq!(slow_after(1), Some(Verdict::Degraded), "what was not replaced is known");
+        assert_eq!(slow_after(2), Some(Verdict::Healthy), "of a new one nobody knows what is normal");
+    }
+
+    #[test]
+    fn what_helped_and_is_taken_back_by_the_operator_does_not_teach_the_sick_state_as_normal() {
+        let ratio = Ratio::new(2.0).unwrap();
+        let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
+        let mut judge = |tick, slower, revision, outcomes: &[Outcome]| {
+            judges.update(&inventory(revision), &[window(tick, slower)], &[], outcomes)[0].verdict
+        };
+        let cpu = |milli| Some(MilliCpu::new(milli));
+        let action = Action::Resize { instance: InstanceId::live(1), from: cpu(100), to: cpu(200) };
+        let ended = |effect| Outcome { id: ActionId(1), action: action.clone(), tick: Tick(120), effect };
+        (1..=80).for_each(|tick| drop(judge(tick, 1.0, 1, &[]).to_string()));
+        (81..=110).for_each(|tick| drop(judge(tick, 3.0, 1, &[]).to_string()));
+        let helped = ended(Effect::Helped { before: ratio, after: Ratio::ZERO });
+        assert_eq!(judge(111, 1.0, 2, &[helped]), Verdict::Calibrating, "a new size, a new normal");
+        let back = ended(Effect::TakenBack { by: ActionId(2) });
+        assert_eq!(judge(112, 3.0, 3, &[back]), Verdict::Degraded);
+        (113..=200).for_each(|tick| drop(judge(tick, 3.0, 3, &[]).to_string()));
+        assert_eq!(judge(201, 3.0, 3, &[]), Verdict::Degraded, "and stays so");
     }
 
     #[test]

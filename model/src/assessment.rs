@@ -23,6 +23,8 @@ pub enum Inconclusive {
     LoadOutOfRange,
     /// More than a fifth of the answers differ in kind: the shadow does not do the same work.
     Diverging,
+    /// A changed service is being rolled over the lives: load and sides change by our own doing.
+    RollingOut,
 }
 
 impl fmt::Display for Inconclusive {
@@ -34,6 +36,7 @@ impl fmt::Display for Inconclusive {
             Self::CopiesDropped => "too many copies dropped",
             Self::LoadOutOfRange => "load outside the calibrated range",
             Self::Diverging => "answers diverge",
+            Self::RollingOut => "a changed service is being rolled out",
         })
     }
 }
