@@ -81,6 +81,25 @@ struct State {
     generation: Generation,
 }
 
+impl State {
+    /// The windows since then judge it, if nobody settled it meanwhile.
+    fn judge_on(&mut self, id: ActionId, since: Tick) {
+        if let Some(under) = self.under.get_mut(&id) {
+            under.stage = Stage::Judging { since };
+        }
+    }
+
+    /// The action whose taking back ends this live: one live more that did not help.
+    fn ending(&self, live: Option<&InstanceId>) -> Option<ActionId> {
+        let live = live?;
+        let ends = |under: &&Under| {
+            matches!(under.stage, Stage::Reverting | Stage::Interrupted)
+                && under.step.action.reverted().is_some_and(|back| back.ends(live))
+        };
+        self.under.values().find(ends).map(|under| under.step.id)
+    }
+}
+
 /// Carries steps out and remembers what it did.
 #[derive(Debug)]
 pub struct Actuator<P, B, J> {
@@ -154,11 +173,17 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         Standing { outcomes, under_way }
     }
 
-    /// Whether an action is being carried out or taken back.
+    /// Whether an action is being carried out or taken back, or about to be. What the kill switch holds waits for the
+    /// operator and makes nobody wait.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        let is_at_work = |under: &Under| matches!(under.stage, Stage::Applying | Stage::Reverting);
-        self.world.state().under.values().any(is_at_work)
+        let state = self.world.state();
+        let is_at_work = |under: &Under| match under.stage {
+            Stage::Applying | Stage::Reverting => true,
+            Stage::Interrupted => !state.ledger.paused,
+            Stage::Judging { .. } => false,
+        };
+        state.under.values().any(is_at_work)
     }
 
     /// Settles what is being judged without a judgement: what comes now has nothing to do with it. It stays in force.
@@ -204,6 +229,9 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         if let Some(reason) = state.ledger.refusal(&step.action, tick, policy) {
             return Err(reason);
         }
+        if let Some(id) = state.ending(step.action.instance()) {
+            return Err(HoldReason::ActionUnderWay { id });
+        }
         state.next = state.next.max(step.id.0 + 1);
         state.ledger.taken.push(Taken {
             id: step.id,
@@ -235,7 +263,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             // Taking back is an action too: the kill switch holds it like any other.
             return;
         }
-        let due: Vec<(ActionId, Judgement)> = state
+        let due: Vec<(ActionId, Tick, Judgement)> = state
             .under
             .values()
             .filter_map(|under| {
@@ -247,11 +275,11 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
                 match judgement {
                     Judgement::Unknown if waited < wait * PATIENCE => None,
                     Judgement::DidNotHelp | Judgement::NotEnough if is_more && waited < wait * PILE => None,
-                    other => Some((under.step.id, other)),
+                    other => Some((under.step.id, since, other)),
                 }
             })
             .collect();
-        for (id, judgement) in due {
+        for (id, since, judgement) in due {
             let Some(under) = state.under.get_mut(&id) else { continue };
             let before = Ratio::from_log(under.step.shift_log);
             let left = after(under, seen).shift_log.map(Ratio::from_log);
@@ -260,20 +288,22 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
                 (Judgement::NotEnough, _) => Effect::Done,
                 (_, after) => Effect::DidNotHelp { before, after },
             };
-            let take_back = !matches!(judgement, Judgement::Helped | Judgement::NotEnough);
-            if take_back {
-                under.stage = Stage::Reverting;
-            }
             let (world, step) = (self.world.clone(), under.step.clone());
-            self.spawn(async move { world.settle(step, tick, effect, take_back).await });
+            if matches!(judgement, Judgement::Helped | Judgement::NotEnough) {
+                self.spawn(async move { world.finish(step.id, &step.action, tick, effect).await });
+            } else {
+                under.stage = Stage::Reverting;
+                self.spawn(async move { world.undo(step, since, tick, effect).await });
+            }
         }
-        drop(state);
-        self.take_back_interrupted(tick);
     }
 
-    /// Takes back to the end what an earlier controller had begun to.
-    fn take_back_interrupted(&self, tick: Tick) {
+    /// Takes back to the end what an earlier controller had begun to. Returns at once.
+    pub fn take_back_interrupted(&self, tick: Tick) {
         let mut state = self.world.state();
+        if state.ledger.paused {
+            return;
+        }
         for under in state.under.values_mut().filter(|under| under.stage == Stage::Interrupted) {
             under.stage = Stage::Reverting;
             let (world, step) = (self.world.clone(), under.step.clone());

@@ -171,7 +171,7 @@ impl<F: Fleet, B: Spread, J: Journal> Rollout<F, B, J> {
 
     /// Makes the number of lives `lives`: the missing ones are started, surplus ones drained and ended.
     async fn retire_down_to(&self, lives: u32) -> Result<(), String> {
-        foreshadow_act::scale(&self.fleet, &self.spread, self.highest().await?, lives).await?;
+        foreshadow_act::scale(&self.fleet, &self.spread, lives).await?;
         self.refresh().await
     }
 

@@ -1,6 +1,6 @@
 //! What operators ask for, and what they are answered.
 
-use foreshadow_act::RevertError;
+use foreshadow_act::{Platform, RevertError};
 use foreshadow_model::{ActionId, HoldReason, InstanceId, JournalEvent};
 use foreshadow_serve::{Command, Done, Refusal, Refused, Request};
 
@@ -39,7 +39,7 @@ impl Running {
                 self.answered(live);
             }
             Command::Revert { .. } if self.is_deploying() => return Err(under_deploy()),
-            Command::Revert { action } => return self.revert(*action),
+            Command::Revert { action } => return self.revert(*action).await,
             Command::Reload => return self.reload().await,
         }
         Ok(Done::default())
@@ -51,9 +51,14 @@ impl Running {
         self.cycle.judges.keep(clock::unix_ms(), &self.history);
     }
 
-    fn revert(&mut self, action: Option<ActionId>) -> Result<Done, Refusal> {
+    async fn revert(&mut self, action: Option<ActionId>) -> Result<Done, Refusal> {
+        let inventory = self.cycle.platform.inventory().await.map_err(|error| Refusal {
+            kind: Refused::Failed,
+            reason: foreshadow_model::with_causes(&error),
+            remedy: "try again; the log of the controller says more".into(),
+        })?;
         let (tick, policy) = (self.cycle.tick, &self.cycle.policy);
-        match self.cycle.actuator.revert(action, tick, policy) {
+        match self.cycle.actuator.revert(action, inventory.pairs.len(), tick, policy) {
             Ok(step) => Ok(Done { said: format!("{}: {} ({})", step.id, step.action, step.reason) }),
             Err(error) => Err(refusal(&error)),
         }

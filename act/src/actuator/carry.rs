@@ -8,7 +8,7 @@ use foreshadow_model::{
 };
 use tokio::time::sleep;
 
-use super::{Journal, Stage, State};
+use super::{Journal, State};
 use crate::port::{Balancer, Platform};
 
 /// Time that requests under way get before a live with weight 0 is ended.
@@ -59,9 +59,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         let mut state = self.state();
         // Counted from now: a live that took half a minute to start must not be judged by windows without it.
         let since = state.now.max(tick);
-        if let Some(under) = state.under.get_mut(&step.id) {
-            under.stage = Stage::Judging { since };
-        }
+        state.judge_on(step.id, since);
     }
 
     /// A journal that does not take the intent stops the action before the world is touched.
@@ -88,13 +86,13 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         }
     }
 
-    /// Takes an action back if it is to be, and writes down what came of it.
-    pub(super) async fn settle(&self, step: Step, tick: Tick, effect: Effect, take_back: bool) {
-        if !take_back {
-            return self.finish(step.id, &step.action, tick, effect).await;
-        }
+    /// Takes back what did not help since it began to be judged. A journal that does not take the entry stops that like
+    /// any action: it stays in force and is judged again at the next tick.
+    pub(super) async fn undo(&self, step: Step, since: Tick, tick: Tick, effect: Effect) {
         if let Err(error) = self.journal.append(tick, JournalEvent::Reverting { id: step.id }).await {
-            tracing::error!(%error, action = %step.id, "Taken back without a journal entry");
+            let error = with_causes(&error);
+            tracing::error!(action = %step.id, what = %step.action, error, "Action not taken back");
+            return self.state().judge_on(step.id, since);
         }
         self.take_back(step, tick, effect).await;
     }
@@ -144,7 +142,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
             Action::ResizeMemory { instance, to, .. } => {
                 self.platform.resize_memory(instance, *to).await.map_err(|error| with_causes(&error))
             }
-            Action::Scale { from, to } => scale(&self.platform, &self.balancer, *from, *to).await,
+            Action::Scale { to, .. } => scale(&self.platform, &self.balancer, *to).await,
             Action::Shift { instance, to, .. } => {
                 self.balancer.set_weight(instance, *to).await.map_err(|error| with_causes(&error))
             }
@@ -156,25 +154,22 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     }
 }
 
-/// Makes the number of lives `to`. On the way down users leave first: weight 0, a pause for what is under way, then the
-/// end.
+/// Makes the number of lives `lives`. Users leave the surplus ones first: weight 0, a pause for what is under way, then
+/// the end. Which those are the platform says: there may be others by now than when this was decided.
 ///
 /// # Errors
 /// What failed first, in words.
-pub async fn scale(
-    platform: &impl Platform,
-    balancer: &impl Balancer,
-    from: u32,
-    to: u32,
-) -> Result<(), String> {
-    for number in to + 1..=from {
-        let surplus = InstanceId::live(number);
-        balancer.set_weight(&surplus, Weight::NONE).await.map_err(|error| with_causes(&error))?;
+pub async fn scale(platform: &impl Platform, balancer: &impl Balancer, lives: u32) -> Result<(), String> {
+    let inventory = platform.inventory().await.map_err(|error| with_causes(&error))?;
+    let is_surplus = |live: &&InstanceId| live.number().is_some_and(|number| lives < number);
+    let surplus: Vec<_> = inventory.pairs.iter().map(|pair| &pair.live.id).filter(is_surplus).collect();
+    for live in &surplus {
+        balancer.set_weight(live, Weight::NONE).await.map_err(|error| with_causes(&error))?;
     }
-    if to < from {
+    if !surplus.is_empty() {
         sleep(DRAIN).await;
     }
-    platform.scale(to).await.map_err(|error| with_causes(&error))
+    platform.scale(lives).await.map_err(|error| with_causes(&error))
 }
 
 /// Whether there is something to judge: growth and shifts away are. What the operator asked for, a calm scale-in, a weight

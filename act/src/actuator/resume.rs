@@ -97,7 +97,10 @@ fn is_in_force(action: &Action, inventory: &Inventory) -> bool {
         Action::ResizeMemory { instance, to, .. } => {
             limits(instance).is_some_and(|limits| limits.memory == *to)
         }
-        Action::Scale { to, .. } => u32::try_from(inventory.pairs.len()) == Ok(*to),
+        Action::Scale { to, .. } => {
+            let numbers: Vec<u32> = inventory.pairs.iter().filter_map(|pair| pair.live.id.number()).collect();
+            numbers.into_iter().eq(1..=*to)
+        }
         // Nobody can tell a shadow made anew from the one before it; it is asked for again if it is still suspect.
         Action::Shift { .. } | Action::RecreateShadow { .. } => false,
     }

@@ -5,7 +5,7 @@
 
 use std::mem::discriminant;
 
-use foreshadow_model::{ActionId, Effect, HoldReason, Ledger, Policy, Step, Taken, Tick};
+use foreshadow_model::{Action, ActionId, Effect, HoldReason, Ledger, Policy, Step, Taken, Tick};
 
 use super::carry::{NotDone, World};
 use super::{Actuator, Balancer, Journal, Platform, Stage, State, Under};
@@ -42,12 +42,18 @@ pub enum RevertError {
 
 impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
     /// Begins to take back an action, the last one in force if none is named. Returns at once with the step that does
-    /// so; its outcome comes with [`Actuator::standing`].
+    /// so; its outcome comes with [`Actuator::standing`]. `lives` is how many there are now.
     ///
     /// # Errors
     /// [`RevertError`]; then nothing was begun.
-    pub fn revert(&self, id: Option<ActionId>, tick: Tick, policy: &Policy) -> Result<Step, RevertError> {
-        let (step, target) = self.world.state().admit_revert(id, tick, policy)?;
+    pub fn revert(
+        &self,
+        id: Option<ActionId>,
+        lives: usize,
+        tick: Tick,
+        policy: &Policy,
+    ) -> Result<Step, RevertError> {
+        let (step, target) = self.world.state().admit_revert(id, lives, tick, policy)?;
         let (world, begun) = (self.world.clone(), step.clone());
         self.spawn(async move { world.obey(begun, target, tick).await });
         Ok(step)
@@ -58,6 +64,7 @@ impl State {
     pub(super) fn admit_revert(
         &mut self,
         id: Option<ActionId>,
+        lives: usize,
         tick: Tick,
         policy: &Policy,
     ) -> Result<(Step, Taken), RevertError> {
@@ -67,6 +74,15 @@ impl State {
             && !matches!(under.stage, Stage::Judging { .. })
         {
             return Err(RevertError::Guard(HoldReason::ActionUnderWay { id: target.id }));
+        }
+        if let Action::Scale { to, .. } = target.action
+            && usize::try_from(to) != Ok(lives)
+        {
+            // A roll-out changed their number since: what it set is not ours to take back.
+            return Err(RevertError::NotInForce {
+                id: target.id,
+                why: format!("there are {lives} lives by now"),
+            });
         }
         // What is taken back does not stand in its own way; everything else on the same thing does.
         let mut others = self.ledger.clone();
@@ -148,9 +164,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
                 {
                     let mut state = self.state();
                     let since = state.now.max(tick);
-                    if let Some(under) = state.under.get_mut(&target.id) {
-                        under.stage = Stage::Judging { since };
-                    }
+                    state.judge_on(target.id, since);
                 }
                 match not_done {
                     NotDone::Unwritten => self.withdraw(&step),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Action, ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation,
-    GuardPolicy, HorizontalPolicy, Inventory, MilliCpu, MirrorPolicy, Mode, OnExit, ProbePolicy,
-    VerticalPolicy, Weight,
+    GuardPolicy, HorizontalPolicy, Instance, Inventory, MilliCpu, MirrorPolicy, Mode, NodeName, OnExit, Pair,
+    ProbePolicy, Role, VerticalPolicy, Weight,
 };
 
 use tokio::time::sleep;
@@ -22,9 +22,14 @@ struct Fake {
     seen: Arc<Mutex<Vec<String>>>,
     journal_is_full: Arc<AtomicBool>,
     platform_fails: bool,
+    lives: Vec<u32>,
 }
 
 impl Fake {
+    fn with_lives(lives: u32) -> Self {
+        Self { lives: (1..=lives).collect(), ..Self::default() }
+    }
+
     fn note(&self, what: impl Into<String>) {
         self.seen.lock().unwrap().push(what.into());
     }
@@ -36,7 +41,11 @@ impl Fake {
 
 impl Platform for Fake {
     async fn inventory(&self) -> Result<Inventory, PlatformError> {
-        Ok(Inventory::default())
+        let live = |&number| {
+            let id = InstanceId::live(number);
+            Pair { live: Instance::new(id, Role::Live, NodeName::new("a").unwrap(), 1), shadow: None }
+        };
+        Ok(Inventory { pairs: self.lives.iter().map(live).collect(), ..Inventory::default() })
     }
     async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
         self.note(format!("resize {live} {}", cpu.map_or("none".into(), |cpu| cpu.to_string())));
@@ -188,6 +197,24 @@ async fn an_outcome_the_journal_did_not_take_is_written_once_there_is_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_taken_back_that_the_journal_did_not_take() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    fake.journal_is_full.store(true, Ordering::SeqCst);
+    for tick in [30, 31] {
+        actuator.judge(Tick(tick), &policy(), &shift_of(0.9));
+        run().await;
+    }
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied"], "left as it is");
+    fake.journal_is_full.store(false, Ordering::SeqCst);
+    actuator.judge(Tick(32), &policy(), &shift_of(0.9));
+    run().await;
+    assert_eq!(fake.seen()[3..], ["reverting", "resize live-1 100m", "outcome"], "once there is room");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_helped_is_kept() {
     let fake = Fake::default();
     let actuator = actuator(&fake);
@@ -259,11 +286,48 @@ async fn the_kill_switch_stops_a_plan_that_was_already_made() {
 
 #[tokio::test(start_paused = true)]
 async fn users_leave_a_live_before_it_is_retired() {
-    let fake = Fake::default();
+    let fake = Fake::with_lives(3);
     let actuator = actuator(&fake);
     actuator.submit(&plan(10, Action::Scale { from: 3, to: 2 }), &policy(), &Seen::default());
     run().await;
     assert_eq!(fake.seen(), ["intent", "weight live-3 0", "scale 2", "applied", "outcome"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn users_leave_every_live_that_is_there_and_goes_whatever_was_there_when_it_was_decided() {
+    let fake = Fake { lives: vec![1, 2, 4, 5], ..Fake::default() };
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, Action::Scale { from: 3, to: 2 }), &policy(), &Seen::default());
+    run().await;
+    assert_eq!(fake.seen()[1..4], ["weight live-4 0", "weight live-5 0", "scale 2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_users_are_sent_to_a_live_that_is_taken_back() {
+    let fake = Fake { lives: vec![1, 2, 3], platform_hangs: true, ..Fake::default() };
+    let Decision::Act(step) = plan(1, Action::Scale { from: 2, to: 3 }).decisions.remove(0) else {
+        unreachable!()
+    };
+    let actuator = Actuator::new(fake.clone(), fake.clone(), fake.clone(), Ledger::default(), ActionId(8));
+    let unsettled = vec![Unsettled { step, reached: Reached::Reverting }];
+    actuator.resume(unsettled, &Inventory::default(), Tick(20));
+    assert!(actuator.is_busy(), "others wait for it");
+    actuator.pause(true);
+    assert!(!actuator.is_busy(), "nobody waits for what the operator holds");
+    actuator.pause(false);
+    actuator.take_back_interrupted(Tick(21));
+    run().await;
+    let weigh = |live, id| {
+        let action =
+            Action::Shift { instance: InstanceId::live(live), from: Weight::NONE, to: Weight::new(10) };
+        let mut plan = plan(id, action);
+        if let Decision::Act(step) = &mut plan.decisions[0] {
+            step.id = ActionId(id);
+        }
+        actuator.submit(&plan, &policy(), &Seen::default())
+    };
+    assert_eq!(weigh(3, 30), [(ActionId(30), HoldReason::ActionUnderWay { id: ActionId(7) })]);
+    assert_eq!(weigh(2, 31), [], "those that stay are free");
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,6 +45,9 @@ impl Running {
     /// Begins what was ordered as soon as that can be, and shows how far it is. Once per tick, before the tick.
     pub(crate) fn advance_deploy(&mut self) {
         let Some(deploying) = &mut self.deploying else { return };
+        if deploying.waiting.is_some() {
+            self.cycle.actuator.take_back_interrupted(self.cycle.tick);
+        }
         if !self.cycle.actuator.is_busy()
             && let Some(wanted) = deploying.waiting.take()
         {

@@ -1,6 +1,6 @@
 //! What an earlier controller left unsettled, at every step of the way.
 
-use foreshadow_model::{Instance, NodeName, Pair, Phase, Resources, Role, Taken};
+use foreshadow_model::{Phase, Resources, Taken};
 
 use super::*;
 
@@ -88,12 +88,12 @@ async fn what_was_being_taken_back_is_taken_back_to_the_end_once_the_kill_switch
     let fake = Fake::default();
     let actuator = found(&fake, resize(), Reached::Reverting, 500).await;
     actuator.pause(true);
-    actuator.judge(Tick(21), &policy(), &Seen::default());
+    actuator.take_back_interrupted(Tick(21));
     run().await;
     assert!(fake.seen().is_empty());
     actuator.pause(false);
     for tick in [22, 23] {
-        actuator.judge(Tick(tick), &policy(), &Seen::default());
+        actuator.take_back_interrupted(Tick(tick));
         run().await;
     }
     assert_eq!(fake.seen(), ["resize live-1 100m", "outcome"], "once");

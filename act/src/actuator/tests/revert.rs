@@ -18,7 +18,7 @@ async fn helped(fake: &Fake) -> Actuator<Fake, Fake, Fake> {
 async fn the_way_back_is_an_action_of_its_own_and_nobody_judges_it() {
     let fake = Fake::default();
     let actuator = helped(&fake).await;
-    let step = actuator.revert(None, Tick(24), &policy()).unwrap();
+    let step = actuator.revert(None, 3, Tick(24), &policy()).unwrap();
     assert_eq!((step.id, step.by_operator), (ActionId(8), true));
     run().await;
     assert_eq!(fake.seen(), ["intent", "resize live-1 100m", "applied", "outcome", "outcome"]);
@@ -37,7 +37,7 @@ async fn an_action_that_is_being_judged_can_be_taken_back_and_is_not_judged_any_
     let actuator = actuator(&fake);
     actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
     run().await;
-    actuator.revert(Some(ActionId(7)), Tick(12), &policy()).unwrap();
+    actuator.revert(Some(ActionId(7)), 3, Tick(12), &policy()).unwrap();
     actuator.judge(Tick(40), &policy(), &shift_of(2.0));
     run().await;
     let resizes = fake.seen().iter().filter(|line| line.starts_with("resize live-1 100m")).count();
@@ -50,7 +50,7 @@ async fn the_kill_switch_the_ceiling_and_the_budget_hold_for_the_operator_too() 
     let fake = Fake::default();
     let actuator = helped(&fake).await;
     actuator.pause(true);
-    let revert = |policy: &Policy| actuator.revert(None, Tick(24), policy).unwrap_err();
+    let revert = |policy: &Policy| actuator.revert(None, 3, Tick(24), policy).unwrap_err();
     assert_eq!(revert(&policy()), RevertError::Guard(HoldReason::Paused));
     actuator.pause(false);
     let mut tight = policy();
@@ -67,13 +67,13 @@ async fn what_is_not_in_force_is_not_taken_back() {
     let fake = Fake::default();
     let actuator = helped(&fake).await;
     assert_eq!(
-        actuator.revert(Some(ActionId(3)), Tick(24), &policy()),
+        actuator.revert(Some(ActionId(3)), 3, Tick(24), &policy()),
         Err(RevertError::Unknown(ActionId(3)))
     );
-    actuator.revert(None, Tick(24), &policy()).unwrap();
+    actuator.revert(None, 3, Tick(24), &policy()).unwrap();
     run().await;
-    assert_eq!(actuator.revert(None, Tick(25), &policy()), Err(RevertError::Nothing), "nothing is left");
-    let again = actuator.revert(Some(ActionId(7)), Tick(25), &policy());
+    assert_eq!(actuator.revert(None, 3, Tick(25), &policy()), Err(RevertError::Nothing), "nothing is left");
+    let again = actuator.revert(Some(ActionId(7)), 3, Tick(25), &policy());
     assert!(matches!(again, Err(RevertError::NotInForce { .. })), "{again:?}");
 }
 
@@ -92,7 +92,7 @@ async fn an_action_that_another_stands_on_waits_for_the_other() {
     }
     assert!(actuator.submit(&later, &policy(), &Seen::default()).is_empty());
     run().await;
-    let first = actuator.revert(Some(ActionId(7)), Tick(62), &policy());
+    let first = actuator.revert(Some(ActionId(7)), 3, Tick(62), &policy());
     assert_eq!(first, Err(RevertError::Superseded { id: ActionId(7), by: ActionId(8) }));
 }
 
@@ -106,9 +106,20 @@ async fn a_way_back_that_fails_says_so_and_leaves_the_action_to_its_judgement() 
     let world =
         World { platform: broken, balancer: fake.clone(), journal: fake.clone(), state: Mutex::default() };
     std::mem::swap(&mut *world.state(), &mut *actuator.world.state());
-    let (step, target) = world.state().admit_revert(None, Tick(12), &policy()).unwrap();
+    let (step, target) = world.state().admit_revert(None, 3, Tick(12), &policy()).unwrap();
     world.obey(step, target, Tick(12)).await;
     let state = world.state();
     assert!(matches!(state.ledger.taken[1].effect, Some(Effect::Failed { .. })));
     assert!(matches!(state.under[&ActionId(7)].stage, Stage::Judging { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_of_lives_that_a_roll_out_changed_since_is_not_taken_back() {
+    let fake = Fake::with_lives(3);
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, Action::Scale { from: 3, to: 2 }), &policy(), &Seen::default());
+    run().await;
+    let why = actuator.revert(None, 5, Tick(24), &policy()).unwrap_err();
+    assert!(matches!(why, RevertError::NotInForce { .. }), "{why}");
+    assert!(actuator.revert(None, 2, Tick(24), &policy()).is_ok());
 }
