@@ -23,14 +23,10 @@ use crate::port::{Balancer, Platform};
 use crate::verify::{After, Judgement, judge};
 use carry::World;
 
-/// Fewest ticks until an action is judged: the shift is taken over the last 12 ticks, so that earlier ones would still
-/// hold what was before the action.
-const VERIFY_TICKS_MIN: u64 = 13;
-
-/// How many times `verify_after` one live more has to show that it helped.
+/// How many times [`Policy::verify_ticks`] one live more has to show that it helped.
 const PILE: u64 = 2;
 
-/// How many times `verify_after` an action may stay unjudged before it is taken back.
+/// How many times [`Policy::verify_ticks`] an action may stay unjudged before it is taken back.
 const PATIENCE: u64 = 3;
 
 /// A journal entry could not be written: then nothing is done.
@@ -247,7 +243,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
 
     /// Judges what is due; what did not help is taken back. Returns at once.
     pub fn judge(&self, tick: Tick, policy: &Policy, seen: &Seen) {
-        let wait = Tick::count_in(policy.action.guards.verify_after, policy.tick).max(VERIFY_TICKS_MIN);
+        let wait = policy.verify_ticks();
         let mut state = self.world.state();
         state.now = tick;
         state.ledger.forget(tick, policy);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, MilliCpu, PerSecond, Ratio, SampleRate};
+use crate::{Bytes, MilliCpu, PerSecond, Ratio, SampleRate, Tick};
 
 /// Whether foreshadow may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,11 +199,11 @@ pub struct HorizontalPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GuardPolicy {
-    /// Time between two actions on one instance.
+    /// Time between two actions on one instance, from when the first was settled.
     pub cooldown: Duration,
     /// Actions of the whole service within an hour, at most.
     pub actions_per_hour: u32,
-    /// Time after an action until it is judged.
+    /// Time after an action until it is judged, as the operator has it; [`Policy::verify_ticks`] is what counts.
     pub verify_after: Duration,
 }
 
@@ -257,6 +257,24 @@ pub struct Policy {
     pub forecast: ForecastPolicy,
     /// What happens to the lives at the end.
     pub on_exit: OnExit,
+}
+
+/// Fewest ticks until an action is judged: the shift is taken over the last 12 ticks, so that earlier ones would still
+/// hold what was before the action.
+const VERIFY_TICKS_MIN: u64 = 13;
+
+impl Policy {
+    /// Ticks after an action until it is judged: those that `verify_after` takes, and 13 at the least.
+    #[must_use]
+    pub fn verify_ticks(&self) -> u64 {
+        Tick::count_in(self.action.guards.verify_after, self.tick).max(VERIFY_TICKS_MIN)
+    }
+
+    /// The same as a span of time.
+    #[must_use]
+    pub fn verify_span(&self) -> Duration {
+        self.tick.saturating_mul(u32::try_from(self.verify_ticks()).unwrap_or(u32::MAX))
+    }
 }
 
 /// How an instance of a service is made, on platform `local`.

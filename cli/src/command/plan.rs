@@ -87,7 +87,7 @@ pub(crate) fn summary(config: &Config) -> String {
         horizontal.lives_max,
         guards.cooldown,
         guards.actions_per_hour,
-        guards.verify_after,
+        policy.verify_span(),
         config.state.display(),
     )
 }

@@ -95,13 +95,15 @@ impl Default for Horizontal {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Guards {
-    /// Time between two actions on one instance. Default `60s`: the first is judged before the second begins.
+    /// Time between two actions on one instance, from when the first was judged. Default `60s`: long enough to see how
+    /// things stand after it.
     pub(crate) cooldown: Scalar<Duration>,
     /// Actions of the whole service within an hour, 1 or more. Default 12: more often than every five minutes is
     /// not repair but unrest.
     pub(crate) actions_per_hour: Located<u32>,
-    /// Time after an action until it is judged, at least two ticks. Default `30s`: six windows of the default
-    /// tick, the first of which saw the change itself.
+    /// Time after an action until it is judged, two ticks or more. It is never judged before 13 ticks, whatever stands
+    /// here (`65s` at the default tick): until then windows from before it are in what it is judged by. Default `30s`:
+    /// counts at short ticks, where 13 are soon over.
     pub(crate) verify_after: Scalar<Duration>,
 }
 
