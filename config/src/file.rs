@@ -34,8 +34,9 @@ pub(crate) struct File {
     /// The name of the service: 1 to 40 of `a-z`, `0-9` and `-`, starting with a letter, because it becomes a
     /// file name, a cgroup name and a label.
     pub(crate) service: As<ServiceName>,
-    /// Whether foreshadow may act. Default `observe`: it says what it would do and does nothing, because trust
-    /// comes first.
+    /// Whether foreshadow may act on lives and users. Default `observe`: it says what it would do and leaves them
+    /// alone, because trust comes first. In both modes sick shadows are made anew, instances that die are started
+    /// again, and changes of this file are rolled out.
     #[serde(default)]
     pub(crate) mode: Mode,
     /// Length of one tick, `1s` to `60s`. Default `5s`: short enough to act before users notice, long enough for
@@ -100,7 +101,7 @@ fn state() -> Located<Text> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Mode {
-    /// Watch, decide, say what would be done.
+    /// Watch, decide, say what would be done; only shadows are touched.
     #[default]
     Observe,
     /// Carry decisions out.

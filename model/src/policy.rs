@@ -14,7 +14,7 @@ use crate::{Bytes, MilliCpu, PerSecond, Ratio, SampleRate, Tick};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {
-    /// Watch, decide, say what would be done. The default: trust comes first.
+    /// Watch, decide, say what would be done; only shadows are touched. The default: trust comes first.
     #[default]
     Observe,
     /// Carry decisions out.

@@ -69,7 +69,7 @@ pub(crate) fn summary(config: &Config) -> String {
     let horizontal = &policy.action.horizontal;
     let guards = &policy.action.guards;
     let mode = match policy.mode {
-        Mode::Observe => "observe: decides and says so, does nothing",
+        Mode::Observe => "observe: decides and says so, touches shadows only",
         Mode::Act => "act: carries decisions out",
     };
     let vertical = if sizes.is_empty() { "never (no sizes)".into() } else { sizes.join(" → ") };

@@ -84,7 +84,7 @@ fn plan_shows_what_would_be_started_and_starts_nothing() {
     let output = with_config(MINIMAL, &["plan"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(text.contains("observe: decides and says so, does nothing"), "the default mode: {text}");
+    assert!(text.contains("observe: decides and says so, touches shadows only"), "the default mode: {text}");
     assert!(text.contains("judged after 65s"), "13 ticks, and not the 30 s of `verifyAfter`: {text}");
     assert!(text.contains("No controller runs"), "{text}");
 }
