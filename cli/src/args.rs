@@ -54,7 +54,8 @@ pub(crate) enum Verb {
     Reject(AlarmArgs),
     /// Take an action back, the last one in force if none is named. The kill switch, ceilings and the budget hold it too.
     Revert(RevertArgs),
-    /// Read the configuration file again now, rather than at the next tick; says what changed or why it is refused.
+    /// Read the configuration file again now; says what is in force, what is rolled over the lives, or why all of it is
+    /// refused. By itself a changed file is read once it has rested for a tick.
     Reload(ControllerArgs),
     /// See it work: a sample service falls ill, is found and healed; then the same with foreshadow only watching.
     Demo(DemoArgs),

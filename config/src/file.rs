@@ -57,7 +57,7 @@ pub(crate) struct File {
     /// The performance tests on live and shadow.
     #[serde(default)]
     pub(crate) probe: Probe,
-    /// When live counts as worse than its shadow.
+    /// When live counts as worse than its shadow. A change starts every baseline anew.
     #[serde(default)]
     pub(crate) compare: Compare,
     /// What may be done about it, and how far.
