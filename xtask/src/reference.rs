@@ -46,23 +46,21 @@ fn render(schema: &Value) -> anyhow::Result<String> {
     for (key, value) in top.iter().filter(|(_, value)| !simple(value)) {
         write!(out, "\n## `{key}`\n\n{}\n\n", one_line(description(schema, value)))?;
         let mut rows = Vec::new();
-        leaves(schema, key, value, &mut rows);
+        keys(schema, key, value, &mut rows);
         table(&mut out, rows.into_iter(), schema)?;
     }
     Ok(out)
 }
 
-/// The keys below `value` that hold a value and not further keys, each with its path.
-fn leaves<'a>(schema: &'a Value, path: &str, value: &'a Value, rows: &mut Vec<(String, &'a Value)>) {
-    match fields(schema, value) {
-        Some(fields) => {
-            fields.iter().for_each(|(key, value)| leaves(schema, &format!("{path}.{key}"), value, rows));
-        }
-        None => {
-            rows.push((path.to_owned(), value));
-            if let Some(item) = value.get("items").filter(|item| fields(schema, item).is_some()) {
-                leaves(schema, &format!("{path}[]"), item, rows);
-            }
+/// The keys below `value`, each with its path. A block has a row of its own before those of its keys: what they are
+/// together, and what holds without any of them, stands nowhere else.
+fn keys<'a>(schema: &'a Value, path: &str, value: &'a Value, rows: &mut Vec<(String, &'a Value)>) {
+    for (key, value) in fields(schema, value).into_iter().flatten() {
+        let path = format!("{path}.{key}");
+        rows.push((path.clone(), value));
+        keys(schema, &path, value, rows);
+        if let Some(item) = value.get("items") {
+            keys(schema, &format!("{path}[]"), item, rows);
         }
     }
 }
@@ -148,5 +146,15 @@ mod tests {
     fn a_key_without_a_description_is_refused() {
         let schema = serde_json::json!({ "properties": { "mode": { "type": "string" } } });
         assert!(render(&schema).unwrap_err().to_string().contains("`mode` is not described"));
+    }
+
+    #[test]
+    fn a_block_has_a_row_before_those_of_its_keys() {
+        let keys = serde_json::json!({ "tcp": { "description": "A port.", "type": "string" } });
+        let ready = serde_json::json!({ "description": "When.", "type": "object", "properties": keys });
+        let local = serde_json::json!({ "description": "Where.", "properties": { "ready": ready } });
+        let text = render(&serde_json::json!({ "properties": { "local": local } })).unwrap();
+        let rows = "| `local.ready` | block | When. |\n| `local.ready.tcp` | text | A port. |\n";
+        assert!(text.ends_with(rows), "{text}");
     }
 }

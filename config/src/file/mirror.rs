@@ -18,7 +18,8 @@ pub(crate) struct Mirror {
     pub(crate) rate: Rate,
     /// Hard limits of the copies. What does not fit is dropped and counted; live never waits.
     pub(crate) budget: Budget,
-    /// What makes requests one session. A session is mirrored whole or not at all.
+    /// What makes requests one session: one of `cookie`, `header` and `clientAddress`. A session is mirrored whole or
+    /// not at all. Default: the connection, which needs no knowledge of the service.
     pub(crate) session: Located<Session>,
     /// What is replaced by a token in a copy beyond the built-in list.
     pub(crate) redact: Redact,
@@ -88,7 +89,7 @@ impl Default for Budget {
     }
 }
 
-/// What makes requests one session: one of these. Default: the connection, which needs no knowledge of the service.
+/// What makes requests one session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Session {

@@ -46,7 +46,8 @@ pub(crate) struct Local {
     /// Lives to begin with, 1 or more. Default 1: what runs without foreshadow.
     #[serde(default = "lives")]
     pub(crate) lives: Located<u32>,
-    /// When an instance may be sent requests.
+    /// When an instance may be sent requests: one of `http` and `tcp`. Default `tcp`, which needs no knowledge of the
+    /// service.
     #[serde(default)]
     pub(crate) ready: Located<Ready>,
     /// Limits of one instance.
@@ -70,8 +71,7 @@ fn lives() -> Located<u32> {
     Located::unset(1)
 }
 
-/// When an instance may be sent requests. One of `http` and `tcp`; default `tcp`, which needs no knowledge of the
-/// service.
+/// When an instance may be sent requests.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Ready {
