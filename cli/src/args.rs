@@ -44,7 +44,7 @@ pub(crate) enum Verb {
     History(HistoryArgs),
     /// Stop a running controller in good order.
     Stop(ControllerArgs),
-    /// The kill switch: no action from now on; watching, mirroring and alarms go on.
+    /// The kill switch: no action from now on; watching, mirroring, alarms and roll-outs of a changed file go on.
     Pause(ControllerArgs),
     /// Lift the kill switch.
     Resume(ControllerArgs),
