@@ -128,8 +128,8 @@ pub(crate) struct Shadow {
     pub(crate) env: Env,
     /// What a shadow may connect to.
     pub(crate) egress: Egress,
-    /// Shadows for every hundred lives, above `0%` up to `100%`. Below `100%` a shadow takes turns over several lives
-    /// of the service. Default `100%`: every live is watched all the time.
+    /// Shadows for every hundred lives, `1%` to `100%`. Below `100%` a shadow takes turns over several lives of the
+    /// service. Default `100%`: every live is watched all the time.
     pub(crate) ratio: Scalar<Percent>,
 }
 

@@ -75,7 +75,7 @@ pub(crate) struct Horizontal {
     /// Use of `resources.cpu` below which a live may be retired, if the others stay below it as well; less than
     /// `busy`. Default `30%`: even with half the lives they would not be busy.
     pub(crate) calm: Scalar<Percent>,
-    /// How long it must have been calm. Default `10m`: a lull between two waves is not calm.
+    /// How long it must have been calm, one tick or more. Default `10m`: a lull between two waves is not calm.
     pub(crate) calm_for: Scalar<Duration>,
 }
 
@@ -95,8 +95,8 @@ impl Default for Horizontal {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Guards {
-    /// Time between two actions on one instance, from when the first was judged. Default `60s`: long enough to see how
-    /// things stand after it.
+    /// Time between two actions on one instance, from when the first was judged; `1s` or more. Default `60s`: long
+    /// enough to see how things stand after it.
     pub(crate) cooldown: Scalar<Duration>,
     /// Actions of the whole service within an hour, 1 or more. Default 12: more often than every five minutes is
     /// not repair but unrest.

@@ -71,9 +71,11 @@ pub(crate) struct Budget {
     pub(crate) copies_per_second: Located<u32>,
     /// Copies waiting for one shadow, 1 or more. Default 1024: five seconds of the default rate.
     pub(crate) queue: Located<u32>,
-    /// Bytes of copies waiting for all shadows. Default `16Mi`: what 1024 copies of usual size need.
+    /// Bytes of copies waiting for all shadows, one `copySize` or more. Default `16Mi`: what 1024 copies of usual size
+    /// need.
     pub(crate) queue_size: Scalar<Bytes>,
-    /// Bytes of one copy. Default `64Ki`: larger bodies are rare, and one alone would push many others out.
+    /// Bytes of one copy, which has no body, `1Ki` or more. Default `64Ki`: larger heads are rare, and one alone would
+    /// push many others out.
     pub(crate) copy_size: Scalar<Bytes>,
 }
 

@@ -81,7 +81,7 @@ pub(crate) struct Ready {
     /// The port accepts a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tcp: Option<bool>,
-    /// How long it may take until then. Default `30s`: a virtual machine for Java needs half of it.
+    /// How long it may take until then, `100ms` or more. Default `30s`: a virtual machine for Java needs half of it.
     pub(crate) timeout: Scalar<Duration>,
 }
 
