@@ -66,13 +66,12 @@ impl Resources {
 
     /// Live waits for block devices clearly more than it used to.
     pub(crate) fn disk_is_slow(&self) -> bool {
-        self.io_pressure.moved().filter(|moved| 0.0 < moved.shift).is_some_and(|moved| {
-            let (now, before) = (share_of(moved.now), share_of(moved.before));
-            DISK_SHARE <= now && before + DISK_RISE <= now
-        })
+        waits_for_disk(&self.io_pressure)
     }
 
-    /// Others than live wait for block devices as well: its shadow, or more of the node than live alone.
+    /// Others than live wait for block devices as well: its shadow, or more of the node than live alone. A shadow that
+    /// answers a sample waits less than its live at the same disk, so its own past tells, and half of live's wait is no
+    /// must.
     pub(crate) fn disk_is_shared(&self) -> bool {
         if !self.disk_is_slow() {
             return false;
@@ -80,7 +79,8 @@ impl Resources {
         let share = |series: &Series| series.moved().map_or(0.0, |moved| share_of(moved.now));
         let node_waits_more = 0.0 < self.node_io_pressure.worse_by()
             && share(&self.io_pressure) + NODE_BEYOND_OWN <= share(&self.node_io_pressure);
-        2.0 * self.shadow_io_pressure.worse_by() >= self.io_pressure.worse_by() || node_waits_more
+        let shadow_waits_half = self.io_pressure.worse_by() <= 2.0 * self.shadow_io_pressure.worse_by();
+        waits_for_disk(&self.shadow_io_pressure) || shadow_waits_half || node_waits_more
     }
 
     /// Segments are lost on live's way to others, clearly more than before.
@@ -90,6 +90,14 @@ impl Resources {
             LOST_SHARE <= now && LOST_RISE * before <= now
         })
     }
+}
+
+/// Block devices set the pace of this side, and clearly more than they used to.
+fn waits_for_disk(series: &Series) -> bool {
+    series.moved().filter(|moved| 0.0 < moved.shift).is_some_and(|moved| {
+        let (now, before) = (share_of(moved.now), share_of(moved.before));
+        DISK_SHARE <= now && before + DISK_RISE <= now
+    })
 }
 
 fn pages_return(series: &Series) -> bool {
