@@ -221,7 +221,7 @@ pub(crate) enum Fault {
     Memory,
     /// One live may read the disk only 80 % as often as it needs to.
     Storage,
-    /// One live loses 5 % of the packets to and from it.
+    /// One live loses 10 % of the packets to and from it.
     Network,
     /// One live answers twice as slowly, and nothing of its host shows why.
     Latency,

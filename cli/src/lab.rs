@@ -28,7 +28,7 @@ use undo::Undo;
 const FAILING: f64 = 0.2;
 
 /// Share of packets that are lost on the way to live.
-const LOST: f64 = 0.05;
+const LOST: f64 = 0.1;
 
 /// What a lost packet costs until TCP sends it again, for the stand-in.
 const RETRANSMISSION_MS: f64 = 200.0;

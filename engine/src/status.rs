@@ -133,7 +133,8 @@ impl Board {
         // `live-2` before `live-10`: people count, they do not spell.
         rows.sort_by_key(|row| (row.live.id.number(), row.live.id.clone()));
         let assessments = &facts.closed.report.assessments;
-        let decisions = &facts.closed.report.plan.decisions;
+        let mut decisions = facts.closed.report.plan.decisions.iter();
+        let of_service = decisions.find(|decision| decision.instance().is_none());
         let report = StatusReport {
             format: StatusReport::FORMAT,
             service: self.service.clone(),
@@ -149,7 +150,8 @@ impl Board {
             uptime_seconds: self.started.elapsed().as_secs_f64(),
             pairs: rows,
             forecast: facts.closed.report.forecast,
-            decision: decisions.iter().find(|decision| decision.instance().is_none()).map(in_words),
+            decision: of_service.map(in_words),
+            held: of_service.is_some_and(is_held),
             actions: self.actions(facts.ledger),
             unenforced: self.unenforced.clone(),
             troubles: facts.troubles.clone(),
@@ -196,8 +198,7 @@ impl Board {
             decision: decision.map(in_words),
             drops: self.totals.drops.get(live).cloned().unwrap_or_default(),
             diverging_routes: self.totals.diverging.get(live).cloned().unwrap_or_default(),
-            held: decision
-                .is_some_and(|decision| matches!(decision, Decision::Hold { instead_of: Some(_), .. })),
+            held: decision.is_some_and(is_held),
             live_log: Some(facts.platform.log_of(live)),
             shadow_log: pair.shadow.as_ref().map(|shadow| facts.platform.log_of(&shadow.id)),
         }
@@ -213,6 +214,11 @@ fn requests_per_second(window: &Window) -> f64 {
 fn error_share(window: &Window) -> Option<f64> {
     let side = &window.live_side;
     (0 < side.requests).then(|| side.errors as f64 / side.requests as f64)
+}
+
+/// Whether something is wished for and not done for now.
+fn is_held(decision: &Decision) -> bool {
+    matches!(decision, Decision::Hold { instead_of: Some(_), .. })
 }
 
 /// A decision as one line.

@@ -356,6 +356,9 @@ pub struct StatusReport {
     /// What is decided about the service as a whole, in words; `None` in calm times.
     #[serde(default)]
     pub decision: Option<String>,
+    /// Whether that is to do nothing for now although something is wished for.
+    #[serde(default)]
+    pub held: bool,
     /// The latest actions, newest first.
     pub actions: Vec<ActionRow>,
     /// What cannot be enforced on this machine, each with its remedy.

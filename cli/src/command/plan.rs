@@ -51,7 +51,7 @@ pub(crate) fn plan(args: &CheckArgs) -> Result<Exit, Failure> {
 
 /// Whether an action is asked for and a guard holds it back.
 fn is_held(status: &StatusReport) -> bool {
-    status.pairs.iter().any(|pair| pair.held)
+    status.held || status.pairs.iter().any(|pair| pair.held)
 }
 
 fn decisions(status: &StatusReport) -> Vec<String> {
@@ -90,4 +90,24 @@ pub(crate) fn summary(config: &Config) -> String {
         policy.verify_span(),
         config.state.display(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_back_for_the_service_as_a_whole_counts_as_held() {
+        let report = |held: bool| -> StatusReport {
+            let report = serde_json::json!({
+                "format": StatusReport::FORMAT, "service": "shop", "version": "0", "pid": 1, "mirrorPid": null,
+                "listen": "127.0.0.1:1", "api": null, "mode": "observe", "paused": false, "tick": 7,
+                "tickSeconds": 5.0, "uptimeSeconds": 1.0, "pairs": [], "held": held, "actions": [],
+                "unenforced": [], "requests": 0, "mirrored": 0, "falseAlarmsPerDay": 0.0,
+                "controllerCpuSeconds": 0.0, "mirrorCpuSeconds": 0.0,
+            });
+            serde_json::from_value(report).unwrap()
+        };
+        assert!(is_held(&report(true)) && !is_held(&report(false)));
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use foreshadow_engine::model::{Instance, Mode, StatusReport};
+use foreshadow_engine::model::{Instance, Mode, NoShadow, StatusReport};
 use foreshadow_engine::{Client, control_socket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -58,6 +58,9 @@ impl Controller {
         loop {
             match self.client.status().await {
                 Ok(status) if has_shadows(&status) => return Ok(status),
+                Ok(status) if let Some(why) = without_shadow(&status) => {
+                    return Err(self.broken(&format!("the sample service gets no shadow: {why}")));
+                }
                 _ if until < Instant::now() => {
                     return Err(self.broken("the sample service did not start in time"));
                 }
@@ -91,6 +94,12 @@ impl Controller {
         let tail: Vec<&str> = lines.into_iter().rev().collect();
         Failure::message(Exit::Failed, format!("{what}; the controller's last words:\n{}", tail.join("\n")))
     }
+}
+
+/// Why a live has no shadow and will not have one soon.
+fn without_shadow(status: &StatusReport) -> Option<String> {
+    let mut lacks = status.pairs.iter().filter_map(|pair| pair.no_shadow.as_ref());
+    lacks.find(|lack| **lack != NoShadow::Waiting).map(ToString::to_string)
 }
 
 impl Drop for Controller {

@@ -85,7 +85,9 @@ impl Story {
         command.push("sample-service");
         let quoted: Vec<String> = self.service.iter().map(|word| format!("{word:?}")).collect();
         command.extend(quoted.iter().map(String::as_str));
-        let storage = if self.service.is_empty() { "" } else { "    storage: [data]\n" };
+        // Without root nothing can be copied on write. Its files are only read, so nothing is lost by sharing them.
+        let is_isolated = rustix::process::geteuid().is_root() && !self.service.is_empty();
+        let storage = if is_isolated { "    storage: [data]\n" } else { "" };
         let (cpu, cpu_sizes) = (self.cpu, self.cpu_sizes);
         let mode = match mode {
             Mode::Act => "act",

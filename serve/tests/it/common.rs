@@ -172,6 +172,7 @@ pub(crate) fn status() -> StatusReport {
         pairs: Vec::new(),
         forecast: None,
         decision: None,
+        held: false,
         actions: Vec::new(),
         unenforced: Vec::new(),
         troubles: Vec::new(),
