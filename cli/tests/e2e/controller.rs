@@ -210,6 +210,22 @@ pub(crate) fn has_cgroups() -> bool {
     works
 }
 
+/// Whether these programs are on the path: skips loudly, except on CI, which must have what it needs.
+pub(crate) fn needs(programs: &[&str]) -> bool {
+    let missing: Vec<&str> = programs.iter().copied().filter(|program| !has_program(program)).collect();
+    assert!(missing.is_empty() || std::env::var_os("CI").is_none(), "CI must have {}", missing.join(", "));
+    if !missing.is_empty() {
+        eprintln!("SKIPPED: needs {}", missing.join(", "));
+    }
+    missing.is_empty()
+}
+
+/// Whether a program is on the path.
+pub(crate) fn has_program(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
+}
+
 /// A load that runs; ended when dropped.
 pub(crate) struct Load(Child);
 

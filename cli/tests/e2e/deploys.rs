@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, turn};
+use crate::controller::{Controller, needs, turn};
 
 /// A start of three instances of Python on a busy machine, many times over.
 const SOON: Duration = Duration::from_secs(90);
@@ -117,6 +117,9 @@ fn assert_served(users: &Users, version: &str) {
 #[test]
 fn a_new_version_is_rolled_over_the_lives_and_a_broken_one_is_taken_back_while_users_go_on() {
     let _turn = turn();
+    if !needs(&["python3"]) {
+        return;
+    }
     let service = "e2e-deploy";
     let controller = start(service, 2);
     let users = Users::of(&controller.status().unwrap());
@@ -143,6 +146,9 @@ fn a_new_version_is_rolled_over_the_lives_and_a_broken_one_is_taken_back_while_u
 #[test]
 fn an_only_live_is_replaced_behind_a_stand_in() {
     let _turn = turn();
+    if !needs(&["python3"]) {
+        return;
+    }
     let controller = start("e2e-only", 1);
     let users = Users::of(&controller.status().unwrap());
     write(&controller, &config("e2e-only", 1, "two"));
@@ -156,6 +162,9 @@ fn an_only_live_is_replaced_behind_a_stand_in() {
 #[test]
 fn what_changed_while_no_controller_ran_is_rolled_out_by_the_next() {
     let _turn = turn();
+    if !needs(&["python3"]) {
+        return;
+    }
     let service = "e2e-later";
     let leave = |version| format!("{}onExit: leave\n", config(service, 2, version));
     let mut controller = Controller::start_with(&leave("one"), &[("server.py", SERVER)]);

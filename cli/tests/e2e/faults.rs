@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::controller::{has_cgroups, turn};
 use crate::scene::{Expected, Injected, Scene, Told, expected, explained, nobody_is_blamed};
-use crate::services::{Service, available, datasette, django, httpbin, nginx};
+use crate::services::{Service, datasette, django, httpbin, is_available, nginx};
 
 /// How often a story is told before the machine is believed to be too noisy.
 const ATTEMPTS: usize = 3;
@@ -19,7 +19,7 @@ const BETWEEN: Duration = Duration::from_secs(45);
 /// Tells a story until it goes as it should; promises to users are asserted within, noise is forgiven.
 fn told(service: &Service, story: impl Fn() -> Result<(), String>) {
     let _turn = turn();
-    if !has_cgroups() || !available().iter().any(|there| there.name == service.name) {
+    if !has_cgroups() || !is_available(service) {
         return;
     }
     let mut noise = Vec::new();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::controller::{Controller, has_cgroups, hey, pair, starve, turn, verdict};
+use crate::controller::{Controller, has_cgroups, hey, needs, pair, starve, turn, verdict};
 
 fn config(service: &str, lives: u32, tick: &str) -> String {
     let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
@@ -42,7 +42,7 @@ fn memory_mebibytes(pid: u64) -> f64 {
 #[ignore = "long: ten cpu faults, about a quarter of an hour; needs root and cgroups"]
 fn figures_of_ten_cpu_faults() {
     let _turn = turn();
-    if !has_cgroups() {
+    if !has_cgroups() || !needs(&["hey"]) {
         return;
     }
     let controller = Controller::start(&config("figures-faults", 2, "1s"));
@@ -92,6 +92,9 @@ fn figures_of_ten_cpu_faults() {
 #[ignore = "long: half an hour without a fault"]
 fn figures_of_thirty_quiet_minutes() {
     let _turn = turn();
+    if !needs(&["hey"]) {
+        return;
+    }
     let controller = Controller::start(&config("figures-quiet", 2, "1s"));
     let status = controller.wait_ready();
     let mut load = hey(&status, "/item/3", "31m", &controller.folder.join("hey.txt"));

@@ -2,33 +2,17 @@
 
 use std::cell::Cell;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, has_cgroups, hey, pair, starve, turn, verdict};
+use crate::controller::{Controller, has_cgroups, hey, needs, pair, starve, turn, verdict};
+use crate::services::{httpbin, is_available, python};
 
 /// How long the load runs; every step below must be through by then.
 const LOAD: &str = "400s";
-
-/// `gunicorn` with httpbin beside it: from `FORESHADOW_GUNICORN`, else from the path.
-fn gunicorn() -> Option<PathBuf> {
-    let named = std::env::var_os("FORESHADOW_GUNICORN").map(PathBuf::from);
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = named.or_else(|| {
-        std::env::split_paths(&paths).map(|path| path.join("gunicorn")).find(|path| path.is_file())
-    })?;
-    let python = found.with_file_name("python");
-    let has_httpbin = Command::new(python)
-        .args(["-c", "import httpbin"])
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    has_httpbin.then_some(found)
-}
 
 fn signal(signal: &str, instance: &Value) {
     for pid in instance["pids"].as_array().unwrap() {
@@ -53,13 +37,10 @@ const ATTEMPTS: u32 = 3;
 #[test]
 fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
     let _turn = turn();
-    let Some(gunicorn) =
-        gunicorn().filter(|_| has_cgroups() && Command::new("hey").arg("-h").output().is_ok())
-    else {
-        assert!(std::env::var_os("CI").is_none(), "CI must have httpbin, gunicorn and hey");
-        eprintln!("SKIPPED: needs root, cgroups, `hey`, and gunicorn with httpbin (FORESHADOW_GUNICORN)");
+    if !has_cgroups() || !needs(&["hey"]) || !is_available(httpbin::SERVICE) {
         return;
-    };
+    }
+    let gunicorn = python().unwrap().with_file_name("gunicorn");
     let mut noise = Vec::new();
     while noise.len() < ATTEMPTS as usize {
         let mut controller = Controller::start(&config(&gunicorn));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::controller::{Controller, foreshadow, turn};
+use crate::http::{Connection, Request};
 
 fn config(service: &str, more: &str) -> String {
     let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
@@ -29,13 +30,10 @@ fn is_alive(pid: u64) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-fn get(status: &Value, path: &str) -> Option<String> {
-    let url = format!("http://{}{path}", status["listen"].as_str().unwrap());
-    let output = Command::new("curl")
-        .args(["-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", &url])
-        .output()
-        .ok()?;
-    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+/// The status of an answer, on a connection of its own.
+fn get(status: &Value, path: &str) -> Option<u16> {
+    let listen = status["listen"].as_str().unwrap().parse().unwrap();
+    Connection::new(listen).ask(&Request::get(path)).ok().map(|response| response.status)
 }
 
 #[test]
@@ -44,7 +42,7 @@ fn a_controller_starts_serves_is_paused_and_leaves_nothing_behind() {
     let mut controller = Controller::start(&config("e2e-life", ""));
     let status = controller.wait_ready();
     assert_eq!(status["mode"], "observe", "the default");
-    assert_eq!(get(&status, "/item/7").as_deref(), Some("200"));
+    assert_eq!(get(&status, "/item/7"), Some(200));
     let nodes = |pair: &Value| (pair["live"]["node"].clone(), pair["shadow"]["node"].clone());
     let processors = std::thread::available_parallelism().unwrap().get();
     for pair in status["pairs"].as_array().unwrap() {
@@ -102,8 +100,7 @@ fn a_mirror_that_is_killed_comes_back_at_the_same_address() {
         status["mirrorPid"].as_u64().is_some_and(|pid| pid != mirror)
     });
     assert_eq!(again["listen"], status["listen"]);
-    controller
-        .wait("answer", Duration::from_secs(10), |status| get(status, "/item/1").as_deref() == Some("200"));
+    controller.wait("answer", Duration::from_secs(10), |status| get(status, "/item/1") == Some(200));
 }
 
 #[test]
@@ -114,7 +111,7 @@ fn a_live_that_is_killed_comes_back_while_its_peer_serves() {
     let victim = status["pairs"][0]["live"]["pids"][0].as_u64().unwrap();
     Command::new("kill").args(["-9", &victim.to_string()]).status().unwrap();
     for _ in 0..20 {
-        assert_eq!(get(&status, "/item/1").as_deref(), Some("200"), "no user notices");
+        assert_eq!(get(&status, "/item/1"), Some(200), "no user notices");
     }
     let status = controller.wait("restart", Duration::from_secs(20), |status| {
         let live = &status["pairs"][0]["live"];
@@ -130,11 +127,7 @@ fn lives_that_are_left_are_adopted_by_the_next_controller() {
     let before = controller.wait_ready();
     controller.signal("INT");
     assert_eq!(controller.ended(), Some(130));
-    assert_eq!(
-        get(&before, "/item/1").as_deref(),
-        Some("200"),
-        "mirror and lives go on without a controller"
-    );
+    assert_eq!(get(&before, "/item/1"), Some(200), "mirror and lives go on without a controller");
     controller.again();
     let after = controller.wait_ready();
     for (old, new) in before["pairs"].as_array().unwrap().iter().zip(after["pairs"].as_array().unwrap()) {

@@ -8,6 +8,7 @@ pub(crate) mod nginx;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::controller::has_program;
 use crate::http::Request;
 
 /// A service as a configuration describes it.
@@ -65,7 +66,7 @@ impl Service {
 /// All of them that this machine has; the others are named loudly, and must be there on CI.
 pub(crate) fn available() -> Vec<&'static Service> {
     let all = [
-        (nginx::SERVICE, has_program("nginx", "-v"), "nginx"),
+        (nginx::SERVICE, has_program("nginx"), "nginx"),
         (httpbin::SERVICE, has_module("httpbin"), "gunicorn and httpbin"),
         (datasette::SERVICE, has_module("datasette"), "datasette"),
         (django::SERVICE, has_module("django"), "gunicorn and django"),
@@ -85,6 +86,11 @@ pub(crate) fn available() -> Vec<&'static Service> {
     found
 }
 
+/// Whether this one is among them.
+pub(crate) fn is_available(service: &Service) -> bool {
+    available().iter().any(|there| there.name == service.name)
+}
+
 /// `python` beside the `gunicorn` that `FORESHADOW_GUNICORN` names, else beside the one on the path.
 pub(crate) fn python() -> Option<PathBuf> {
     let named = std::env::var_os("FORESHADOW_GUNICORN").map(PathBuf::from);
@@ -98,17 +104,10 @@ pub(crate) fn python() -> Option<PathBuf> {
 fn has_module(module: &str) -> bool {
     python().is_some_and(|python| {
         let import = format!("import gunicorn, {module}");
-        is_success(Command::new(python).args(["-c", &import]))
+        let mut command = Command::new(python);
+        command.args(["-c", &import]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
     })
-}
-
-/// Whether a program is installed.
-pub(crate) fn has_program(program: &str, harmless: &str) -> bool {
-    is_success(Command::new(program).arg(harmless))
-}
-
-fn is_success(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 /// Runs a Python program in a folder; panics with what it says when it fails.
