@@ -23,6 +23,16 @@ pub(crate) fn foreshadow() -> Command {
     Command::new(assert_cmd::cargo::cargo_bin!("foreshadow"))
 }
 
+/// The configuration of the bundled sample service, with these lines besides.
+pub(crate) fn sample(service: &str, lives: u32, resources: &str, more: &str) -> String {
+    let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
+    format!(
+        "service: {service}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
+         command: [{program:?}, sample-service]\n    ready: {{ http: /healthz }}\n    lives: {lives}\n    \
+         resources: {{ {resources} }}\n{more}"
+    )
+}
+
 /// A running controller with its folder. Ended, and everything it started with it, when dropped.
 pub(crate) struct Controller {
     pub(crate) folder: PathBuf,

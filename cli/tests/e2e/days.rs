@@ -5,17 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, Quota, foreshadow, has_cgroups, turn};
+use crate::controller::{Controller, Quota, foreshadow, has_cgroups, sample, turn};
 
 /// Long enough for a tick of a second on a busy machine, many times over.
 const SOON: Duration = Duration::from_secs(20);
 
 fn config(service: &str, more: &str) -> String {
-    let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
-    format!(
-        "service: {service}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
-         command: [{program:?}, sample-service]\n    ready: {{ http: /healthz }}\n    resources: {{ cpu: 200m, memory: 128Mi }}\n{more}"
-    )
+    sample(service, 1, "cpu: 200m, memory: 128Mi", more)
 }
 
 fn write(controller: &Controller, text: &str) {
@@ -45,7 +41,7 @@ fn a_changed_file_is_taken_over_and_a_broken_one_is_refused_while_the_old_one_st
 
     write(&controller, &config(service, "mode: observe\ncompare: { effect: 15 }\n"));
     let status = controller.wait("the error", SOON, |status| error(status).contains("expected a percentage"));
-    assert!(error(&status).contains("foreshadow.yaml:12:20"), "with its line: {}", error(&status));
+    assert!(error(&status).contains("foreshadow.yaml:13:20"), "with its line: {}", error(&status));
     assert_eq!(status["mode"], "act", "the old one stays in force");
     let shown = stdout(&controller.command(&["status"]));
     assert!(shown.contains("not in force"), "{shown}");

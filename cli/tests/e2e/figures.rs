@@ -7,21 +7,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::controller::{Controller, has_cgroups, hey, needs, pair, starve, turn, verdict};
+use crate::controller::{Controller, has_cgroups, hey, needs, pair, sample, starve, turn, verdict};
 
 fn config(service: &str, lives: u32, tick: &str) -> String {
-    let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
-    format!(
-        "service: {service}\nmode: act\ntick: {tick}\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
-         command: [{program:?}, sample-service]\n    lives: {lives}\n    ready: {{ http: /healthz, timeout: 60s }}\n    \
-         resources: {{ memory: 64Mi{} }}\nprobe: {{ memoryEvery: 30 }}\n{}",
-        if lives == 2 { ", cpu: 300m" } else { "" },
-        if lives == 2 {
-            "action:\n  vertical: { cpuSizes: [300m, 450m] }\n  guards: { cooldown: 30s, verifyAfter: 15s, actionsPerHour: 60 }\n"
-        } else {
-            ""
-        },
-    )
+    let is_starved = lives == 2;
+    let resources = if is_starved { "memory: 64Mi, cpu: 300m" } else { "memory: 64Mi" };
+    let mut more = "mode: act\nprobe: { memoryEvery: 30 }\n".to_owned();
+    if is_starved {
+        more += "action:\n  vertical: { cpuSizes: [300m, 450m] }\n  \
+                 guards: { cooldown: 30s, verifyAfter: 15s, actionsPerHour: 60 }\n";
+    }
+    let text = sample(service, lives, resources, &more);
+    text.replace("tick: 1s", &format!("tick: {tick}"))
+        .replace("http: /healthz", "http: /healthz, timeout: 60s")
 }
 
 /// Seconds of processor time of a process, with its threads.

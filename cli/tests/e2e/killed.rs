@@ -5,15 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::controller::{Controller, turn};
+use crate::controller::{Controller, sample, turn};
 use crate::users::Users;
 
 pub(crate) fn config(service: &str, more: &str) -> String {
-    let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
-    format!(
-        "service: {service}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
-         command: [{program:?}, sample-service]\n    ready: {{ http: /healthz }}\n    lives: 2\n    resources: {{ memory: 128Mi }}\n{more}"
-    )
+    sample(service, 2, "memory: 128Mi", more)
 }
 
 pub(crate) fn kill_9(pid: u64) {

@@ -6,15 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, foreshadow, turn};
+use crate::controller::{Controller, foreshadow, sample, turn};
 use crate::http::{Connection, Request};
 
 fn config(service: &str, more: &str) -> String {
-    let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
-    format!(
-        "service: {service}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
-         command: [{program:?}, sample-service]\n    ready: {{ http: /healthz }}\n    lives: 2\n    resources: {{ cpu: 200m, memory: 128Mi }}\n{more}"
-    )
+    sample(service, 2, "cpu: 200m, memory: 128Mi", more)
 }
 
 fn pids(status: &Value) -> Vec<u64> {

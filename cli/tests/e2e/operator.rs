@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, Quota, has_cgroups, hey, needs, pair, starve, turn, verdict};
+use crate::controller::{Controller, Quota, has_cgroups, hey, needs, pair, sample, starve, turn, verdict};
 
 const LIVE: &str = "live-1";
 
@@ -23,13 +23,11 @@ const CALM_TICKS: u64 = 15;
 
 /// Two actions an hour: one of foreshadow's, and one that takes it back. Then the word is the operator's alone.
 fn config(mode: &str) -> String {
-    let program = assert_cmd::cargo::cargo_bin!("foreshadow").display().to_string();
-    format!(
-        "service: e2e-operator\nmode: {mode}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
-         command: [{program:?}, sample-service]\n    lives: 2\n    ready: {{ http: /healthz }}\n    \
-         resources: {{ cpu: 300m, memory: 64Mi }}\nprobe: {{ memoryEvery: 30 }}\n\
-         action:\n  vertical: {{ cpuSizes: [300m, 450m] }}\n  guards: {{ cooldown: 10s, verifyAfter: 30s, actionsPerHour: 2 }}\n"
-    )
+    let more = format!(
+        "mode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  vertical: {{ cpuSizes: [300m, 450m] }}\n  \
+         guards: {{ cooldown: 10s, verifyAfter: 30s, actionsPerHour: 2 }}\n"
+    );
+    sample("e2e-operator", 2, "cpu: 300m, memory: 64Mi", &more)
 }
 
 fn tick(status: &Value) -> u64 {

@@ -6,10 +6,10 @@
 
 use serde_json::Value;
 
-use crate::controller::{Controller, Quota, cores_used, has_cgroups, pair, turn, verdict};
+use crate::controller::{Controller, Quota, cores_used, has_cgroups, pair, sample, turn, verdict};
 use crate::crowd::{Crowd, failures};
 use crate::http::Request;
-use crate::killed::{config, lives};
+use crate::killed::lives;
 use crate::walk::{LIMIT, assert_no_orphans, die, wait_whole};
 
 /// Requests a second: a few dozen pairs for each live in a tick or two.
@@ -80,12 +80,12 @@ pub(crate) fn kinds(controller: &Controller, action: &str) -> Vec<String> {
 
 /// A service whose lives can be given more of the processor.
 pub(crate) fn acting(service: &str, mode: &str) -> String {
-    let acting = format!(
-        "resources: {{ memory: 128Mi, cpu: 300m }}\nmode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  \
-         type: vertical\n  vertical: {{ cpuSizes: [300m, 450m] }}\n  \
+    let more = format!(
+        "mode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  type: vertical\n  \
+         vertical: {{ cpuSizes: [300m, 450m] }}\n  \
          guards: {{ cooldown: 10s, verifyAfter: 13s, actionsPerHour: 60 }}\n"
     );
-    config(service, "").replace("resources: { memory: 128Mi }\n", &acting)
+    sample(service, 2, "memory: 128Mi, cpu: 300m", &more)
 }
 
 /// Its users.
