@@ -89,6 +89,27 @@ impl Controller {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    /// The verdicts on a live among the last entries of the journal, as JSON, the oldest first.
+    pub(crate) fn verdicts(&self, live: &str) -> Vec<String> {
+        let output = self.command(&["explain", live, "--output", "json"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let entries = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let verdict = |entry: Value| {
+            let event = &entry["event"];
+            (event["type"] == "verdictChanged").then(|| event["assessment"]["verdict"].to_string())
+        };
+        entries.filter_map(verdict).collect()
+    }
+
+    /// Asserts that there were verdicts on these lives, and that none of the last ones is against them.
+    pub(crate) fn assert_never_degraded(&self, lives: &[&str]) {
+        for live in lives {
+            let verdicts = self.verdicts(live);
+            assert!(!verdicts.is_empty(), "nothing was said of {live}, so nothing is proved");
+            assert!(!verdicts.iter().any(|verdict| verdict.contains("egraded")), "{live}: {verdicts:?}");
+        }
+    }
+
     /// Waits until the status is as wanted; panics with the log when it takes too long.
     pub(crate) fn wait(&self, what: &str, limit: Duration, wanted: impl FnMut(&Value) -> bool) -> Value {
         self.try_wait(what, limit, wanted).unwrap_or_else(|why| panic!("{why}"))
