@@ -78,6 +78,12 @@ impl Crowd {
         self.answers.lock().unwrap().clone()
     }
 
+    /// What was answered so far of what was due in a span.
+    pub(crate) fn due_in(&self, from: Duration, to: Duration) -> Vec<Answered> {
+        let answers = self.answers.lock().unwrap();
+        answers.iter().filter(|answer| from <= answer.due && answer.due < to).copied().collect()
+    }
+
     /// Waits for what is due and returns all answers.
     pub(crate) fn end(mut self) -> Vec<Answered> {
         self.stop.store(true, Ordering::Relaxed);
@@ -175,13 +181,9 @@ pub(crate) fn recovered_after(violated: &[bool]) -> Option<usize> {
     steady.map(|at| first + at)
 }
 
-/// p95 of the answers due in a span.
-pub(crate) fn p95(answers: &[Answered], from: Duration, to: Duration) -> Duration {
-    let mut latencies: Vec<Duration> = answers
-        .iter()
-        .filter(|answer| from <= answer.due && answer.due < to)
-        .map(|answer| answer.latency)
-        .collect();
+/// p95 of these answers.
+pub(crate) fn p95(answers: &[Answered]) -> Duration {
+    let mut latencies: Vec<Duration> = answers.iter().map(|answer| answer.latency).collect();
     latencies.sort();
     let rank = (latencies.len() * 95).div_ceil(100);
     latencies.get(rank.saturating_sub(1)).copied().unwrap_or_default()

@@ -7,14 +7,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::controller::{has_cgroups, turn};
-use crate::scene::{Expected, Injected, Scene, Told, expected, explained, nobody_is_blamed};
+use crate::scene::{Expected, Injected, Scene, Told, decisive, expected, explained, nobody_is_blamed};
 use crate::services::{Service, datasette, django, httpbin, is_available, nginx};
 
 /// How often a story is told before the machine is believed to be too noisy.
 const ATTEMPTS: usize = 3;
-
-/// Pause between two faults on one service: what was done is judged, and the new normal learned.
-const BETWEEN: Duration = Duration::from_secs(45);
 
 /// Tells a story until it goes as it should; promises to users are asserted within, noise is forgiven.
 fn told(service: &Service, story: impl Fn() -> Result<(), String>) {
@@ -37,48 +34,51 @@ fn told(service: &Service, story: impl Fn() -> Result<(), String>) {
 
 /// Lets these faults befall the lives in turn, the first on `live-1`.
 fn befalls(service: &Service, faults: &[&str]) -> Result<(), String> {
-    // A proxy in front does no harm to the other faults.
-    let needs_proxy = |fault: &&&str| matches!(**fault, "latency" | "errors");
-    let first = faults.iter().find(needs_proxy).unwrap_or(&faults[0]);
-    let scene = Scene::open(service, "act", first);
-    let mut result = Ok(());
+    let scene = Scene::open(service, "act", decisive(faults));
+    let result = befall_in_turn(&scene, faults).map_err(|why| format!("{} {why}", service.name));
+    let failed = scene.close();
+    assert!(failed == 0 || faults.contains(&"errors"), "{failed} requests failed between the faults");
+    result
+}
+
+fn befall_in_turn(scene: &Scene, faults: &[&str]) -> Result<(), String> {
+    let mut last: Option<Told> = None;
     for (number, fault) in faults.iter().enumerate() {
-        if 0 < number {
-            sleep(BETWEEN);
+        if let Some(told) = &last {
+            scene.calm_down(told)?;
         }
         let victim = ["live-1", "live-2"][number % 2];
         let told = scene.befall(fault, victim);
         if *fault != "errors" {
             assert_eq!(told.failed, 0, "no user may notice {fault} as a failure: {}", scene.controller.log());
         }
-        result = result.and_then(|()| {
-            is_as_expected(&told, fault, &expected(fault)).map_err(|claim| {
-                format!(
-                    "{} {fault}: {claim}\n{told:?}\n{}",
-                    service.name,
-                    explained(&scene.controller, victim)
-                )
-            })
-        });
+        is_as_expected(&told, fault, &expected(fault)).map_err(|claim| {
+            format!("{fault}: {claim}\n{told:?}\n{}", explained(&scene.controller, victim))
+        })?;
+        last = Some(told);
     }
-    let failed = scene.close();
-    assert!(failed == 0 || faults.contains(&"errors"), "{failed} requests failed between the faults");
-    result
+    Ok(())
 }
 
 fn is_as_expected(told: &Told, fault: &str, expected: &Expected) -> Result<(), String> {
     let claims = [
         ("it is found", told.detected_after.is_some()),
         ("the right cause is named", expected.resource.is_none_or(|right| right == told.resource())),
+        ("users feel it", told.is_felt()),
         ("the first action is the table's", told.action() == expected.action),
         ("it helps", told.is_helped()),
         ("the other live is left out of it", told.blamed.is_empty()),
-        ("it is ejected", fault != "errors" || told.actions[0]["action"]["shift"]["to"] == 0),
+        ("it is ejected", fault != "errors" || is_ejected(told)),
     ];
     match claims.into_iter().find(|(_, holds)| !holds) {
         None => Ok(()),
         Some((claim, _)) => Err(format!("not true: {claim}")),
     }
+}
+
+/// Whether the first action, if there was one, left the live no users at all.
+fn is_ejected(told: &Told) -> bool {
+    told.actions.first().is_some_and(|action| action["action"]["shift"]["to"] == 0)
 }
 
 #[test]

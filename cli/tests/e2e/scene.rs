@@ -9,17 +9,29 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::controller::{Controller, cores_used, foreshadow, pair, verdict};
-use crate::crowd::{self, Answered, Crowd};
+use crate::crowd::{self, Crowd};
 use crate::services::Service;
 
 /// How long users ask before anything happens: the level is the median of the first 45 ticks.
 const WARM_UP: Duration = Duration::from_secs(60);
+
+/// The same where nobody acts: only what users are used to must be known.
+const WARM_UP_WATCHING: Duration = Duration::from_secs(30);
 
 /// How long users are watched before a fault, to know what they are used to.
 const USUAL: Duration = Duration::from_secs(20);
 
 /// How long a fault lasts.
 const WATCHED: Duration = Duration::from_secs(60);
+
+/// How long the lives may take to be as they were before a fault.
+const CALM_LIMIT: Duration = Duration::from_secs(240);
+
+/// How long they must have been so: a verdict that changes at once was none.
+const CALM: Duration = Duration::from_secs(5);
+
+/// The same after a live was given another size, for which its level is learned anew.
+const LEARNT: Duration = Duration::from_secs(45);
 
 /// How much more than they can take the lives are asked when the service is overloaded; three of them have room for it.
 const OVERLOAD: f64 = 1.25;
@@ -53,8 +65,13 @@ pub(crate) fn expected(fault: &str) -> Expected {
     }
 }
 
+/// The fault that says how the service must be started for all of these: a proxy in front does no harm to the others.
+pub(crate) fn decisive<'a>(faults: &[&'a str]) -> &'a str {
+    faults.iter().find(|fault| matches!(**fault, "latency" | "errors")).unwrap_or(&faults[0])
+}
+
 /// What came of a fault.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
     /// Seconds until the victim was Degraded, or the service overloaded.
     pub(crate) detected_after: Option<f64>,
@@ -82,10 +99,16 @@ impl Told {
         first.map_or("none", String::as_str)
     }
 
-    /// Whether it was judged to have helped, or users were well again.
+    /// Whether users felt it: what nobody missed cannot be given back.
+    pub(crate) fn is_felt(&self) -> bool {
+        self.violated.contains(&true)
+    }
+
+    /// Whether users felt it, something was done about it, and that was judged to have helped or they were well again.
     pub(crate) fn is_helped(&self) -> bool {
         let helped = |action: &Value| !action["effect"]["helped"].is_null();
-        self.actions.iter().any(helped) || crowd::recovered_after(&self.violated).is_some()
+        let is_over = self.actions.iter().any(helped) || crowd::recovered_after(&self.violated).is_some();
+        self.is_felt() && !self.actions.is_empty() && is_over
     }
 }
 
@@ -94,51 +117,121 @@ pub(crate) struct Scene {
     pub(crate) controller: Controller,
     pub(crate) crowd: Crowd,
     rate: u64,
+    /// The configuration.
+    text: String,
+    /// The status before anything happened.
+    before: Value,
+    /// The 95th percentile of what users waited then.
+    used_to: Duration,
 }
 
 impl Scene {
     /// Starts the service and its users, and lets foreshadow learn what is normal. The first of the faults to come says
     /// how it must be started.
     pub(crate) fn open(service: &Service, mode: &str, fault: &str) -> Self {
-        let controller = Controller::start_prepared(&service.configuration(mode, fault), service.prepare);
+        let text = service.configuration(mode, fault);
+        let controller = Controller::start_prepared(&text, service.prepare);
         let status = controller.wait_ready();
         let listen = status["listen"].as_str().unwrap().parse().unwrap();
         let crowd = Crowd::start(listen, service.rate, &(service.requests)());
-        sleep(WARM_UP);
-        Self { controller, crowd, rate: service.rate }
+        sleep(if mode == "act" { WARM_UP } else { WARM_UP_WATCHING });
+        let now = crowd.now();
+        let used_to = crowd::p95(&crowd.due_in(now.saturating_sub(USUAL), now));
+        Self { controller, crowd, rate: service.rate, text, before: status, used_to }
     }
 
     /// Lets a fault befall a live and watches for a minute.
     pub(crate) fn befall(&self, fault: &str, victim: &str) -> Told {
+        self.suffer(fault, victim, WATCHED, |_| false).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Lets a fault befall a live and watches for so long, or until it is over; an error says why it did not befall it.
+    pub(crate) fn suffer(
+        &self,
+        fault: &str,
+        victim: &str,
+        at_most: Duration,
+        is_over: impl Fn(&Told) -> bool,
+    ) -> Result<Told, String> {
         let known = self.action_ids();
-        let began = self.crowd.now();
-        let used_to = crowd::p95(&self.crowd.answers(), began.saturating_sub(USUAL), began);
-        let injected = (fault != "overload").then(|| Injected::begin(&self.controller, fault, victim));
+        let mut injected = None;
         if fault == "overload" {
             self.crowd.set_rate(self.more_than_the_lives_can_take());
+        } else {
+            injected = Some(Injected::begin(&self.controller, fault, victim)?);
         }
         let began = self.crowd.now();
         let mut told = Told::default();
-        while self.crowd.now() < began + WATCHED {
+        let mut lasted = Duration::ZERO;
+        while lasted < at_most && !is_over(&told) {
             if let Some(status) = self.controller.status() {
-                told.notice(&status, fault, victim, (self.crowd.now() - began).as_secs_f64());
+                lasted = at_most.min(self.crowd.now() - began);
+                told.notice(&status, fault, victim, lasted.as_secs_f64());
+                told.act(&status, &known);
             }
             sleep(Duration::from_millis(300));
+            lasted = at_most.min(self.crowd.now() - began);
+            told.violated = self.violations(fault, began, began + lasted);
         }
         drop(injected);
         self.crowd.set_rate(self.rate);
-        let status = self.controller.status().unwrap();
-        let actions = status["actions"].as_array().unwrap().iter().rev();
-        told.actions = actions.filter(|action| !known.contains(&action["id"])).cloned().collect();
-        let answers = self.crowd.answers();
+        told.act(&self.controller.status().unwrap(), &known);
+        told.failed = crowd::failures(&self.crowd.due_in(began, began + lasted));
+        Ok(told)
+    }
+
+    fn violations(&self, fault: &str, from: Duration, to: Duration) -> Vec<bool> {
         let Expected { percent, grace, .. } = expected(fault);
-        let objective = used_to.mul_f64(1.5).max(Duration::from_millis(grace));
-        let span = (began, began + WATCHED);
-        told.violated = crowd::violations(&answers, span, objective, percent);
-        let within: Vec<Answered> =
-            answers.into_iter().filter(|answer| span.0 <= answer.due && answer.due < span.1).collect();
-        told.failed = crowd::failures(&within);
-        told
+        let objective = self.used_to.mul_f64(1.5).max(Duration::from_millis(grace));
+        crowd::violations(&self.crowd.due_in(from, to), (from, to), objective, percent)
+    }
+
+    /// Waits until nothing is left of what befell a live: every verdict is good, every weight whole, every size as it
+    /// was. A live whose weight is given back in steps is no peer that traffic could be moved to. The steps follow each
+    /// other as fast as they can meanwhile.
+    pub(crate) fn calm_down(&self, after: &Told) -> Result<(), String> {
+        let is_resize = |action: &Value| {
+            !action["action"]["resize"].is_null() || !action["action"]["resizeMemory"].is_null()
+        };
+        let steady = if after.actions.iter().any(is_resize) { LEARNT } else { CALM };
+        self.reload(&self.text.replace("cooldown: 30s", "cooldown: 1s"));
+        let mut since = None;
+        let calm = self.controller.try_wait("calm after a fault", CALM_LIMIT, |status| {
+            if !self.is_whole(status) {
+                since = None;
+                return false;
+            }
+            let now = self.crowd.now();
+            steady <= now - *since.get_or_insert(now)
+        });
+        self.reload(&self.text);
+        calm.map(drop)
+    }
+
+    fn reload(&self, text: &str) {
+        std::fs::write(self.controller.folder.join("foreshadow.yaml"), text).unwrap();
+        let output = self.controller.command(&["reload"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn is_whole(&self, status: &Value) -> bool {
+        let rows = status["pairs"].as_array().unwrap();
+        let is_as_before = |row: &Value| {
+            let live = row["live"]["id"].as_str().unwrap();
+            let before = self.before["pairs"].as_array().unwrap();
+            let same = |role: &str, before: &Value| {
+                row[role]["phase"] == "ready" && row[role]["resources"] == before[role]["resources"]
+            };
+            row["weight"] == 100
+                && verdict(status, live) == "\"healthy\""
+                && before.iter().any(|before| {
+                    before["live"]["id"] == live && same("live", before) && same("shadow", before)
+                })
+        };
+        let is_settled = |action: &Value| !action["effect"].is_null();
+        rows.len() == self.before["pairs"].as_array().unwrap().len()
+            && rows.iter().all(is_as_before)
+            && status["actions"].as_array().unwrap().iter().all(is_settled)
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "hundreds of requests")]
@@ -147,7 +240,7 @@ impl Scene {
         let live = &pair(&status, "live-1")["live"];
         let allowed = live["resources"]["cpu"].as_f64().unwrap() / 1000.0;
         let rate = self.rate as f64 * allowed / cores_used(live) * OVERLOAD;
-        println!("{rate:.0} requests a second instead of {}", self.rate);
+        eprintln!("{rate:.0} requests a second instead of {}", self.rate);
         rate as u64
     }
 
@@ -166,6 +259,12 @@ impl Scene {
 }
 
 impl Told {
+    /// Takes the actions in that were not known before.
+    fn act(&mut self, status: &Value, known: &[Value]) {
+        let actions = status["actions"].as_array().unwrap().iter().rev();
+        self.actions = actions.filter(|action| !known.contains(&action["id"])).cloned().collect();
+    }
+
     fn notice(&mut self, status: &Value, fault: &str, victim: &str, after: f64) {
         for row in status["pairs"].as_array().unwrap() {
             let (assessment, live) = (&row["assessment"], row["live"]["id"].as_str().unwrap());
@@ -193,7 +292,7 @@ pub(crate) struct Injected {
 }
 
 impl Injected {
-    fn begin(controller: &Controller, fault: &str, victim: &str) -> Self {
+    fn begin(controller: &Controller, fault: &str, victim: &str) -> Result<Self, String> {
         let mut command = foreshadow();
         command.args(["lab", "fault", fault, "--live", victim, "--control"]);
         command.arg(controller.folder.join("faults")).arg("--config");
@@ -202,17 +301,20 @@ impl Injected {
 
     /// The control: reads the disk as fast as it can.
     pub(crate) fn hog(file: PathBuf) -> Self {
-        Self::start(foreshadow().args(["lab", "hog"]).arg(file))
+        Self::start(foreshadow().args(["lab", "hog"]).arg(file)).unwrap()
     }
 
-    fn start(command: &mut Command) -> Self {
+    fn start(command: &mut Command) -> Result<Self, String> {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut said = String::new();
         stdout.read_line(&mut said).unwrap();
-        assert!(!said.is_empty(), "the injector gave up");
-        println!("{}", said.trim());
-        Self { child, _stdout: stdout }
+        let injected = Self { child, _stdout: stdout };
+        if said.is_empty() {
+            return Err("the injector gave up".to_owned());
+        }
+        eprintln!("{}", said.trim());
+        Ok(injected)
     }
 }
 

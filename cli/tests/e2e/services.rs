@@ -55,7 +55,7 @@ impl Service {
              resources: {{ cpu: {cpu}, memory: {memory} }}\n    storage: [{}]\n\
              mirror:\n  session: {{ header: x-session }}\nprobe: {{ memoryEvery: 30 }}\n\
              action:\n  vertical: {{ cpuSizes: [{cpu_sizes}], memorySizes: [{memory}, {memory_more}] }}\n  \
-             guards: {{ cooldown: 30s, verifyAfter: 15s }}\n",
+             guards: {{ cooldown: 30s, verifyAfter: 15s, actionsPerHour: 60 }}\n",
             self.name,
             self.ready,
             self.storage.join(", "),
