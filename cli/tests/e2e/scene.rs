@@ -33,6 +33,12 @@ const CALM: Duration = Duration::from_secs(5);
 /// The same after a live was given another size, for which its level is learned anew.
 const LEARNT: Duration = Duration::from_secs(45);
 
+/// Seconds within the objective, one after the other, after which users are well.
+const WELL: usize = 5;
+
+/// Seconds whose answers may still be on their way.
+const ON_THE_WAY: usize = 2;
+
 /// How much more than they can take the lives are asked when the service is overloaded; three of them have room for it.
 const OVERLOAD: f64 = 1.25;
 
@@ -110,6 +116,18 @@ impl Told {
         let is_over = self.actions.iter().any(helped) || crowd::recovered_after(&self.violated).is_some();
         self.is_felt() && !self.actions.is_empty() && is_over
     }
+
+    /// Whether it was found, answered, the answer judged, and users have been well for a while.
+    pub(crate) fn is_through(&self) -> bool {
+        let is_judged = self.actions.first().is_some_and(|action| !action["effect"].is_null());
+        self.detected_after.is_some() && is_judged && is_well(&self.violated)
+    }
+}
+
+/// Whether users are well, by seconds of which the last ones may not be complete.
+fn is_well(violated: &[bool]) -> bool {
+    let complete = &violated[..violated.len().saturating_sub(ON_THE_WAY)];
+    WELL <= complete.len() && !complete[complete.len() - WELL..].contains(&true)
 }
 
 /// A running service with users.
@@ -206,6 +224,25 @@ impl Scene {
         });
         self.reload(&self.text);
         calm.map(drop)
+    }
+
+    /// Waits until users are well again, whatever the verdicts are: enough where nobody acts.
+    pub(crate) fn rest(&self, after: &str) -> Result<(), String> {
+        let ended = self.crowd.now();
+        self.controller
+            .try_wait("users who are well", CALM_LIMIT, |_| {
+                is_well(&self.violations(after, ended, self.crowd.now()))
+            })
+            .map(drop)
+    }
+
+    /// Whether an action was in vain or failed: its kind is not tried again within the hour.
+    pub(crate) fn is_spoiled(&self) -> bool {
+        let status = self.controller.status().unwrap();
+        let in_vain = |action: &Value| {
+            !action["effect"]["didNotHelp"].is_null() || !action["effect"]["failed"].is_null()
+        };
+        status["actions"].as_array().unwrap().iter().any(in_vain)
     }
 
     fn reload(&self, text: &str) {
