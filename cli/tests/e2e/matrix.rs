@@ -4,23 +4,23 @@
 //! `FORESHADOW_REPEAT` (1), one service or fault by `FORESHADOW_SERVICE` and `FORESHADOW_FAULT`.
 //!
 //! The faults of a service befall one scene, one after the other: first with a controller that only watches, then with
-//! one that acts. A fault ends when users have been well for a while and what was done is judged, at the latest after as
-//! long as it is watched for. What users miss after it has ended is not counted, and there is nothing to be missed.
+//! one that acts, where a fault ends when users have been well for a while and what was done is judged. What it costs
+//! users is counted over the same seconds in both. A dash stands for what was not found, did not end or could not be
+//! imposed, and for the recovery of users who never missed their objective.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::controller::{has_cgroups, turn};
-use crate::crowd::recovered_after;
 use crate::scene::{Scene, Told, decisive, expected, explained};
 use crate::services::{Service, available};
 
-/// How long a fault lasts at most, and always where nobody acts.
-const LASTS: Duration = Duration::from_secs(40);
+/// How long a fault lasts where nobody acts, and for how long what it costs users is counted.
+const COUNTED: Duration = Duration::from_secs(40);
 
-/// The same for more users than the lives can take: another live must be started and be judged.
-const OVERLOAD_LASTS: Duration = Duration::from_secs(60);
+/// How long it lasts at most where somebody acts: what is found late is found.
+const LASTS: Duration = Duration::from_secs(60);
 
 const HEAD: &str = "\
 | service | fault | repetition | detection delay s | recovery s | violation s acting | violation s watching | action | attribution | requests failed |
@@ -118,11 +118,11 @@ impl Stage {
     /// Lets a fault befall a live; `None` where it cannot.
     fn suffer(&mut self, fault: &str, is_over: fn(&Told) -> bool) -> Option<Told> {
         self.renew();
-        let (service, mode, first) = (self.service, self.mode, self.first);
+        let (service, mode, first, acts) = (self.service, self.mode, self.first, self.acts());
         let scene = self.scene.get_or_insert_with(|| Scene::open(service, mode, first));
         let victim = ["live-1", "live-2"][self.faults % 2];
         self.faults += 1;
-        let lasts = if fault == "overload" { OVERLOAD_LASTS } else { LASTS };
+        let lasts = if acts { LASTS } else { COUNTED };
         let told = match scene.suffer(fault, victim, lasts, is_over) {
             Ok(told) => told,
             Err(why) => {
@@ -135,7 +135,7 @@ impl Stage {
             "{} {fault}, mode {mode}: missed for {missed} s, {} requests failed",
             service.name, told.failed
         );
-        if self.mode == "act" && !is_as_expected(&told, fault) {
+        if acts && !is_as_expected(&told, fault) {
             eprintln!("OTHERWISE: {told:?}\n{}", explained(&scene.controller, victim));
         }
         self.last = Some((fault.to_owned(), told.clone()));
@@ -168,9 +168,14 @@ fn is_as_expected(told: &Told, fault: &str) -> bool {
     told.detected_after.is_some() && told.action() == wanted.action && is_cause && told.blamed.is_empty()
 }
 
-/// Seconds for which the objective was missed.
+/// Seconds for which the objective was missed, of those that count.
 fn missed(told: &Told) -> usize {
-    told.violated.iter().filter(|&&is| is).count()
+    (0..COUNTED.as_secs()).zip(&told.violated).filter(|(_, is)| **is).count()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds of a minute")]
+fn seconds(seconds: usize) -> f64 {
+    seconds as f64
 }
 
 /// The figures of one fault. What is not there was not found, did not end, or could not be imposed.
@@ -187,14 +192,12 @@ struct Row {
 }
 
 impl Row {
-    #[expect(clippy::cast_precision_loss, reason = "seconds of a minute")]
     fn new(service: &'static str, fault: &str, acting: Option<&Told>, watching: Option<&Told>) -> Self {
-        let seconds = |seconds: usize| seconds as f64;
         Self {
             service,
             fault: fault.to_owned(),
             detected: acting.and_then(|told| told.detected_after),
-            recovered: acting.and_then(|told| recovered_after(&told.violated)).map(seconds),
+            recovered: acting.and_then(Told::recovered_after).map(seconds),
             acting: acting.map(missed).map(seconds),
             watching: watching.map(missed).map(seconds),
             action: acting.map_or("none", Told::action).to_owned(),

@@ -33,6 +33,12 @@ const CALM: Duration = Duration::from_secs(5);
 /// The same after a live was given another size, for which its level is learned anew.
 const LEARNT: Duration = Duration::from_secs(45);
 
+/// Of a hundred requests, how many are no slower than 95 were before, as long as users feel nothing.
+const UNFELT_PERCENT: usize = 85;
+
+/// Seconds with more slow ones than that, from which on users felt it.
+const FELT: usize = 3;
+
 /// Seconds within the objective, one after the other, after which users are well.
 const WELL: usize = 5;
 
@@ -87,6 +93,9 @@ pub(crate) struct Told {
     pub(crate) actions: Vec<Value>,
     /// For every second of the fault, whether the users' objective was missed.
     pub(crate) violated: Vec<bool>,
+    /// Seconds in which far more requests than before were slow or failed, whether the objective was missed or not: what
+    /// is twice as slow for half of the users may still be within it.
+    slow: usize,
     /// Requests that failed while it lasted.
     pub(crate) failed: usize,
     /// The lives beside the victim that were called degraded.
@@ -107,14 +116,19 @@ impl Told {
 
     /// Whether users felt it: what nobody missed cannot be given back.
     pub(crate) fn is_felt(&self) -> bool {
-        self.violated.contains(&true)
+        FELT <= self.slow || self.violated.contains(&true)
     }
 
     /// Whether users felt it, something was done about it, and that was judged to have helped or they were well again.
     pub(crate) fn is_helped(&self) -> bool {
         let helped = |action: &Value| !action["effect"]["helped"].is_null();
-        let is_over = self.actions.iter().any(helped) || crowd::recovered_after(&self.violated).is_some();
+        let is_over = self.actions.iter().any(helped) || self.recovered_after().is_some();
         self.is_felt() && !self.actions.is_empty() && is_over
+    }
+
+    /// The second from which the objective held again; `None` if it did not, and if it was never missed.
+    pub(crate) fn recovered_after(&self) -> Option<usize> {
+        self.violated.contains(&true).then(|| crowd::recovered_after(&self.violated))?
     }
 
     /// Whether it was found, answered, the answer judged, and users have been well for a while.
@@ -194,7 +208,10 @@ impl Scene {
         drop(injected);
         self.crowd.set_rate(self.rate);
         told.act(&self.controller.status().unwrap(), &known);
-        told.failed = crowd::failures(&self.crowd.due_in(began, began + lasted));
+        let answers = self.crowd.due_in(began, began + lasted);
+        let slow = crowd::violations(&answers, (began, began + lasted), self.used_to, UNFELT_PERCENT);
+        told.slow = slow.into_iter().filter(|&is| is).count();
+        told.failed = crowd::failures(&answers);
         Ok(told)
     }
 
@@ -206,24 +223,32 @@ impl Scene {
 
     /// Waits until nothing is left of what befell a live: every verdict is good, every weight whole, every size as it
     /// was. A live whose weight is given back in steps is no peer that traffic could be moved to. The steps follow each
-    /// other as fast as they can meanwhile.
+    /// other as fast as they can; then nothing more is done, since evidence takes a while to clear.
     pub(crate) fn calm_down(&self, after: &Told) -> Result<(), String> {
         let is_resize = |action: &Value| {
             !action["action"]["resize"].is_null() || !action["action"]["resizeMemory"].is_null()
         };
         let steady = if after.actions.iter().any(is_resize) { LEARNT } else { CALM };
         self.reload(&self.text.replace("cooldown: 30s", "cooldown: 1s"));
+        let given_back = self.controller.try_wait("whole weights", CALM_LIMIT, |status| {
+            !self.has_as_many_lives(status) || is_given_back(status)
+        });
+        self.say(&["pause"]);
         let mut since = None;
-        let calm = self.controller.try_wait("calm after a fault", CALM_LIMIT, |status| {
-            if !self.is_whole(status) {
-                since = None;
-                return false;
-            }
-            let now = self.crowd.now();
-            steady <= now - *since.get_or_insert(now)
+        let calm = given_back.and_then(|_| {
+            self.controller.try_wait("calm after a fault", CALM_LIMIT, |status| {
+                if !self.is_as_before(status) {
+                    since = None;
+                    return !self.has_as_many_lives(status);
+                }
+                let now = self.crowd.now();
+                steady <= now - *since.get_or_insert(now)
+            })
         });
         self.reload(&self.text);
-        calm.map(drop)
+        self.say(&["resume"]);
+        let is_same = self.has_as_many_lives(&calm?);
+        if is_same { Ok(()) } else { Err("more or fewer lives than before".to_owned()) }
     }
 
     /// Waits until users are well again, whatever the verdicts are: enough where nobody acts.
@@ -247,28 +272,34 @@ impl Scene {
 
     fn reload(&self, text: &str) {
         std::fs::write(self.controller.folder.join("foreshadow.yaml"), text).unwrap();
-        let output = self.controller.command(&["reload"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.say(&["reload"]);
     }
 
-    fn is_whole(&self, status: &Value) -> bool {
-        let rows = status["pairs"].as_array().unwrap();
-        let is_as_before = |row: &Value| {
+    fn say(&self, words: &[&str]) {
+        let output = self.controller.command(words);
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn has_as_many_lives(&self, status: &Value) -> bool {
+        let lives = |status: &Value| status["pairs"].as_array().unwrap().len();
+        lives(status) == lives(&self.before)
+    }
+
+    fn is_as_before(&self, status: &Value) -> bool {
+        let before = self.before["pairs"].as_array().unwrap();
+        let is_same = |row: &Value| {
             let live = row["live"]["id"].as_str().unwrap();
-            let before = self.before["pairs"].as_array().unwrap();
-            let same = |role: &str, before: &Value| {
+            let has = |role: &str, before: &Value| {
                 row[role]["phase"] == "ready" && row[role]["resources"] == before[role]["resources"]
             };
-            row["weight"] == 100
-                && verdict(status, live) == "\"healthy\""
+            verdict(status, live) == "\"healthy\""
                 && before.iter().any(|before| {
-                    before["live"]["id"] == live && same("live", before) && same("shadow", before)
+                    before["live"]["id"] == live && has("live", before) && has("shadow", before)
                 })
         };
-        let is_settled = |action: &Value| !action["effect"].is_null();
-        rows.len() == self.before["pairs"].as_array().unwrap().len()
-            && rows.iter().all(is_as_before)
-            && status["actions"].as_array().unwrap().iter().all(is_settled)
+        self.has_as_many_lives(status)
+            && is_given_back(status)
+            && status["pairs"].as_array().unwrap().iter().all(is_same)
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "hundreds of requests")]
@@ -293,6 +324,12 @@ impl Scene {
         assert_eq!(self.controller.ended(), Some(0), "{}", self.controller.log());
         failed
     }
+}
+
+/// Whether every weight is whole and every action settled.
+fn is_given_back(status: &Value) -> bool {
+    let (rows, actions) = (status["pairs"].as_array().unwrap(), status["actions"].as_array().unwrap());
+    rows.iter().all(|row| row["weight"] == 100) && !actions.iter().any(|action| action["effect"].is_null())
 }
 
 impl Told {
