@@ -131,8 +131,8 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     let pair = inputs.inventory.pair(&assessment.live)?;
     let (action, because) = match assessment.verdict {
         _ if assessment.overloaded => (first_fitting(assessment, inputs), overload(assessment)),
-        // The evidence clears more slowly than the shift goes: what is well again needs no action.
-        Verdict::Degraded if is_clearing(assessment) => return None,
+        // The evidence clears more slowly than the shift goes: what is well again, or cannot be seen, needs no action.
+        Verdict::Degraded if !is_worse_now(assessment) => return None,
         Verdict::Degraded => (first_fitting(assessment, inputs), reason(assessment)),
         Verdict::BothDegraded => {
             (both_degraded(inputs), "live and shadow are worse than their own past together".into())
@@ -170,11 +170,12 @@ fn residual(assessment: &Assessment) -> Option<f64> {
     centre.residual
 }
 
-/// Whether nothing is left of the shift that raised the alarm.
-fn is_clearing(assessment: &Assessment) -> bool {
-    let is_slow = assessment.delta.is_none_or(|estimate| CLEAR <= estimate.delta.get());
+/// Whether something is left of the shift that raised the alarm, as far as the last ticks tell. Where they tell nothing,
+/// as of a live that few users are sent to, more of an action could not be judged.
+fn is_worse_now(assessment: &Assessment) -> bool {
+    let is_slow = assessment.delta.is_some_and(|estimate| CLEAR <= estimate.delta.get());
     let fails = assessment.error_excess.is_some_and(|excess| CLEAR <= excess.get());
-    !is_slow && !fails
+    is_slow || fails
 }
 
 /// The first kind that fits the evidence, is possible, and was not tried in vain.
