@@ -10,10 +10,10 @@ use foreshadow_model::{Instance, InstanceId, Phase, Role};
 use futures_util::future::join_all;
 
 use super::make::ShadowRoom;
-use super::member::{Process, ProcessMark, children};
+use super::member::{Member, Process, ProcessMark, children};
 use super::recipe::{Fingerprint, Recipe, RecordedRecipe};
 use super::record::{Record, Recorded};
-use super::{Inner, cgroup, netns};
+use super::{GRACE, Inner, cgroup, netns};
 
 /// How long the left-overs of a dead live may take to finish.
 const LEFT_OVER_GRACE: Duration = Duration::from_secs(2);
@@ -28,8 +28,9 @@ impl Inner {
             instances.into_iter().partition(|(_, recorded)| recorded.instance.role == Role::Live);
         let mut orphans = Vec::new();
         for (id, recorded) in lives {
+            let grace = if is_ending(&recorded.instance) { GRACE } else { LEFT_OVER_GRACE };
             if !self.adopt_live(&id, recorded, &recipes) {
-                orphans.push((id, LEFT_OVER_GRACE));
+                orphans.push((id, grace));
             }
         }
         // Together: each may have to look up names.
@@ -57,7 +58,7 @@ impl Inner {
         self.clear(id, paths.as_ref(), Some(self.room_of(id))).await;
     }
 
-    /// Whether the live still runs; known it is in either case, since what is left of it must be ended.
+    /// Whether the live runs on; known it is in either case, since what is left of it must be ended.
     fn adopt_live(
         &self,
         id: &InstanceId,
@@ -70,7 +71,8 @@ impl Inner {
         let recipe = self.recipe_found(made_of, recipes, alive, instance.port);
         let mut member = self.member(instance, node, None, recipe);
         member.process = alive.map(Process::adopted);
-        if let Some(mark) = alive {
+        let goes_on = alive.filter(|_| !is_ending(&member.instance));
+        if let Some(mark) = goes_on {
             // What was ready serves users all the while, under the mirror's last routing. A live that is too slow for its
             // check is for the comparison to judge; waiting for it would leave everybody unwatched when it matters most.
             if member.instance.phase != Phase::Ready {
@@ -80,7 +82,7 @@ impl Inner {
             self.tell(id, "adopted".into());
         }
         self.members().insert(id.clone(), member);
-        alive.is_some()
+        goes_on.is_some()
     }
 
     fn recipe_found(
@@ -138,11 +140,12 @@ impl Inner {
         let check = |fits: bool, why: &str| if fits { Ok(()) } else { Err(why.to_owned()) };
         check(self.are_shadows_wanted(), "no shadows are wanted")?;
         let mark = process.filter(|mark| mark.is_alive()).ok_or("its process is gone")?;
-        check(instance.phase != Phase::Stopping, "it was being ended")?;
+        check(!is_ending(instance), "it was being ended")?;
         let (live_node, recipe) = {
             let members = self.members();
             let live = id.number().and_then(|number| members.get(&InstanceId::live(number)));
-            let live = live.filter(|live| live.is_adopted()).ok_or("its live is gone")?;
+            let goes_on = |live: &&Member| live.is_adopted() && !is_ending(&live.instance);
+            let live = live.filter(goes_on).ok_or("its live is gone")?;
             (live.instance.node.clone(), live.recipe.clone())
         };
         check(made_of.as_ref() == Some(&recipe.shadow), "it is made of something else than is wanted now")?;
@@ -218,6 +221,11 @@ impl Inner {
         record.retired = self.retired().clone();
         record
     }
+}
+
+/// Whether an earlier controller was ending it: it is ended to the end, not brought back.
+fn is_ending(instance: &Instance) -> bool {
+    instance.phase == Phase::Stopping
 }
 
 /// The process that is the shadow: behind an attendant, its child.

@@ -33,16 +33,20 @@ impl Inner {
         self.write_record().await;
     }
 
-    /// Ends the processes of an instance and leaves everything else that was made for it.
+    /// Ends the processes of an instance and leaves everything else that was made for it. It is written down first: a
+    /// controller that is killed half-way leaves it to the next one to finish.
     pub(crate) async fn stop(&self, id: &InstanceId, grace: Duration) {
         {
             let mut members = self.members();
             let Some(member) = members.get_mut(id) else { return };
             member.instance.phase = Phase::Stopping;
             member.retry_at = None;
-            if !grace.is_zero() {
-                member.signal(Signal::SIGTERM);
-            }
+        }
+        self.write_record().await;
+        if !grace.is_zero()
+            && let Some(member) = self.members().get(id)
+        {
+            member.signal(Signal::SIGTERM);
         }
         if !self.gone_within(id, grace, None).await
             && !self.gone_within(id, GRACE, Some(Signal::SIGKILL)).await

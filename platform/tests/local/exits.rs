@@ -21,7 +21,7 @@ async fn stopping_leaves_nothing() {
         "not even dead ones: {all:?}"
     );
     assert_eq!(world.left_overs(), Vec::<String>::new());
-    let record = fs::read_to_string(world.settings.state.join("instances.json")).unwrap();
+    let record = fs::read_to_string(world.record()).unwrap();
     assert!(record.contains("\"instances\": {}"), "{record}");
     assert!(local.scale(2).await.is_err(), "nothing is added any more");
     assert_eq!(world.left_overs(), Vec::<String>::new());
@@ -95,9 +95,7 @@ async fn an_adopted_live_that_had_died_often_is_no_failed_start() {
     let Some(world) = World::new() else { return };
     let (child, before) = controller(&world, 1);
     killed(child);
-    let path = world.settings.state.join("instances.json");
-    let record = fs::read_to_string(&path).unwrap().replace("\"restarts\": 0", "\"restarts\": 7");
-    fs::write(&path, record).unwrap();
+    world.change_record(|record| record["instances"]["live-1"]["instance"]["restarts"] = 7.into());
     let (local, now) = world.pair().await;
     assert_eq!(now.live.pids, before.pairs[0].live.pids);
     local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
@@ -124,15 +122,42 @@ async fn killed_between_record_and_process_nothing_is_started_twice() {
     let (child, before) = controller(&world, 1);
     killed(child);
     // As if it had been killed after it started the live and before it wrote down which process that is.
-    let path = world.settings.state.join("instances.json");
-    let mut record: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    record["instances"]["live-1"]["process"] = serde_json::Value::Null;
-    fs::write(&path, record.to_string()).unwrap();
+    world.change_record(|record| record["instances"]["live-1"]["process"] = serde_json::Value::Null);
     let (local, now) = world.pair().await;
     assert!(!is_alive(before.pairs[0].live.pids[0]));
     assert_eq!(pids(&now.live), now.live.pids);
     assert_eq!(now.live.pids.len(), 1);
     local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn a_live_that_was_being_ended_when_the_controller_was_killed_is_ended() {
+    let Some(world) = World::new() else { return };
+    let (child, before) = controller(&world, 2);
+    killed(child);
+    world.change_record(|record| record["instances"]["live-2"]["instance"]["phase"] = "stopping".into());
+    let (local, _events) = world.open().await;
+    assert!(!is_alive(before.pairs[1].live.pids[0]));
+    let now = world.stands(&local, 1).await.remove(0);
+    assert_eq!(now.live.pids, before.pairs[0].live.pids, "the other one goes on");
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+    assert_eq!((world.left_overs(), world.processes()), (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn that_a_live_is_being_ended_is_written_down_before_it_is_told() {
+    let Some(mut world) = World::new() else { return };
+    world.settings.shadow_ratio = foreshadow_model::Ratio::ZERO;
+    let (record, seen) = (world.record(), world.path("seen"));
+    let service = world.settings.template.command.join(" ");
+    let told = format!("trap 'cp {} {}; kill $!; exit' TERM", record.display(), seen.display());
+    world.settings.template.command =
+        ["sh", "-c", &format!("{told}; {service} & wait")].map(String::from).to_vec();
+    let (local, _events) = world.open().await;
+    local.start_lives(1).await.unwrap();
+    local.shut_down(OnExit::Stop, Duration::from_secs(10)).await;
+    let seen = fs::read_to_string(seen).unwrap();
+    assert!(seen.contains("\"phase\": \"stopping\""), "{seen}");
 }
 
 #[tokio::test]

@@ -183,10 +183,24 @@ impl World {
 
     /// The process that was started for an instance: for a shadow, its attendant.
     pub(crate) fn started(&self, instance: &Instance) -> u32 {
-        let record = fs::read_to_string(self.settings.state.join("instances.json")).unwrap();
-        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
-        let pid = &record["instances"][instance.id.as_str()]["process"]["pid"];
+        let pid = &self.read_record()["instances"][instance.id.as_str()]["process"]["pid"];
         u32::try_from(pid.as_u64().unwrap()).unwrap()
+    }
+
+    /// Where instances are written down.
+    pub(crate) fn record(&self) -> PathBuf {
+        self.settings.state.join("instances.json")
+    }
+
+    fn read_record(&self) -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(self.record()).unwrap()).unwrap()
+    }
+
+    /// Makes the record another one while no controller runs.
+    pub(crate) fn change_record(&self, change: impl FnOnce(&mut serde_json::Value)) {
+        let mut record = self.read_record();
+        change(&mut record);
+        fs::write(self.record(), record.to_string()).unwrap();
     }
 
     /// The directories of the service, one per controller.
