@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use foreshadow_act::PlatformError;
 use foreshadow_model::{Instance, InstanceId, Phase, Role};
 use futures_util::future::join_all;
 
 use super::make::ShadowRoom;
-use super::member::{Member, Process, ProcessMark, children};
-use super::recipe::{Fingerprint, Recipe, RecordedRecipe};
+use super::member::{Member, Process, ProcessMark, all_processes, children, leads_session};
+use super::recipe::{Fingerprint, Recipe, RecordedRecipe, environment};
 use super::record::{Record, Recorded};
-use super::{GRACE, Inner, cgroup, netns};
+use super::{GRACE, Inner, cgroup, netns, port};
 
 /// How long the left-overs of a dead live may take to finish.
 const LEFT_OVER_GRACE: Duration = Duration::from_secs(2);
@@ -66,7 +67,7 @@ impl Inner {
         recipes: &BTreeMap<Fingerprint, RecordedRecipe>,
     ) -> bool {
         let Recorded { instance, process, made_of } = recorded;
-        let alive = process.filter(|mark| mark.is_alive());
+        let alive = process.filter(|mark| mark.is_alive()).or_else(|| serving(&instance));
         let Some(node) = self.node(&instance.node).or(self.settings.nodes.first()) else { return false };
         let recipe = self.recipe_found(made_of, recipes, alive, instance.port);
         let mut member = self.member(instance, node, None, recipe);
@@ -187,22 +188,29 @@ impl Inner {
         self.members().insert(id, member);
     }
 
+    /// Writes down what runs. What cannot be written now is written as soon as it can be.
+    pub(crate) async fn write_record(&self) {
+        // Said in the log; users are not let down for want of room on a disk.
+        self.try_write_record().await.ok();
+    }
+
     /// Writes down what runs. One at a time, so that the last word is the newest; off the runtime, since it waits for
     /// the disk.
-    pub(crate) async fn write_record(&self) {
+    pub(crate) async fn try_write_record(&self) -> Result<(), PlatformError> {
         let _turn = self.recording.lock().await;
         let record = self.record();
         let path = self.record_path();
         let written = tokio::task::spawn_blocking(move || record.write(&path)).await;
         let written = written.map_err(std::io::Error::from).and_then(std::convert::identity);
         let was_owed = self.record_owed.swap(written.is_err(), Ordering::Relaxed);
-        match written {
+        match &written {
             Err(error) if !was_owed => {
-                tracing::error!(%error, "Record of instances not written: a crash now would orphan them");
+                tracing::error!(%error, "Record of instances not written: a crash now may orphan them");
             }
             Ok(()) if was_owed => tracing::info!("Record of instances is written again"),
             _ => {}
         }
+        written.map_err(|error| PlatformError::failed("write down what runs", error))
     }
 
     fn record(&self) -> Record {
@@ -226,6 +234,22 @@ impl Inner {
 /// Whether an earlier controller was ending it: it is ended to the end, not brought back.
 fn is_ending(instance: &Instance) -> bool {
     instance.phase == Phase::Stopping
+}
+
+/// The process that serves users as this live although it is not written down: on a full disk nothing is.
+fn serving(live: &Instance) -> Option<ProcessMark> {
+    if port::is_free(live.port) {
+        return None;
+    }
+    let pids = live.cgroup.as_ref().map_or_else(all_processes, cgroup::pids);
+    let port = live.port.to_string();
+    let is_it = |&pid: &u32| {
+        let environment = environment(pid);
+        let has = |name, value| environment.get(name).is_some_and(|found| found == value);
+        leads_session(pid) && has("FORESHADOW_INSTANCE", live.id.as_str()) && has("PORT", &port)
+    };
+    // Whatever else leads a session in there was started by it.
+    pids.into_iter().filter(is_it).filter_map(ProcessMark::of).min_by_key(|mark| mark.start_time)
 }
 
 /// The process that is the shadow: behind an attendant, its child.

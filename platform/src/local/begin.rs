@@ -3,6 +3,9 @@
 //! First the name is written down, then things are made for it, then the instance is written down, then its launcher is
 //! started and its process id written down, and only then the launcher is told what to launch. Killed before that, the
 //! launcher reads the end of its input and ends; killed after it, the next controller knows the process.
+//!
+//! On a full disk nothing new is begun. What was there and died is started again all the same, since users wait for it;
+//! the next controller finds it by its cgroup and session.
 
 use std::io;
 use std::time::Duration;
@@ -21,19 +24,26 @@ const DEATHS_MAX: u32 = 3;
 impl Inner {
     pub(crate) async fn add_live(&self, number: u32) -> Result<(), PlatformError> {
         let id = InstanceId::live(number);
-        self.reserve(&id).await;
-        let started = match self.make_live(number) {
-            Ok(member) => self.launch(member, None, None).await,
-            Err(error) => Err(error),
+        let made = async {
+            let member = self.make_live(number)?;
+            self.launch(member, None, None).await
         };
-        self.reserved().remove(&id);
-        started
+        self.reserved_for(&id, made).await
     }
 
-    /// Writes down that something is about to be made under this name, so that the next controller clears it away.
-    pub(crate) async fn reserve(&self, id: &InstanceId) {
+    /// Makes something under a name, once it is written down that it is about to be: the next controller clears it away.
+    pub(crate) async fn reserved_for(
+        &self,
+        id: &InstanceId,
+        make: impl Future<Output = Result<(), PlatformError>>,
+    ) -> Result<(), PlatformError> {
         self.reserved().insert(id.clone());
-        self.write_record().await;
+        let made = match self.try_write_record().await {
+            Ok(()) => make.await,
+            Err(error) => Err(error),
+        };
+        self.reserved().remove(id);
+        made
     }
 
     /// Takes a new instance up and starts it. It is written down *before* it runs: killed in between, we leave a record
@@ -49,8 +59,11 @@ impl Inner {
             self.clear(&id, member.cgroup(), room).await;
             return Err(not_wanted(&id));
         }
-        self.write_record().await;
-        if let Err(error) = self.start(&id).await {
+        let started = match self.try_write_record().await {
+            Ok(()) => self.start(&id).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = started {
             self.end(&id, Duration::ZERO).await;
             return Err(error);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use foreshadow_model::{CgroupPaths, Instance, InstanceId, Phase, Role};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -52,6 +52,17 @@ impl ProcessMark {
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Every process of this machine.
+pub(crate) fn all_processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Whether a process began its session, as a launcher does before it becomes its command.
+pub(crate) fn leads_session(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| getsid(Some(Pid::from_raw(pid))) == Ok(Pid::from_raw(pid)))
 }
 
 /// A process, started by us or found again.

@@ -113,7 +113,7 @@ impl RecordedRecipe {
 }
 
 /// What a process was started with.
-fn environment(pid: u32) -> BTreeMap<String, String> {
+pub(crate) fn environment(pid: u32) -> BTreeMap<String, String> {
     let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let pair = |entry: &[u8]| {
         let text = String::from_utf8_lossy(entry).into_owned();

@@ -260,13 +260,11 @@ impl Inner {
             return Err(PlatformError::NoSuchInstance(live.clone()));
         };
         let id = live.shadow_of();
-        self.reserve(&id).await;
-        let made = match self.make_shadow(&id, node, resources, recipe).await {
-            Ok((member, room)) => self.launch(member, room, Some(live)).await,
-            Err(error) => Err(error),
+        let made = async {
+            let (member, room) = self.make_shadow(&id, node, resources, recipe).await?;
+            self.launch(member, room, Some(live)).await
         };
-        self.reserved().remove(&id);
-        made
+        self.reserved_for(&id, made).await
     }
 }
 

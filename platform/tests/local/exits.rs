@@ -117,17 +117,64 @@ async fn an_adopted_live_that_is_too_slow_for_its_check_or_fails_a_changed_one_s
 }
 
 #[tokio::test]
-async fn killed_between_record_and_process_nothing_is_started_twice() {
+async fn a_serving_live_whose_process_is_not_written_down_is_adopted() {
+    for process in [serde_json::Value::Null, serde_json::json!({ "pid": 1, "startTime": 4711 })] {
+        let Some(world) = World::new() else { return };
+        let (child, before) = controller(&world, 1);
+        let live = &before.pairs[0].live;
+        // A session of its own within the live must not be taken for it.
+        sh(live, "setsid -f sleep 100 >/dev/null 2>&1").await;
+        killed(child);
+        // As if the disk had been full when it was started (again), or the controller killed a moment after.
+        world.change_record(|record| record["instances"]["live-1"]["process"] = process);
+        let (local, now) = world.pair().await;
+        assert_eq!((&now.live.pids[0], now.live.port), (&live.pids[0], live.port));
+        assert_eq!(world.started(&now.live), live.pids[0], "now it is");
+        kill(i32::try_from(live.pids[0]).unwrap());
+        until(&local, "a live that was started again", |inventory| {
+            ready_pair(inventory, 1).filter(|pair| pair.live.restarts == 1)
+        })
+        .await;
+        local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+        assert_eq!((world.left_overs(), world.processes()), (Vec::new(), Vec::new()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_live_and_serves_nobody_is_ended() {
     let Some(world) = World::new() else { return };
     let (child, before) = controller(&world, 1);
+    let live = &before.pairs[0].live;
+    sh(live, "setsid -f sleep 100 >/dev/null 2>&1").await;
     killed(child);
-    // As if it had been killed after it started the live and before it wrote down which process that is.
+    kill(i32::try_from(live.pids[0]).unwrap());
     world.change_record(|record| record["instances"]["live-1"]["process"] = serde_json::Value::Null);
     let (local, now) = world.pair().await;
-    assert!(!is_alive(before.pairs[0].live.pids[0]));
     assert_eq!(pids(&now.live), now.live.pids);
     assert_eq!(now.live.pids.len(), 1);
     local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
+async fn nothing_is_begun_that_cannot_be_written_down() {
+    let Some(world) = World::new() else { return };
+    let (local, pair) = world.pair().await;
+    // Where the next record is written before it takes the place of the last one.
+    let in_the_way = world.record().with_extension("new");
+    fs::create_dir(&in_the_way).unwrap();
+    let error = with_causes(&local.scale(2).await.unwrap_err());
+    assert!(error.contains("write down what runs"), "{error}");
+    assert_eq!(world.stands(&local, 1).await.remove(0).live, pair.live);
+    kill(i32::try_from(pair.live.pids[0]).unwrap());
+    until(&local, "what died is started again all the same", |inventory| {
+        ready_pair(inventory, 1).filter(|pair| pair.live.restarts == 1)
+    })
+    .await;
+    fs::remove_dir(&in_the_way).unwrap();
+    local.scale(2).await.unwrap();
+    world.stands(&local, 2).await;
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+    assert_eq!((world.left_overs(), world.processes()), (Vec::new(), Vec::new()));
 }
 
 #[tokio::test]
