@@ -77,7 +77,7 @@ impl From<io::Error> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self { exit: Exit::Usage, ..Self::new(&error) }
+        Self::message(Exit::Usage, error.with_line())
     }
 }
 

@@ -8,8 +8,9 @@ use crate::notation::{At, Located};
 
 /// A file that may not be used: the first thing that is wrong with it, and where.
 ///
-/// `Display` gives the message, the place and the line itself; put `error: ` before it. [`ConfigError::in_file`]
-/// puts the name of the file into it.
+/// `Display` gives the message and the place, and nothing else of the file, which may hold secrets: so it may go into
+/// logs. [`ConfigError::with_line`] has the line as well; put `error: ` before either. [`ConfigError::in_file`] puts the
+/// name of the file into them.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     message: String,
@@ -50,6 +51,38 @@ impl ConfigError {
         Self { file: file.into(), ..self }
     }
 
+    /// As `Display`, with the line of the file: for the terminal of whoever wrote it.
+    #[must_use]
+    pub fn with_line(&self) -> String {
+        let line = self.at.line;
+        let column = usize::try_from(self.at.column).unwrap_or(usize::MAX);
+        let gutter = self.gutter();
+        let skipped = (column - 1).saturating_sub(SHOWN);
+        let shown: String = self.source_line.chars().skip(skipped).take(2 * SHOWN).collect();
+        let caret = " ".repeat((column - 1 - skipped).min(shown.chars().count()));
+        let (place, shown, message, help) = (self.place(), shown.trim_end(), &self.message, self.help());
+        format!("{place}\n{line} | {shown}\n{gutter} | {caret}^ {message}{help}")
+    }
+
+    fn place(&self) -> String {
+        let At { line, column } = self.at;
+        format!(
+            "line {line} column {column}: {}\n{}--> {}:{line}:{column}",
+            self.message,
+            self.gutter(),
+            self.file
+        )
+    }
+
+    fn help(&self) -> String {
+        let help = |remedy| format!("\n{} = help: {remedy}", self.gutter());
+        self.remedy.as_ref().map(help).unwrap_or_default()
+    }
+
+    fn gutter(&self) -> String {
+        " ".repeat(self.at.line.to_string().len())
+    }
+
     pub(crate) fn of_refusal(refusal: Refusal, text: &str) -> Self {
         let at = refusal.at.unwrap_or(At { line: 1, column: 1 });
         let index = usize::try_from(at.line - 1).unwrap_or(usize::MAX);
@@ -84,20 +117,7 @@ const SHOWN: usize = 60;
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (line, message) = (self.at.line, &self.message);
-        let column = usize::try_from(self.at.column).unwrap_or(usize::MAX);
-        let gutter = " ".repeat(line.to_string().len());
-        let skipped = (column - 1).saturating_sub(SHOWN);
-        let shown: String = self.source_line.chars().skip(skipped).take(2 * SHOWN).collect();
-        let caret = " ".repeat((column - 1 - skipped).min(shown.chars().count()));
-        writeln!(f, "line {line} column {column}: {message}")?;
-        writeln!(f, "{gutter}--> {}:{line}:{column}", self.file)?;
-        writeln!(f, "{line} | {}", shown.trim_end())?;
-        write!(f, "{gutter} | {caret}^ {message}")?;
-        if let Some(remedy) = &self.remedy {
-            write!(f, "\n{gutter} = help: {remedy}")?;
-        }
-        Ok(())
+        write!(f, "{}{}", self.place(), self.help())
     }
 }
 
@@ -230,14 +250,14 @@ mod tests {
     #[test]
     fn a_place_outside_the_text_does_not_panic() {
         let refusal = Refusal::new("wrong").at_place(Some(At { line: 900, column: 900 }));
-        let shown = ConfigError::of_refusal(refusal, "a: 1\n").to_string();
+        let shown = ConfigError::of_refusal(refusal, "a: 1\n").with_line();
         assert!(shown.ends_with("| ^ wrong"), "{shown}");
     }
 
     #[test]
     fn control_characters_of_the_file_do_not_reach_the_terminal() {
         let refusal = Refusal::new("got `\u{1b}[2J`").at_place(Some(At { line: 1, column: 1 }));
-        let shown = ConfigError::of_refusal(refusal, "\u{1b}[2J\n").to_string();
+        let shown = ConfigError::of_refusal(refusal, "\u{1b}[2J\n").with_line();
         assert!(!shown.contains('\u{1b}'), "{shown}");
     }
 }

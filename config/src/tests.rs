@@ -90,11 +90,23 @@ fn the_reference_file_names_every_key() {
 fn the_bar_of_a_message_is_held() {
     let error = refused(&format!("{MINIMAL}compare:\n  effect: 15\n")).in_file("foreshadow.yaml");
     assert_eq!(
-        format!("error: {error}"),
+        format!("error: {}", error.with_line()),
         "error: line 7 column 11: expected a percentage such as `15%`, got `15`\n \
          --> foreshadow.yaml:7:11\n\
          7 |   effect: 15\n  \
            |           ^ expected a percentage such as `15%`, got `15`"
+    );
+}
+
+#[test]
+fn what_may_go_into_a_log_has_nothing_of_the_line() {
+    let error = refused(&format!("{MINIMAL}mode: acts # hunter2\n")).in_file("foreshadow.yaml");
+    assert!(error.with_line().contains("hunter2"));
+    assert_eq!(
+        error.to_string(),
+        "line 6 column 7: expected `observe` or `act`, got `acts`\n \
+         --> foreshadow.yaml:6:7\n  \
+           = help: did you mean `act`?"
     );
 }
 
@@ -309,7 +321,7 @@ proptest! {
     fn no_text_panics(text in "\\PC{0,80}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
         for text in [text, String::from_utf8_lossy(&bytes).into_owned()] {
             if let Err(error) = parse(&text, Path::new("/srv/shop")) {
-                prop_assert!(1 <= error.line() && 1 <= error.column() && !error.to_string().is_empty());
+                prop_assert!(1 <= error.line() && 1 <= error.column() && !error.with_line().is_empty());
             }
         }
     }
@@ -317,7 +329,7 @@ proptest! {
     #[test]
     fn no_mangled_file_panics(text in mangled()) {
         if let Err(error) = parse(&text, Path::new("/srv/shop")) {
-            prop_assert!(1 <= error.line() && 1 <= error.column() && !error.to_string().is_empty());
+            prop_assert!(1 <= error.line() && 1 <= error.column() && !error.with_line().is_empty());
         }
     }
 }

@@ -253,6 +253,14 @@ mod tests {
     }
 
     #[test]
+    fn why_a_file_is_refused_says_where_and_has_nothing_of_the_line() {
+        let text = format!("{FILE}compare: {{ effect: 15 }} # hunter2\n");
+        let reason = Watched::new(Path::new("shop.yaml")).parse(Ok(text)).unwrap_err().reason;
+        assert!(reason.contains("got `15`") && reason.contains("shop.yaml:6:20"), "{reason}");
+        assert!(!reason.contains("hunter2"), "{reason}");
+    }
+
+    #[test]
     fn a_file_that_is_being_written_is_left_to_come_to_rest() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("foreshadow.yaml");
