@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use foreshadow_engine::config::ConfigError;
-use foreshadow_engine::{ClientError, OpenStoreError, Refused, RunError};
+use foreshadow_engine::{ClientError, NotReadyError, OpenStoreError, Refused, RunError};
 
 use crate::exit::Exit;
 
@@ -17,22 +17,25 @@ pub(crate) struct Failure {
     message: String,
     causes: Vec<String>,
     remedy: Option<String>,
+    last_words: Option<String>,
     is_closed_pipe: bool,
 }
 
 impl Failure {
     pub(crate) fn new(error: &(dyn Error + 'static)) -> Self {
-        let mut causes = Vec::new();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            causes.push(error.to_string());
-            cause = error.source();
-        }
-        Self { exit: Exit::Failed, message: error.to_string(), causes, remedy: None, is_closed_pipe: false }
+        let causes = causes(error).skip(1).map(ToString::to_string).collect();
+        Self { causes, ..Self::message(Exit::Failed, error.to_string()) }
     }
 
     pub(crate) fn message(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), causes: Vec::new(), remedy: None, is_closed_pipe: false }
+        Self {
+            exit,
+            message: message.into(),
+            causes: Vec::new(),
+            remedy: None,
+            last_words: None,
+            is_closed_pipe: false,
+        }
     }
 
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
@@ -42,6 +45,11 @@ impl Failure {
 
     pub(crate) fn exit(&self) -> Exit {
         self.exit
+    }
+
+    /// What the service said last, if it did not start. May be secret: for a terminal, not for a log.
+    pub(crate) fn last_words(&self) -> Option<&str> {
+        self.last_words.as_deref()
     }
 
     /// Whoever read our output has gone: nothing to complain about.
@@ -94,7 +102,8 @@ impl From<RunError> for Failure {
             RunError::State { .. } => Some("choose another `state` folder in the configuration"),
             _ => None,
         };
-        let failure = Self::new(&error);
+        let last_words = causes(&error).find_map(<dyn Error>::downcast_ref).map(NotReadyError::last_words);
+        let failure = Self { last_words, ..Self::new(&error) };
         match remedy {
             Some(remedy) => failure.remedy(remedy),
             None => failure,
@@ -102,9 +111,14 @@ impl From<RunError> for Failure {
     }
 }
 
+/// An error and its causes.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
 /// Whether a full disk is among the causes.
 fn is_disk_full(error: &(dyn Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |&error| error.source()).any(|cause| {
+    causes(error).any(|cause| {
         let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
         cause.downcast_ref().is_some_and(is_full)
             || matches!(cause.downcast_ref(), Some(OpenStoreError::Full { .. }))

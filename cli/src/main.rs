@@ -12,6 +12,7 @@ mod lab;
 mod show;
 mod spark;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
         Err(failure) if failure.is_closed_pipe() => Exit::Fine.into(),
         Err(failure) => {
             eprintln!("{failure}");
+            if let Some(words) = failure.last_words().filter(|_| std::io::stderr().is_terminal()) {
+                eprintln!("its last words:\n{words}");
+            }
             failure.exit().into()
         }
     }

@@ -37,7 +37,7 @@ pub use run::{Ended, RunError, run};
 pub use foreshadow_config as config;
 pub use foreshadow_mirror as mirror;
 pub use foreshadow_model as model;
-pub use foreshadow_platform::local::{LAUNCH_FAILED, launch};
+pub use foreshadow_platform::local::{LAUNCH_FAILED, NotReadyError, launch};
 pub use foreshadow_probe::helper_answer;
 pub use foreshadow_serve::{Client, ClientError, Command, Refusal, Refused};
 pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};

@@ -44,6 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use abilities::{Abilities, Finding};
+pub use begin::NotReadyError;
 pub use launch::{LAUNCH_FAILED, LaunchError, launch};
 pub use logs::LogLimits;
 pub use nodes::default_nodes;
@@ -165,7 +166,7 @@ impl Local {
     /// Starts lives until there are `lives`, and waits until each is ready. More than that are left as they are.
     ///
     /// # Errors
-    /// The first live that could not be started or did not become ready, with its last words; not when a live was
+    /// The first live that could not be started or did not become ready ([`NotReadyError`]); not when a live was
     /// adopted: users are served already, if badly, and a controller that gives up would help nobody.
     pub async fn start_lives(&self, lives: u32) -> Result<(), PlatformError> {
         let _change = self.inner.change.lock().await;

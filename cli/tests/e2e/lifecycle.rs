@@ -154,7 +154,7 @@ fn a_second_controller_and_a_taken_port_are_refused_with_the_reason() {
 }
 
 #[test]
-fn a_command_that_dies_at_once_ends_the_run_with_its_last_words() {
+fn a_command_that_dies_at_once_ends_the_run_and_its_last_words_stay_in_its_log() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("foreshadow.yaml");
@@ -163,5 +163,7 @@ fn a_command_that_dies_at_once_ends_the_run_with_its_last_words() {
     let output = foreshadow().arg("run").arg(&file).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text.contains("my last words") && text.contains("live-1"), "{text}");
+    assert!(text.contains("logs/live-1.log") && !text.contains("my last words"), "no terminal: {text}");
+    let log = std::fs::read_to_string(folder.path().join("state/logs/live-1.log")).unwrap();
+    assert!(log.contains("my last words"), "{log}");
 }

@@ -8,6 +8,7 @@
 //! the next controller finds it by its cgroup and session.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use foreshadow_act::PlatformError;
@@ -20,6 +21,24 @@ use super::{Inner, POLL, logs};
 
 /// How often a new instance may die before we say that it does not start.
 const DEATHS_MAX: u32 = 3;
+
+/// A live did not become ready.
+///
+/// Names its log and has nothing of it: what a service says may be secret, and errors go into journal, API and alarms.
+#[derive(Debug, thiserror::Error)]
+#[error("{why}; its last words are in `{}`", log.display())]
+pub struct NotReadyError {
+    why: String,
+    log: PathBuf,
+}
+
+impl NotReadyError {
+    /// The last lines of its log as it is now: for the terminal of whoever started it, and for nothing else.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        logs::tail(&self.log, 5)
+    }
+}
 
 impl Inner {
     pub(crate) async fn add_live(&self, number: u32) -> Result<(), PlatformError> {
@@ -150,9 +169,8 @@ impl Inner {
                 }
             };
             if !why.is_empty() {
-                let log = self.log_of(id);
-                let message = format!("{why}; last lines of `{}`:\n{}", log.display(), logs::tail(&log, 5));
-                return Err(PlatformError::failed(format!("start `{id}`"), message));
+                let error = NotReadyError { why, log: self.log_of(id) };
+                return Err(PlatformError::failed(format!("start `{id}`"), error));
             }
             sleep(POLL).await;
         }

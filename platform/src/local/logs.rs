@@ -53,7 +53,7 @@ pub(crate) fn rotate(path: &Path, limits: LogLimits) -> io::Result<()> {
     Ok(())
 }
 
-/// The last lines of a log, for error messages.
+/// The last lines of a log.
 pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(path)?;

@@ -55,8 +55,8 @@ impl Local {
     /// is the caller's.
     ///
     /// # Errors
-    /// When the new one does not become ready, with its last words. The old one has been brought back then, or the
-    /// error says that it could not be.
+    /// When the new one does not become ready. The old one has been brought back then, or the error says that it could
+    /// not be.
     pub async fn replace(&self, live: &InstanceId) -> Result<(), PlatformError> {
         let (inner, live) = (self.inner.clone(), live.clone());
         // Its own task: a caller that loses interest half-way must not leave a live that is neither old nor new.

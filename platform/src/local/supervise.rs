@@ -92,9 +92,10 @@ impl Inner {
             member.signal(Signal::SIGKILL);
             member.died(death.before_launch);
             changed = true;
-            let (how, tail) = (death.how, logs::tail(&member.log, 3));
+            let how = death.how;
             tracing::warn!(instance = %member.id(), how, "Instance died");
-            self.tell(member.id(), format!("died ({how}), last words: {tail}"));
+            // Not the words themselves: what a service says may be secret, and this goes into the journal.
+            self.tell(member.id(), format!("died ({how}), its last words are in `{}`", member.log.display()));
         }
         changed
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foreshadow_act::{Platform, PlatformError};
 use foreshadow_model::{Instance, InstanceId, OnExit, Readiness, with_causes};
+use foreshadow_platform::local::NotReadyError;
 use tokio::time::Instant;
 
 use crate::world::{World, is_alive, kill, pids, ready_pair, sh, told, until};
@@ -87,14 +88,14 @@ async fn a_port_taken_while_a_live_was_down_is_left_for_another() {
     local.shut_down(OnExit::Stop, Duration::ZERO).await;
 }
 
-async fn start_fails(world: &World) -> (String, Duration) {
+async fn start_fails(world: &World) -> (PlatformError, Duration) {
     let (local, _events) = world.open().await;
     let from = Instant::now();
     let error: PlatformError = local.start_lives(1).await.unwrap_err();
     let took = from.elapsed();
     local.shut_down(OnExit::Stop, Duration::from_secs(1)).await;
     assert_eq!(world.left_overs(), Vec::<String>::new());
-    (with_causes(&error), took)
+    (error, took)
 }
 
 #[tokio::test]
@@ -102,7 +103,8 @@ async fn a_command_that_does_not_exist_is_named_at_once() {
     let Some(mut world) = World::new() else { return };
     world.settings.template.command = vec!["no-such-command".into()];
     let (error, took) = start_fails(&world).await;
-    assert!(error.contains("live-1") && error.contains("no-such-command"), "{error}");
+    assert!(with_causes(&error).contains("live-1"), "{error}");
+    assert!(last_words(&error).contains("no-such-command"), "{error}");
     assert!(took < world.settings.template.ready_timeout / 4, "{took:?}");
 }
 
@@ -111,24 +113,48 @@ async fn a_folder_that_does_not_exist_is_named_at_once() {
     let Some(mut world) = World::new() else { return };
     world.settings.template.workdir = "/no/such/folder".into();
     let (error, _) = start_fails(&world).await;
-    assert!(error.contains("/no/such/folder"), "{error}");
+    assert!(last_words(&error).contains("/no/such/folder"), "{error}");
 }
 
 #[tokio::test]
 async fn a_launcher_that_does_not_exist_is_named() {
     let Some(mut world) = World::new() else { return };
     world.settings.launcher = "/no/such/launcher".into();
-    let (error, _) = start_fails(&world).await;
+    let error = with_causes(&start_fails(&world).await.0);
     assert!(error.contains("/no/such/launcher"), "{error}");
 }
 
+/// What a live that did not become ready had to say, which its error keeps to itself.
+fn last_words(error: &PlatformError) -> String {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<NotReadyError>());
+    let words = cause.expect("it says where they are").last_words();
+    assert!(!words.is_empty() && !with_causes(error).contains(&words), "{error}");
+    words
+}
+
 #[tokio::test]
-async fn a_command_that_dies_again_and_again_is_told_with_its_last_words() {
+async fn a_command_that_dies_again_and_again_is_told_and_its_last_words_only_to_who_asks() {
     let Some(mut world) = World::new() else { return };
     world.settings.template.command = ["sh", "-c", "echo out of luck; exit 3"].map(String::from).to_vec();
     let (error, took) = start_fails(&world).await;
-    assert!(error.contains("again and again") && error.contains("out of luck"), "{error}");
+    let told = with_causes(&error);
+    assert!(told.contains("again and again") && told.contains("logs/live-1.log"), "{told}");
+    assert!(last_words(&error).ends_with("out of luck"));
+    assert!(!told.contains("out of luck"), "{told}");
     assert!(took < world.settings.template.ready_timeout / 2, "{took:?}");
+}
+
+#[tokio::test]
+async fn the_last_words_of_what_died_are_told_to_nobody() {
+    let Some(world) = World::new() else { return };
+    let (local, mut events) = world.open().await;
+    local.start_lives(1).await.unwrap();
+    let live = local.inventory().await.unwrap().pairs.remove(0).live;
+    sh(&live, "echo hunter2 > /proc/$PPID/fd/1").await;
+    kill_first(&live);
+    let told = told(&mut events, "died").await;
+    assert!(told.contains("logs/live-1.log") && !told.contains("hunter2"), "{told}");
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
 }
 
 #[tokio::test]
@@ -136,7 +162,7 @@ async fn a_port_that_never_answers_is_told_after_the_timeout() {
     let Some(mut world) = World::new() else { return };
     world.settings.template.command = ["sleep", "100"].map(String::from).to_vec();
     world.settings.template.ready_timeout = Duration::from_millis(700);
-    let (error, _) = start_fails(&world).await;
+    let error = with_causes(&start_fails(&world).await.0);
     assert!(error.contains("not ready within 700ms"), "{error}");
 }
 
