@@ -152,12 +152,16 @@ impl Proxy {
     ) -> Response<AnswerBody> {
         // Sent twice at the most: a request that kills whoever takes it must not go through all lives.
         let mut is_repeated = false;
+        // Whether this live's count has the request already.
+        let mut is_offered = false;
         for _try in 0..=view.table.entries.len() + 1 {
             let (Some(entry), Some(endpoint)) = (view.table.entries.get(at), view.endpoints.get(at)) else {
                 break;
             };
             let upload = request.body().waits();
-            entry.stats.offered();
+            if !is_offered {
+                entry.stats.offered();
+            }
             let waiting = Waiting { started: Instant::now(), stats: Some(&entry.stats) };
             let sent =
                 if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await };
@@ -182,19 +186,24 @@ impl Proxy {
                     // The copy went to the shadow of a live that does not answer: the pair is void.
                     drop(half.take());
                     let Some(next) = self.choose(view, Some(at)) else { break };
-                    at = next;
-                    request = *unsent;
+                    (at, request, is_offered) = (next, *unsent, false);
                 }
                 Err(SendError::Broken { source, was_idle, spare }) => {
                     tracing::debug!(error = %source, live = %entry.upstream.id, "Live broke off before its answer");
                     let again = spare
                         .filter(|_| !is_repeated)
                         .and_then(|spare| Some((self.choose_again(view, at, was_idle)?, *spare)));
-                    if !was_idle || again.is_none() {
+                    // What a connection that was idle did not carry was never answered: the repeat is the same request.
+                    is_offered = was_idle && again.is_some();
+                    if !is_offered {
                         fail(&entry.stats, half.take(), started.elapsed());
                     }
                     let Some((next, spare)) = again else { break };
                     if next != at {
+                        if is_offered {
+                            entry.stats.not_taken();
+                            is_offered = false;
+                        }
                         // The shadow of the first live would be compared with another live: no pair.
                         drop(half.take());
                     }

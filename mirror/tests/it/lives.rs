@@ -9,7 +9,7 @@ use foreshadow_model::wire::Upstream;
 
 use crate::client::{Client, get};
 use crate::mirror::{Mirror, live, pair, routing};
-use crate::origin::{Origin, Then, closed, send};
+use crate::origin::{Origin, Seen, Then, closed, send};
 
 fn weighing(weight: u16, live: Upstream) -> Upstream {
     Upstream { weight: Weight::new(weight), ..live }
@@ -102,7 +102,26 @@ fn a_get_survives_a_live_that_closes_its_idle_connection_just_as_it_is_used_agai
     for _ in 0..20 {
         assert_eq!(client.get("/").text(), "ok");
     }
-    assert_eq!(mirror.wait(|total| total.live.requests == 20).live.errors, 0);
+    let total = mirror.wait(|total| total.live.requests == 20);
+    assert_eq!((total.live.errors, total.live.offered), (0, Some(20)), "a repeat is no second request");
+}
+
+#[test]
+fn a_repeat_by_a_peer_is_offered_to_the_peer_alone() {
+    let first = |seen: &Seen| seen.place == 0;
+    let closing = Origin::start(move |seen, stream| match first(seen) {
+        true => send(stream, "HTTP/1.1 200 X\r\ncontent-length: 7\r\n\r\nclosing"),
+        false => Then::Close,
+    });
+    let peer = Origin::fixed(200, "peer");
+    let lives = vec![live(1, closing.address), live(2, peer.address)];
+    let mut mirror = Mirror::routing(&routing(1, lives));
+    let mut client = Client::connect(mirror.listen());
+    let said = [(); 3].map(|()| client.get("/").text().to_owned());
+    assert_eq!(said, ["closing", "peer", "peer"]);
+    let repeated = mirror.controller.wait_for("live-2", |total| total.live.requests == 2);
+    assert_eq!(repeated.live.offered, Some(2));
+    assert_eq!(mirror.controller.totals["live-1"].live.requests, 1);
 }
 
 #[test]
