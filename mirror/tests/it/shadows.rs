@@ -1,7 +1,8 @@
 //! Live never waits for its shadow.
 
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
 use foreshadow_model::wire::Routing;
 use foreshadow_model::{Bytes, DropReason};
@@ -11,6 +12,24 @@ use crate::mirror::{Mirror, Total, live, pair, routing, shadowed};
 use crate::origin::{Origin, Then, closed, send};
 
 const REQUESTS: u64 = 40;
+
+/// So long that a live which waits for its shadow is waited for in vain.
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+/// Looks that live goes on while nothing ends the wait for its shadow; then what becomes of the copies once something
+/// does.
+fn live_does_not_wait(origin: &Origin, shadow: SocketAddr) -> Total {
+    let mut patient = routing(1, vec![shadowed(live(1, origin.address), shadow, 1.0)]);
+    patient.copies.shadow_timeout = FOR_EVER;
+    let mut mirror = Mirror::routing(&patient);
+    let mut client = Client::connect(mirror.listen());
+    for _ in 0..REQUESTS {
+        assert_eq!(client.get("/").text(), "live");
+    }
+    let total = mirror.wait(|total| total.live.requests == REQUESTS);
+    assert_eq!((total.live.errors, total.sampled), (0, REQUESTS));
+    live_goes_on(&mut pair(origin.address, shadow))
+}
 
 /// Sends requests one after the other over one connection and expects an answer to each, then waits until every
 /// copy came to an end.
@@ -32,7 +51,7 @@ fn dropped(total: &Total, reason: DropReason) -> u64 {
 #[test]
 fn live_does_not_wait_for_a_frozen_shadow() {
     let (origin, shadow) = (Origin::fixed(200, "live"), Origin::frozen());
-    let total = live_goes_on(&mut pair(origin.address, shadow.address));
+    let total = live_does_not_wait(&origin, shadow.address);
     assert_eq!(dropped(&total, DropReason::Timeout), REQUESTS);
     assert_eq!(total.shadow.requests, 0);
 }
@@ -40,7 +59,7 @@ fn live_does_not_wait_for_a_frozen_shadow() {
 #[test]
 fn live_does_not_wait_for_a_shadow_whose_port_is_closed() {
     let origin = Origin::fixed(200, "live");
-    let total = live_goes_on(&mut pair(origin.address, closed()));
+    let total = live_does_not_wait(&origin, closed());
     assert_eq!(dropped(&total, DropReason::ShadowError), REQUESTS);
 }
 
@@ -48,10 +67,10 @@ fn live_does_not_wait_for_a_shadow_whose_port_is_closed() {
 fn live_does_not_wait_for_a_shadow_that_is_silent_about_connections() {
     // A listener that never accepts, with room for one: the kernel is silent to the rest.
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    full.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     full.listen(0).unwrap();
     let address = TcpListener::from(full);
-    let total = live_goes_on(&mut pair(Origin::fixed(200, "live").address, address.local_addr().unwrap()));
+    let total = live_does_not_wait(&Origin::fixed(200, "live"), address.local_addr().unwrap());
     assert_eq!(dropped(&total, DropReason::Timeout), REQUESTS);
 }
 
@@ -61,14 +80,14 @@ fn live_does_not_wait_for_a_slow_shadow() {
     let shadow = Origin::start(|_, stream| {
         for byte in "HTTP/1.1 200 X\r\ncontent-length: 100000\r\n\r\n".bytes().chain(std::iter::repeat(b'x'))
         {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
             if stream.write_all(&[byte]).is_err() {
                 break;
             }
         }
         Then::Close
     });
-    let total = live_goes_on(&mut pair(origin.address, shadow.address));
+    let total = live_does_not_wait(&origin, shadow.address);
     assert_eq!(dropped(&total, DropReason::Timeout), REQUESTS);
 }
 
@@ -79,7 +98,7 @@ fn live_does_not_wait_for_a_shadow_that_dies_in_the_middle_of_its_answers() {
         send(stream, "HTTP/1.1 200 X\r\ncontent-length: 100\r\n\r\nhalf");
         Then::Close
     });
-    let total = live_goes_on(&mut pair(origin.address, shadow.address));
+    let total = live_does_not_wait(&origin, shadow.address);
     assert_eq!(dropped(&total, DropReason::ShadowError), REQUESTS);
     assert_eq!(total.agreement.total(), 0);
 }
@@ -88,7 +107,7 @@ fn live_does_not_wait_for_a_shadow_that_dies_in_the_middle_of_its_answers() {
 fn live_does_not_wait_for_a_shadow_that_talks_nonsense() {
     let origin = Origin::fixed(200, "live");
     let shadow = Origin::start(|_, stream| send(stream, "SSH-2.0-nonsense\r\n\r\n"));
-    let total = live_goes_on(&mut pair(origin.address, shadow.address));
+    let total = live_does_not_wait(&origin, shadow.address);
     assert_eq!(dropped(&total, DropReason::ShadowError), REQUESTS);
 }
 
@@ -101,7 +120,7 @@ fn live_does_not_wait_for_a_shadow_that_floods() {
         while send(stream, &chunk) == Then::Keep {}
         Then::Close
     });
-    let total = live_goes_on(&mut pair(origin.address, shadow.address));
+    let total = live_does_not_wait(&origin, shadow.address);
     assert_eq!(dropped(&total, DropReason::Timeout), REQUESTS);
 }
 
@@ -113,7 +132,7 @@ fn live_does_not_wait_for_a_shadow_whose_head_never_ends() {
         while send(stream, &format!("x: {}\r\n", "y".repeat(60_000))) == Then::Keep {}
         Then::Close
     });
-    let total = live_goes_on(&mut pair(origin.address, shadow.address));
+    let total = live_does_not_wait(&origin, shadow.address);
     assert_eq!(total.drops.total(), REQUESTS);
 }
 
@@ -121,7 +140,7 @@ fn live_does_not_wait_for_a_shadow_whose_head_never_ends() {
 fn piling_up(change: impl Fn(&mut Routing)) -> Total {
     let (origin, shadow) = (Origin::fixed(200, "live"), Origin::frozen());
     let mut routing = routing(1, vec![shadowed(live(1, origin.address), shadow.address, 1.0)]);
-    routing.copies.shadow_timeout = std::time::Duration::from_secs(3600);
+    routing.copies.shadow_timeout = FOR_EVER;
     change(&mut routing);
     let mut mirror = Mirror::routing(&routing);
     let mut client = Client::connect(mirror.listen());
@@ -171,7 +190,7 @@ fn a_shadow_that_comes_back_is_compared_again() {
 fn a_new_time_limit_for_the_same_shadow_takes_effect() {
     let (origin, shadow) = (Origin::fixed(200, "live"), Origin::frozen());
     let mut patient = routing(1, vec![shadowed(live(1, origin.address), shadow.address, 1.0)]);
-    patient.copies.shadow_timeout = std::time::Duration::from_secs(3600);
+    patient.copies.shadow_timeout = FOR_EVER;
     let mut mirror = Mirror::routing(&patient);
     mirror.controller.route(&routing(2, patient.upstreams));
     assert_eq!(Client::connect(mirror.listen()).get("/").status, 200);
