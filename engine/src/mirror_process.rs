@@ -119,7 +119,7 @@ impl Keeper {
                     }
                     match read(&mut open.reader).await? {
                         Some(FromMirror::Summary { summary }) => self.tell(MirrorEvent::Summary(summary)),
-                        Some(FromMirror::Hello { .. }) => {}
+                        Some(FromMirror::Hello { generation, .. }) => self.plane.at_least(generation),
                         None => return Ok(()),
                     }
                 }

@@ -1,18 +1,21 @@
 //! The controller's door: a Unix socket of mode 0600, one JSON message a line.
 //!
-//! The newest controller wins. Without one the mirror goes on with its last routing.
+//! The newest controller that says something wins: who only looks whether a mirror is there says nothing. Without a
+//! controller the mirror goes on with its last routing.
 
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foreshadow_model::Generation;
 use foreshadow_model::wire::{FromMirror, LINE_BYTES_MAX, PROTOCOL, Routing, Summary, ToMirror};
 use rustix::time::ClockId;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
@@ -54,29 +57,63 @@ pub(crate) struct Door {
     pub(crate) front: TcpListener,
 }
 
-/// Serves controllers until cancelled, the newest alone.
+/// Serves controllers until cancelled, one at a time.
 pub(crate) async fn serve(door: Door, shared: Arc<Shared>, cancel: CancellationToken) {
-    let mut newer = None;
+    let mut next: Option<Guest> = None;
     loop {
-        let stream = match newer.take() {
-            Some(stream) => stream,
-            None => tokio::select! {
+        let Some(guest) = next.take() else {
+            tokio::select! {
                 () = cancel.cancelled() => return,
-                stream = accept(&door.socket) => stream,
-            },
-        };
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            stream = accept(&door.socket) => {
-                tracing::info!("A newer controller takes over");
-                newer = Some(stream);
+                stream = accept(&door.socket) => next = admit(stream, &door.front, &shared).await,
             }
-            result = converse(stream, &door.front, &shared) => match result {
-                Ok(()) => tracing::info!("Controller went away"),
-                Err(error) => tracing::warn!(%error, "Conversation with the controller ended"),
-            },
-        }
+            continue;
+        };
+        let mut conversation = pin!(converse(guest, &shared));
+        // It is greeted, and takes over once it says something or the other one goes away.
+        let mut newer: Option<Guest> = None;
+        next = loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                stream = accept(&door.socket) => newer = admit(stream, &door.front, &shared).await.or(newer),
+                has_spoken = spoken(&mut newer) => if has_spoken {
+                    tracing::info!("A newer controller takes over");
+                    break newer;
+                } else {
+                    newer = None;
+                },
+                result = &mut conversation => {
+                    match result {
+                        Ok(()) => tracing::info!("Controller went away"),
+                        Err(error) => tracing::warn!(%error, "Conversation with the controller ended"),
+                    }
+                    break newer;
+                }
+            }
+        };
     }
+}
+
+/// A controller that was greeted.
+struct Guest {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+    /// The routing it was told of.
+    generation: Generation,
+    /// What it said before its turn.
+    said: Option<ToMirror>,
+}
+
+/// Whether the guest said something, rather than went away. Waits for ever if there is none. Cancel-safe.
+async fn spoken(guest: &mut Option<Guest>) -> bool {
+    let Some(guest) = guest else { return std::future::pending().await };
+    guest.said = guest.lines.next().await.ok().flatten();
+    guest.said.is_some()
+}
+
+/// Greets a controller; `None` if it has gone already.
+async fn admit(stream: UnixStream, front: &TcpListener, shared: &Shared) -> Option<Guest> {
+    let greeted = greet(stream, front, shared).await;
+    greeted.inspect_err(|error| tracing::debug!(%error, "Controller went away before it was greeted")).ok()
 }
 
 /// The next controller. Cancel-safe.
@@ -92,23 +129,34 @@ async fn accept(listener: &UnixListener) -> UnixStream {
     }
 }
 
-async fn converse(stream: UnixStream, front: &TcpListener, shared: &Shared) -> io::Result<()> {
-    let table = shared.table();
-    let hello = FromMirror::Hello {
-        protocol: PROTOCOL,
-        pid: std::process::id(),
-        listen: shared.listen,
-        generation: table.generation,
-    };
-    let hello = line(&hello)?;
+async fn greet(stream: UnixStream, front: &TcpListener, shared: &Shared) -> io::Result<Guest> {
+    let generation = shared.table().generation;
+    let hello = line(&hello(generation, shared))?;
     let sent = handover::give(&stream, front, &hello).await?;
     let (reader, mut writer) = stream.into_split();
     writer.write_all(hello.get(sent..).unwrap_or_default()).await?;
-    let mut lines = Lines { reader: BufReader::new(reader), line: Vec::new() };
+    let lines = Lines { reader: BufReader::new(reader), line: Vec::new() };
+    Ok(Guest { lines, writer, generation, said: None })
+}
+
+fn hello(generation: Generation, shared: &Shared) -> FromMirror {
+    FromMirror::Hello { protocol: PROTOCOL, pid: std::process::id(), listen: shared.listen, generation }
+}
+
+async fn converse(guest: Guest, shared: &Shared) -> io::Result<()> {
+    let Guest { mut lines, mut writer, generation, said } = guest;
+    let newest = shared.table().generation;
+    if newest != generation {
+        // The one before it was heard once more: what is not newer than that would be refused.
+        send(&mut writer, &hello(newest, shared)).await?;
+    }
     let mut clock = SummaryClock::new();
     // What was counted before belongs to no span that this controller knows.
     drop(clock.summary(shared));
-    let mut ticks = ticks(table.summary_every);
+    if let Some(said) = said {
+        obey(said, shared);
+    }
+    let mut ticks = ticks(shared.table().summary_every);
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -117,15 +165,23 @@ async fn converse(stream: UnixStream, front: &TcpListener, shared: &Shared) -> i
             }
             line = lines.next() => match line? {
                 None => return Ok(()),
-                Some(ToMirror::Drain { within }) => shared.drain(within),
-                Some(ToMirror::Route { routing }) => {
-                    shared.route(*routing);
+                Some(said) => {
+                    obey(said, shared);
                     let every = shared.table().summary_every.max(SUMMARY_EVERY_MIN);
                     if ticks.period() != every {
                         ticks = self::ticks(every);
                     }
                 }
             },
+        }
+    }
+}
+
+fn obey(said: ToMirror, shared: &Shared) {
+    match said {
+        ToMirror::Drain { within } => shared.drain(within),
+        ToMirror::Route { routing } => {
+            shared.route(*routing);
         }
     }
 }
@@ -204,7 +260,7 @@ fn cpu_seconds() -> f64 {
 pub(crate) fn no_routing() -> Routing {
     let policy = foreshadow_model::MirrorPolicy::default();
     Routing {
-        generation: foreshadow_model::Generation(0),
+        generation: Generation(0),
         upstreams: Vec::new(),
         copies: foreshadow_model::wire::CopyRules {
             queue: policy.queue,

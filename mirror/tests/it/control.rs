@@ -1,7 +1,7 @@
 //! The controller's door.
 
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc;
 
 use foreshadow_mirror::{Listen, MirrorError, Options};
@@ -51,6 +51,30 @@ fn the_newest_controller_wins_however_many_there_were() {
     assert_eq!(served_by(&mirror), "live");
     mirror.controller.drain();
     mirror.join();
+}
+
+#[test]
+fn who_only_looks_whether_a_mirror_is_there_disturbs_no_controller() {
+    let origin = Origin::fixed(200, "live");
+    let mut mirror = Mirror::start();
+    let _silent = Controller::connect(&mirror.socket);
+    for generation in 1..=20 {
+        drop(UnixStream::connect(&mirror.socket).unwrap());
+        mirror.controller.route(&routing(generation, vec![live(1, origin.address)]));
+    }
+    assert_eq!(served_by(&mirror), "live");
+    mirror.wait(|total| total.live.requests == 1);
+}
+
+#[test]
+fn a_controller_that_was_silent_takes_over_when_the_other_one_goes_away() {
+    let origin = Origin::fixed(200, "live");
+    let mut mirror = Mirror::routing(&routing(1, vec![live(1, origin.address)]));
+    let mut silent = Controller::connect(&mirror.socket);
+    mirror.controller.summary().expect("it is not disturbed");
+    std::mem::swap(&mut mirror.controller, &mut silent);
+    drop(silent);
+    assert_eq!(mirror.controller.summary().expect("its turn").generation, Generation(1));
 }
 
 #[test]
