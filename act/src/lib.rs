@@ -10,5 +10,5 @@ mod verify;
 pub use actuator::{
     Actuator, DRAIN, Journal, JournalError, Reached, RevertError, Seen, Standing, Unsettled, scale,
 };
-pub use port::{Balancer, BalancerError, Platform, PlatformError};
+pub use port::{Balancer, BalancerError, PairLimit, Platform, PlatformError};
 pub use verify::{After, Judgement, judge};

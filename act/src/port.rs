@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use foreshadow_model::{Bytes, InstanceId, Inventory, MilliCpu, Weight};
+use foreshadow_model::{Bytes, InstanceId, Inventory, MilliCpu, Role, Weight};
 
 /// Something the platform could not do.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,30 @@ impl PlatformError {
     }
 }
 
+/// A limit of a live and of its shadow; `None` is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairLimit<T> {
+    /// Of the live.
+    pub live: Option<T>,
+    /// Of its shadow, and of those that are made for it later.
+    pub shadow: Option<T>,
+}
+
+impl<T: Copy> PairLimit<T> {
+    /// The same for both.
+    pub fn alike(limit: Option<T>) -> Self {
+        Self { live: limit, shadow: limit }
+    }
+
+    /// That of one of them.
+    pub fn of(self, role: Role) -> Option<T> {
+        match role {
+            Role::Live => self.live,
+            Role::Shadow => self.shadow,
+        }
+    }
+}
+
 /// Where instances run. Every call is absolute and may be repeated: asking for what is there already is a success.
 pub trait Platform: Send + Sync + 'static {
     /// What is live and what shadows it, read back from the world.
@@ -50,14 +74,14 @@ pub trait Platform: Send + Sync + 'static {
     fn resize(
         &self,
         live: &InstanceId,
-        cpu: Option<MilliCpu>,
+        cpu: PairLimit<MilliCpu>,
     ) -> impl Future<Output = Result<(), PlatformError>> + Send;
 
     /// Sets the memory limit of a live, and of its shadow.
     fn resize_memory(
         &self,
         live: &InstanceId,
-        memory: Option<Bytes>,
+        memory: PairLimit<Bytes>,
     ) -> impl Future<Output = Result<(), PlatformError>> + Send;
 
     /// Makes the number of lives `lives`. Returns when the new ones are ready, or the surplus ones have finished what

@@ -84,6 +84,7 @@ mod tests {
             instance: InstanceId::live(1),
             from: Some(MilliCpu::new(100)),
             to: Some(MilliCpu::new(200)),
+            shadow: None,
         }
     }
 

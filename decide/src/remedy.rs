@@ -1,8 +1,8 @@
 //! What could be done about one sick live, in the order in which the evidence suggests it.
 
 use foreshadow_model::{
-    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, MilliCpu, Resource, Share,
-    Verdict, Weight,
+    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, MilliCpu, Resource, Resources,
+    ShadowLimit, Share, Verdict, Weight,
 };
 
 use crate::plan::Inputs;
@@ -82,7 +82,8 @@ fn more_memory(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
     if inputs.inventory.memory_room(&live.node).is_some_and(|room| room < more) {
         return Err(HoldReason::NoRoom);
     }
-    Ok(Action::ResizeMemory { instance: live.id.clone(), from: Some(now), to: Some(to) })
+    let shadow = shadow_limit(live, inputs, |limits| limits.memory, to);
+    Ok(Action::ResizeMemory { instance: live.id.clone(), from: Some(now), to: Some(to), shadow })
 }
 
 /// The smallest size above the limit in force that has headroom over what is used. Absolute, and read from the real
@@ -97,7 +98,20 @@ fn more_cpu(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
     if inputs.inventory.room(&live.node).is_some_and(|room| room < more) {
         return Err(HoldReason::NoRoom);
     }
-    Ok(Action::Resize { instance: live.id.clone(), from: Some(now), to: Some(to) })
+    let shadow = shadow_limit(live, inputs, |limits| limits.cpu, to);
+    Ok(Action::Resize { instance: live.id.clone(), from: Some(now), to: Some(to), shadow })
+}
+
+/// What becomes of the shadow's limit, if it is not its live's: somebody starved live, and the shadow shows it.
+fn shadow_limit<T: PartialEq>(
+    live: &Instance,
+    inputs: &Inputs<'_>,
+    of: fn(&Resources) -> Option<T>,
+    to: T,
+) -> Option<ShadowLimit<T>> {
+    let shadow = inputs.inventory.pair(&live.id)?.shadow.as_ref()?;
+    let from = of(&shadow.resources);
+    (from != of(&live.resources)).then_some(ShadowLimit { from, to: Some(to) })
 }
 
 /// Moves traffic away by the size of the delta; by all of it when live answers with errors.

@@ -12,8 +12,8 @@ use foreshadow_model::{
     Action, ActionId, ActionPolicy, ActionType, Assessment, Attribution, Bytes, ComparePolicy, Decision,
     Effect, Estimate, Forecast, ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy, Inconclusive,
     Instance, InstanceId, Inventory, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair,
-    PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role, SamplingNeed, Share,
-    Taken, Tick, Verdict, VerticalPolicy, Weight,
+    PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role, SamplingNeed,
+    ShadowLimit, Share, Taken, Tick, Verdict, VerticalPolicy, Weight,
 };
 use serde::Deserialize;
 
@@ -80,6 +80,9 @@ struct Live {
     short: Option<String>,
     #[serde(default = "usual_limit")]
     cpu: Option<u32>,
+    /// The limit of its shadow; the same as its own while absent.
+    #[serde(default)]
+    shadow_cpu: Option<u32>,
     #[serde(default)]
     used: f64,
     #[serde(default = "usual_weight")]
@@ -205,7 +208,8 @@ fn inventory(lives: &[Live]) -> Inventory {
             memory: Some(Bytes::mebi(1000 + live.memory_room)),
             memory_promised: Bytes::mebi(1000),
         });
-        let shadow = instance(id.shadow_of(), Role::Shadow, &node, live);
+        let mut shadow = instance(id.shadow_of(), Role::Shadow, &node, live);
+        shadow.resources.cpu = live.shadow_cpu.map(MilliCpu::new).or(shadow.resources.cpu);
         inventory.pairs.push(Pair { live: instance(id, Role::Live, &node, live), shadow: Some(shadow) });
     }
     inventory
@@ -245,7 +249,7 @@ fn taken(number: u64, before: &Before) -> Taken {
     let instance = InstanceId::live(before.live);
     let cpu = |milli| Some(MilliCpu::new(milli));
     let action = match before.kind.as_str() {
-        "vertical" => Action::Resize { instance, from: cpu(500), to: cpu(750) },
+        "vertical" => Action::Resize { instance, from: cpu(500), to: cpu(750), shadow: None },
         "shift" => Action::Shift { instance, from: Weight::FULL, to: Weight::new(50) },
         "eject" => Action::Shift { instance, from: Weight::FULL, to: Weight::NONE },
         "horizontal" => Action::Scale { from: 2, to: 3 },
@@ -269,7 +273,12 @@ fn in_words(decision: &Decision) -> String {
     let whom =
         |instance: &Option<InstanceId>| instance.as_ref().map_or("service".into(), ToString::to_string);
     match decision {
-        Decision::Act(step) => step.action.to_string(),
+        Decision::Act(step) => match &step.action {
+            Action::Resize { shadow: Some(ShadowLimit { from: Some(from), .. }), .. } => {
+                format!("{}, its shadow's from {from}", step.action)
+            }
+            action => action.to_string(),
+        },
         Decision::Hold { instance, reason, instead_of: Some(action), .. } => {
             format!("hold {}: {reason}, instead of {action}", whom(instance))
         }

@@ -304,7 +304,8 @@ mod tests {
         (81..=110).for_each(|tick| drop(judge(tick, 3.0, 1, &[], &[]).to_string()));
         assert_eq!(judge(111, 3.0, 2, &live, &[]), Verdict::Degraded);
         let cpu = |milli| Some(MilliCpu::new(milli));
-        let action = Action::Resize { instance: InstanceId::live(1), from: cpu(100), to: cpu(200) };
+        let (instance, from, to) = (InstanceId::live(1), cpu(100), cpu(200));
+        let action = Action::Resize { instance, from, to, shadow: None };
         judge(112, 3.0, 3, &[], &[Outcome { id: ActionId(1), action, tick: Tick(112), effect }])
     }
 
@@ -347,7 +348,8 @@ mod tests {
             judges.update(&inventory(revision), &[window(tick, slower)], &[], outcomes)[0].verdict
         };
         let cpu = |milli| Some(MilliCpu::new(milli));
-        let action = Action::Resize { instance: InstanceId::live(1), from: cpu(100), to: cpu(200) };
+        let (instance, from, to) = (InstanceId::live(1), cpu(100), cpu(200));
+        let action = Action::Resize { instance, from, to, shadow: None };
         let ended = |effect| Outcome { id: ActionId(1), action: action.clone(), tick: Tick(120), effect };
         (1..=80).for_each(|tick| drop(judge(tick, 1.0, 1, &[]).to_string()));
         (81..=110).for_each(|tick| drop(judge(tick, 3.0, 1, &[]).to_string()));

@@ -3,8 +3,9 @@
 //! *Why not simply follow*: a limit is also how an instance is starved, by mistake or by a neighbour's tool, and a shadow
 //! that follows there would hide the very thing we look for. So a limit that leaves live what it used lately is taken
 //! for the operator's wish: its shadow gets it too, and what is normal is learned anew. One that does not is written
-//! down and left to the comparison, which brings it back if it hurts. *What it cannot see*: who it was, and a change
-//! that is undone within one tick.
+//! down and left to the comparison, which brings it back if it hurts; the shadow keeps its own, also when it is made anew
+//! or when an action on its live is taken back ([`foreshadow_model::ShadowLimit`]). *What it cannot see*: who it was, and
+//! a change that is undone within one tick.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_act::{Journal, Platform, PlatformError};
+use foreshadow_act::{Journal, PairLimit, Platform, PlatformError};
 use foreshadow_config::Config;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Verdict};
@@ -288,8 +288,8 @@ impl Running {
             return;
         }
         let resized = async {
-            self.cycle.platform.resize(&live, limits.cpu).await?;
-            self.cycle.platform.resize_memory(&live, limits.memory).await
+            self.cycle.platform.resize(&live, PairLimit::alike(limits.cpu)).await?;
+            self.cycle.platform.resize_memory(&live, PairLimit::alike(limits.memory)).await
         };
         if let Err(error) = resized.await {
             tracing::warn!(error = foreshadow_model::with_causes(&error), "Shadow could not follow");

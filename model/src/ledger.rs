@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn no_action_passes_the_ceiling_or_the_floor() {
-        let resize = |to| Action::Resize { instance: InstanceId::live(1), from: None, to };
+        let resize = |to| Action::Resize { instance: InstanceId::live(1), from: None, to, shadow: None };
         for action in [
             resize(Some(MilliCpu::new(1001))),
             resize(None),

@@ -36,7 +36,8 @@ pub use instance::{
 pub use ledger::{Ledger, Taken};
 pub use moments::LogMoments;
 pub use plan::{
-    Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, Step, limit_in_words,
+    Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit, Step,
+    limit_in_words,
 };
 pub use policy::{
     ActionPolicy, ActionType, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy, HorizontalPolicy,

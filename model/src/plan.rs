@@ -31,6 +31,9 @@ pub enum Action {
         from: Option<MilliCpu>,
         /// The limit after; `None` is no limit.
         to: Option<MilliCpu>,
+        /// The shadow's, where it is not its live's: somebody else may have changed that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shadow: Option<ShadowLimit<MilliCpu>>,
     },
     /// Vertical: another memory limit, for live and its shadow alike.
     ResizeMemory {
@@ -40,6 +43,9 @@ pub enum Action {
         from: Option<Bytes>,
         /// The limit after; `None` is no limit.
         to: Option<Bytes>,
+        /// The shadow's, where it is not its live's: somebody else may have changed that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        shadow: Option<ShadowLimit<Bytes>>,
     },
     /// Horizontal: another number of lives.
     Scale {
@@ -62,6 +68,26 @@ pub enum Action {
         /// The live whose shadow it is.
         instance: InstanceId,
     },
+}
+
+/// What a [`Action::Resize`] or [`Action::ResizeMemory`] makes of the shadow's limit, where live's was another. Taken back,
+/// live is as it was, with whatever is wrong with it, and so must the shadow be that shows what is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowLimit<T> {
+    /// The limit before; `None` is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<T>,
+    /// The limit after; `None` is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<T>,
+}
+
+impl<T> ShadowLimit<T> {
+    fn reverted(self) -> Self {
+        Self { from: self.to, to: self.from }
+    }
 }
 
 /// The kinds of [`Action`], for policies and counters.
@@ -118,8 +144,12 @@ impl Action {
     #[must_use]
     pub fn reverted(&self) -> Option<Self> {
         Some(match self.clone() {
-            Self::Resize { instance, from, to } => Self::Resize { instance, from: to, to: from },
-            Self::ResizeMemory { instance, from, to } => Self::ResizeMemory { instance, from: to, to: from },
+            Self::Resize { instance, from, to, shadow } => {
+                Self::Resize { instance, from: to, to: from, shadow: shadow.map(ShadowLimit::reverted) }
+            }
+            Self::ResizeMemory { instance, from, to, shadow } => {
+                Self::ResizeMemory { instance, from: to, to: from, shadow: shadow.map(ShadowLimit::reverted) }
+            }
             Self::Scale { from, to } => Self::Scale { from: to, to: from },
             Self::Shift { instance, from, to } => Self::Shift { instance, from: to, to: from },
             Self::RecreateShadow { .. } => return None,
@@ -160,7 +190,7 @@ pub fn limit_in_words<T: fmt::Display>(limit: Option<T>) -> String {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Resize { instance, from, to } => {
+            Self::Resize { instance, from, to, .. } => {
                 write!(
                     f,
                     "vertical: cpu of {instance} from {} to {}",
@@ -168,7 +198,7 @@ impl fmt::Display for Action {
                     limit_in_words(*to)
                 )
             }
-            Self::ResizeMemory { instance, from, to } => {
+            Self::ResizeMemory { instance, from, to, .. } => {
                 write!(
                     f,
                     "vertical: memory of {instance} from {} to {}",

@@ -33,7 +33,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use foreshadow_act::{Platform, PlatformError};
+use foreshadow_act::{PairLimit, Platform, PlatformError};
 use foreshadow_model::{
     Bytes, InstanceId, Inventory, LocalNode, MilliCpu, OnExit, Ratio, ServiceName, Template, with_causes,
 };
@@ -233,11 +233,11 @@ impl Platform for Local {
         Ok(self.inner.inventory())
     }
 
-    async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
+    async fn resize(&self, live: &InstanceId, cpu: PairLimit<MilliCpu>) -> Result<(), PlatformError> {
         self.limit_cpu(live, cpu).await
     }
 
-    async fn resize_memory(&self, live: &InstanceId, memory: Option<Bytes>) -> Result<(), PlatformError> {
+    async fn resize_memory(&self, live: &InstanceId, memory: PairLimit<Bytes>) -> Result<(), PlatformError> {
         self.limit_memory(live, memory).await
     }
 

@@ -4,12 +4,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::{
-    Action, ActionId, Effect, InstanceId, JournalEvent, Outcome, Step, Tick, Weight, with_causes,
+    Action, ActionId, Effect, InstanceId, JournalEvent, Outcome, ShadowLimit, Step, Tick, Weight, with_causes,
 };
 use tokio::time::sleep;
 
 use super::{Journal, State};
-use crate::port::{Balancer, Platform};
+use crate::port::{Balancer, PairLimit, Platform};
 
 /// Time that requests under way get before a live with weight 0 is ended.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -136,11 +136,13 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
 
     pub(super) async fn apply(&self, action: &Action) -> Result<(), String> {
         let done = match action {
-            Action::Resize { instance, to, .. } => {
-                self.platform.resize(instance, *to).await.map_err(|error| with_causes(&error))
+            Action::Resize { instance, to, shadow, .. } => {
+                let cpu = pair_limit(*to, *shadow);
+                self.platform.resize(instance, cpu).await.map_err(|error| with_causes(&error))
             }
-            Action::ResizeMemory { instance, to, .. } => {
-                self.platform.resize_memory(instance, *to).await.map_err(|error| with_causes(&error))
+            Action::ResizeMemory { instance, to, shadow, .. } => {
+                let memory = pair_limit(*to, *shadow);
+                self.platform.resize_memory(instance, memory).await.map_err(|error| with_causes(&error))
             }
             Action::Scale { to, .. } => scale(&self.platform, &self.balancer, *to).await,
             Action::Shift { instance, to, .. } => {
@@ -152,6 +154,10 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         };
         done.map_err(|error| format!("{action}: {error}"))
     }
+}
+
+fn pair_limit<T: Copy>(live: Option<T>, shadow: Option<ShadowLimit<T>>) -> PairLimit<T> {
+    PairLimit { live, shadow: shadow.map_or(live, |shadow| shadow.to) }
 }
 
 /// Makes the number of lives `lives`. Users leave the surplus ones first: weight 0, a pause for what is under way, then

@@ -7,13 +7,13 @@ use std::time::Duration;
 use foreshadow_model::{
     Action, ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation,
     GuardPolicy, HorizontalPolicy, Instance, Inventory, MilliCpu, MirrorPolicy, Mode, NodeName, OnExit, Pair,
-    ProbePolicy, Role, VerticalPolicy, Weight,
+    ProbePolicy, Role, ShadowLimit, VerticalPolicy, Weight, limit_in_words,
 };
 
 use tokio::time::sleep;
 
 use super::*;
-use crate::port::{BalancerError, PlatformError};
+use crate::port::{BalancerError, PairLimit, PlatformError};
 
 /// Writes down, in order, everything that reaches the world or the journal.
 #[derive(Clone, Debug, Default)]
@@ -47,12 +47,12 @@ impl Platform for Fake {
         };
         Ok(Inventory { pairs: self.lives.iter().map(live).collect(), ..Inventory::default() })
     }
-    async fn resize(&self, live: &InstanceId, cpu: Option<MilliCpu>) -> Result<(), PlatformError> {
-        self.note(format!("resize {live} {}", cpu.map_or("none".into(), |cpu| cpu.to_string())));
+    async fn resize(&self, live: &InstanceId, cpu: PairLimit<MilliCpu>) -> Result<(), PlatformError> {
+        self.note(format!("resize {live} {}", in_words(cpu)));
         if self.platform_fails { Err(PlatformError::failed("resize", "disk on fire")) } else { Ok(()) }
     }
-    async fn resize_memory(&self, live: &InstanceId, memory: Option<Bytes>) -> Result<(), PlatformError> {
-        self.note(format!("memory {live} {}", memory.map_or("none".into(), |memory| memory.to_string())));
+    async fn resize_memory(&self, live: &InstanceId, memory: PairLimit<Bytes>) -> Result<(), PlatformError> {
+        self.note(format!("memory {live} {}", in_words(memory)));
         Ok(())
     }
     async fn scale(&self, lives: u32) -> Result<(), PlatformError> {
@@ -66,6 +66,12 @@ impl Platform for Fake {
         self.note(format!("shadow {live}"));
         Ok(())
     }
+}
+
+fn in_words<T: PartialEq + std::fmt::Display>(limit: PairLimit<T>) -> String {
+    let is_alike = limit.live == limit.shadow;
+    let [live, shadow] = [limit.live, limit.shadow].map(limit_in_words);
+    if is_alike { live } else { format!("{live}, its shadow {shadow}") }
 }
 
 impl Balancer for Fake {
@@ -119,6 +125,7 @@ fn resize() -> Action {
         instance: InstanceId::live(1),
         from: Some(MilliCpu::new(100)),
         to: Some(MilliCpu::new(500)),
+        shadow: None,
     }
 }
 
@@ -244,6 +251,22 @@ async fn what_did_not_help_is_taken_back() {
         actuator.ledger().tried_in_vain(&InstanceId::live(1)),
         [foreshadow_model::ActionKind::Vertical]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn taking_back_does_not_starve_a_shadow_that_was_not_starved() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    let mut action = resize();
+    if let Action::Resize { shadow, to, .. } = &mut action {
+        *shadow = Some(ShadowLimit { from: Some(MilliCpu::new(400)), to: *to });
+    }
+    actuator.submit(&plan(10, action), &policy(), &Seen::default());
+    run().await;
+    actuator.judge(Tick(23), &policy(), &shift_of(0.9));
+    run().await;
+    let back = "resize live-1 100m, its shadow 400m";
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied", "reverting", back, "outcome"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use foreshadow_act::{BalancerError, JournalError};
+use foreshadow_act::{BalancerError, JournalError, PairLimit};
 use foreshadow_model::{Bytes, Instance, MilliCpu, NodeName, Pair, Phase, Readiness, Resources, Role};
 
 use super::*;
@@ -56,10 +56,10 @@ impl Platform for Fake {
         };
         Ok(Inventory { pairs: self.world().lives.keys().map(live).collect(), ..Inventory::default() })
     }
-    async fn resize(&self, _: &InstanceId, _: Option<MilliCpu>) -> Result<(), PlatformError> {
+    async fn resize(&self, _: &InstanceId, _: PairLimit<MilliCpu>) -> Result<(), PlatformError> {
         Ok(())
     }
-    async fn resize_memory(&self, _: &InstanceId, _: Option<Bytes>) -> Result<(), PlatformError> {
+    async fn resize_memory(&self, _: &InstanceId, _: PairLimit<Bytes>) -> Result<(), PlatformError> {
         Ok(())
     }
     async fn scale(&self, lives: u32) -> Result<(), PlatformError> {

@@ -1,7 +1,7 @@
 //! Changes the limits of a live and of its shadow.
 
-use foreshadow_act::{Platform, PlatformError};
-use foreshadow_model::{Bytes, CgroupPaths, InstanceId, MilliCpu, Resources};
+use foreshadow_act::{PairLimit, Platform, PlatformError};
+use foreshadow_model::{Bytes, CgroupPaths, Instance, InstanceId, MilliCpu};
 
 use super::Local;
 use super::cgroup::{CgroupError, Hierarchy};
@@ -10,14 +10,15 @@ impl Local {
     pub(crate) async fn limit_cpu(
         &self,
         live: &InstanceId,
-        cpu: Option<MilliCpu>,
+        cpu: PairLimit<MilliCpu>,
     ) -> Result<(), PlatformError> {
-        self.limit(live, |tree, paths, limits| {
-            let changed = tree.cpu(paths) != cpu;
+        self.limit(live, |tree, paths, Instance { role, resources, .. }| {
+            let wanted = cpu.of(*role);
+            let changed = tree.cpu(paths) != wanted;
             if changed {
-                tree.set_cpu(paths, cpu)?;
+                tree.set_cpu(paths, wanted)?;
             }
-            limits.cpu = cpu;
+            resources.cpu = cpu.shadow;
             Ok(changed)
         })
         .await
@@ -26,27 +27,29 @@ impl Local {
     pub(crate) async fn limit_memory(
         &self,
         live: &InstanceId,
-        memory: Option<Bytes>,
+        memory: PairLimit<Bytes>,
     ) -> Result<(), PlatformError> {
-        self.limit(live, |tree, paths, limits| {
-            let changed = !tree.is_memory(paths, memory);
+        self.limit(live, |tree, paths, Instance { role, resources, .. }| {
+            let wanted = memory.of(*role);
+            let changed = !tree.is_memory(paths, wanted);
             if changed {
-                tree.set_memory(paths, memory)?;
+                tree.set_memory(paths, wanted)?;
             }
-            limits.memory = memory;
+            resources.memory = memory.shadow;
             Ok(changed)
         })
         .await
     }
 
-    /// Sets a limit of a live and of its shadow; `set` says whether it was another one before.
+    /// Sets a limit of a live and of its shadow; `set` says whether it was another one before. It is the shadow's that is
+    /// kept for both: that of a live is read back anyway, and later shadows are made with what is kept.
     ///
     /// The live first: what it refuses leaves both as they were. A shadow that refuses is made anew with live's limits,
     /// since live must not be taken back for its sake.
     async fn limit(
         &self,
         live: &InstanceId,
-        set: impl Fn(&Hierarchy, &CgroupPaths, &mut Resources) -> Result<bool, CgroupError>,
+        set: impl Fn(&Hierarchy, &CgroupPaths, &mut Instance) -> Result<bool, CgroupError>,
     ) -> Result<(), PlatformError> {
         let Some(tree) = &self.inner.abilities.cgroups else {
             let remedy = self.inner.abilities.unenforced().join("; ");
@@ -61,7 +64,7 @@ impl Local {
             let mut set = |id: &InstanceId| {
                 let Some(member) = members.get_mut(id) else { return Ok(()) };
                 let Some(paths) = member.instance.cgroup.clone() else { return Ok(()) };
-                let changed = set(tree, &paths, &mut member.instance.resources)?;
+                let changed = set(tree, &paths, &mut member.instance)?;
                 member.instance.revision += u64::from(changed);
                 Ok(())
             };

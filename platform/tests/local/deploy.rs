@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foreshadow_act::Platform;
+use foreshadow_act::{PairLimit, Platform};
 use foreshadow_model::{InstanceId, MilliCpu, OnExit, Template, with_causes};
 
 use crate::world::{World, controller, is_alive, killed, pids, sh, until};
@@ -28,7 +28,7 @@ async fn lives_are_replaced_one_by_one_and_their_shadows_follow() {
     let (local, _events) = world.open().await;
     local.start_lives(2).await.unwrap();
     let before = world.stands(&local, 2).await;
-    local.resize(&InstanceId::live(1), Some(MilliCpu::new(400))).await.unwrap();
+    local.resize(&InstanceId::live(1), PairLimit::alike(Some(MilliCpu::new(400)))).await.unwrap();
     local.set_template(version(&world, "2")).await;
     assert_eq!(local.outdated(), [InstanceId::live(1), InstanceId::live(2)]);
     local.replace(&InstanceId::live(1)).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foreshadow_act::Platform;
+use foreshadow_act::{PairLimit, Platform};
 use foreshadow_model::{InstanceId, Inventory, MilliCpu, NoShadow, OnExit, Ratio, Resources};
 use tokio::sync::mpsc;
 
@@ -91,7 +91,7 @@ async fn without_room_there_is_no_shadow_it_is_told_once_and_made_when_room_appe
         assert!(!event.change.contains("no node has room"), "told again: {event:?}");
     }
     for number in [1, 2] {
-        local.resize(&InstanceId::live(number), Some(MilliCpu::new(500))).await.unwrap();
+        local.resize(&InstanceId::live(number), PairLimit::alike(Some(MilliCpu::new(500)))).await.unwrap();
     }
     world.stands(&local, 2).await;
     assert!(local.inventory().await.unwrap().without_shadow.is_empty());

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use foreshadow_act::{Platform, PlatformError};
+use foreshadow_act::{PairLimit, Platform, PlatformError};
 use foreshadow_model::{Bytes, Instance, InstanceId, MilliCpu, OnExit};
 
 use crate::world::{World, hierarchy, ready_pair, sh, until};
@@ -59,8 +59,8 @@ async fn resize_changes_both_sides_once() {
     let Some(world) = World::new() else { return };
     let (local, before) = world.pair().await;
     let live = InstanceId::live(1);
-    local.resize(&live, Some(MilliCpu::new(700))).await.unwrap();
-    local.resize(&live, Some(MilliCpu::new(700))).await.unwrap();
+    local.resize(&live, PairLimit::alike(Some(MilliCpu::new(700)))).await.unwrap();
+    local.resize(&live, PairLimit::alike(Some(MilliCpu::new(700)))).await.unwrap();
     let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
     let shadow = pair.shadow.unwrap();
     for (now, then) in [(&pair.live, &before.live), (&shadow, before.shadow.as_ref().unwrap())] {
@@ -71,9 +71,34 @@ async fn resize_changes_both_sides_once() {
     }
     let record = fs::read_to_string(world.settings.state.join("instances.json")).unwrap();
     assert_eq!(record.matches("\"cpu\": 700").count(), 2, "{record}");
-    local.resize(&live, None).await.unwrap();
+    local.resize(&live, PairLimit::alike(None)).await.unwrap();
     assert_eq!((cpu_in_force(&pair.live), cpu_in_force(&shadow)), (None, None));
-    assert!(local.resize(&InstanceId::live(9), None).await.is_err());
+    assert!(local.resize(&InstanceId::live(9), PairLimit::alike(None)).await.is_err());
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_shadow_does_not_share_what_its_live_is_starved_by() {
+    let Some(world) = World::new() else { return };
+    let (local, before) = world.pair().await;
+    let (live, given) = (&before.live, Some(MilliCpu::new(500)));
+    let starved = Some(MilliCpu::new(100));
+    // Somebody does it; then an action that was no help is taken back to it.
+    world.abilities.cgroups.as_ref().unwrap().set_cpu(live.cgroup.as_ref().unwrap(), starved).unwrap();
+    for limit in [
+        None,
+        Some(PairLimit::alike(Some(MilliCpu::new(700)))),
+        Some(PairLimit { live: starved, shadow: given }),
+    ] {
+        if let Some(limit) = limit {
+            local.resize(&live.id, limit).await.unwrap();
+        }
+        local.recreate_shadow(&live.id).await.unwrap();
+        let now = until(&local, "another shadow", |inventory| ready_pair(inventory, 1)).await;
+        let limit = limit.unwrap_or(PairLimit { live: starved, shadow: given });
+        let in_force = [&now.live, now.shadow.as_ref().unwrap()].map(cpu_in_force);
+        assert_eq!(in_force, [limit.live, limit.shadow].map(|cpu| cpu.map(MilliCpu::get)));
+    }
     local.shut_down(OnExit::Stop, Duration::ZERO).await;
 }
 
@@ -87,7 +112,7 @@ async fn memory_is_raised_on_both_sides_and_not_lowered_below_what_live_uses() {
     let (local, before) = world.pair().await;
     let live = InstanceId::live(1);
     for mebi in [512, 512] {
-        local.resize_memory(&live, Some(Bytes::mebi(mebi))).await.unwrap();
+        local.resize_memory(&live, PairLimit::alike(Some(Bytes::mebi(mebi)))).await.unwrap();
     }
     let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
     for (now, then) in
@@ -101,8 +126,9 @@ async fn memory_is_raised_on_both_sides_and_not_lowered_below_what_live_uses() {
         );
     }
     sh(&pair.live, HOG).await;
-    let error =
-        foreshadow_model::with_causes(&local.resize_memory(&live, Some(Bytes::mebi(64))).await.unwrap_err());
+    let error = foreshadow_model::with_causes(
+        &local.resize_memory(&live, PairLimit::alike(Some(Bytes::mebi(64)))).await.unwrap_err(),
+    );
     assert!(error.contains("64Mi of memory are too few"), "{error}");
     for instance in [&pair.live, pair.shadow.as_ref().unwrap()] {
         assert_eq!(memory_in_force(instance), Bytes::mebi(512).get(), "nothing is half done");
@@ -117,7 +143,7 @@ async fn a_shadow_that_does_not_take_its_lives_memory_limit_is_made_anew() {
     let (local, before) = world.pair().await;
     let shadow = before.shadow.unwrap();
     sh(&shadow, HOG).await;
-    local.resize_memory(&before.live.id, Some(Bytes::mebi(96))).await.unwrap();
+    local.resize_memory(&before.live.id, PairLimit::alike(Some(Bytes::mebi(96)))).await.unwrap();
     assert_eq!(memory_in_force(&before.live), Bytes::mebi(96).get());
     let now = until(&local, "another shadow", |inventory| {
         ready_pair(inventory, 1)?.shadow.filter(|now| shadow.revision < now.revision)
@@ -129,7 +155,7 @@ async fn a_shadow_that_does_not_take_its_lives_memory_limit_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_limit_that_somebody_else_wrote_is_read_back_and_given_to_the_next_shadow() {
+async fn a_limit_that_somebody_else_wrote_is_read_back() {
     let Some(world) = World::new() else { return };
     let (local, pair) = world.pair().await;
     let cgroup = pair.live.cgroup.clone().unwrap();
@@ -138,9 +164,6 @@ async fn a_limit_that_somebody_else_wrote_is_read_back_and_given_to_the_next_sha
     assert_eq!(inventory.pairs[0].live.resources.cpu, Some(MilliCpu::new(333)));
     let promised: u32 = inventory.nodes.iter().map(|node| node.cpu_promised.get()).sum();
     assert_eq!(promised, 333 + 500);
-    local.recreate_shadow(&pair.live.id).await.unwrap();
-    let pair = until(&local, "a pair", |inventory| ready_pair(inventory, 1)).await;
-    assert_eq!(cpu_in_force(&pair.shadow.unwrap()), Some(333));
     local.shut_down(OnExit::Stop, Duration::ZERO).await;
 }
 
@@ -169,7 +192,7 @@ async fn without_cgroups_a_shadow_still_ends_whole_and_its_own_process_is_the_on
     sh(&shadow, "setsid -f sleep 4321 >/dev/null 2>&1").await;
     let command = fs::read_to_string(format!("/proc/{}/cmdline", shadow.pids[0])).unwrap();
     assert!(command.contains("service.py"), "{command}");
-    let refused = local.resize(&pair.live.id, None).await.unwrap_err();
+    let refused = local.resize(&pair.live.id, PairLimit::alike(None)).await.unwrap_err();
     assert!(matches!(refused, PlatformError::NotPossible { .. }), "{refused}");
     local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
     assert!(!crate::world::is_alive(shadow.pids[0]) && !crate::world::is_alive(pair.live.pids[0]));

@@ -85,6 +85,7 @@ async fn an_action_that_another_stands_on_waits_for_the_other() {
         instance: InstanceId::live(1),
         from: Some(MilliCpu::new(500)),
         to: Some(MilliCpu::new(400)),
+        shadow: None,
     };
     let mut later = plan(60, again);
     if let Decision::Act(step) = &mut later.decisions[0] {
