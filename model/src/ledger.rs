@@ -125,7 +125,8 @@ impl Ledger {
         }
     }
 
-    /// Kinds that were tried on `instance` within the hour and did not help, or that the operator had taken back.
+    /// Kinds of remedy that were tried on `instance` within the hour and did not help, or that the operator had taken back.
+    /// That weight was given back, or a live retired, was none.
     #[must_use]
     pub fn tried_in_vain(&self, instance: &InstanceId) -> Vec<ActionKind> {
         let of_instance = |taken: &&Taken| taken.action.instance().is_none_or(|id| id == instance);
@@ -135,13 +136,27 @@ impl Ledger {
                 Some(Effect::DidNotHelp { .. } | Effect::Failed { .. } | Effect::TakenBack { .. })
             )
         };
-        self.taken.iter().filter(of_instance).filter(in_vain).map(|taken| taken.action.kind()).collect()
+        let is_remedy = |taken: &&Taken| match &taken.action {
+            Action::Shift { .. } => !taken.action.gives_more(),
+            other => other.gives_more(),
+        };
+        self.taken
+            .iter()
+            .filter(of_instance)
+            .filter(is_remedy)
+            .filter(in_vain)
+            .map(|taken| taken.action.kind())
+            .collect()
     }
 
-    /// Forgets what is older than an hour and settled.
+    /// Forgets what was settled and is older than an hour. What the operator took back counts from then on.
     pub fn forget(&mut self, now: Tick, policy: &Policy) {
         let hour = hour_in_ticks(policy);
-        self.taken.retain(|taken| taken.effect.is_none() || now.since(taken.tick) < hour);
+        self.taken.retain(|taken| match taken.effect {
+            None => true,
+            Some(Effect::TakenBack { .. }) => now.since(taken.last_touch()) < hour,
+            Some(_) => now.since(taken.tick) < hour,
+        });
     }
 
     /// New shadows made for `live` within the hour.
@@ -297,6 +312,24 @@ mod tests {
         assert!(!refused(scale(2, 3), scale(2, 1)), "the other way round is something else");
         assert!(refused(shift(1), shift(1)));
         assert!(!refused(shift(1), shift(2)), "of another live nothing was said");
+        let settled = Taken { settled: Some(Tick(800)), ..back(shift(1)) };
+        let mut ledger = Ledger { paused: false, taken: vec![settled] };
+        ledger.forget(Tick(1_519), &policy());
+        assert_eq!(ledger.taken.len(), 1, "720 ticks from when it was taken back, not from when it was done");
+        ledger.forget(Tick(1_520), &policy());
+        assert!(ledger.taken.is_empty());
+    }
+
+    #[test]
+    fn what_was_no_remedy_was_not_tried_in_vain() {
+        let give_back =
+            Action::Shift { instance: InstanceId::live(1), from: Weight::new(50), to: Weight::FULL };
+        let tried = |action| {
+            let taken = vec![taken(1, 100, action, Some(Effect::TakenBack { by: ActionId(2) }))];
+            !Ledger { paused: false, taken }.tried_in_vain(&InstanceId::live(1)).is_empty()
+        };
+        assert!(!tried(give_back) && !tried(Action::Scale { from: 3, to: 2 }));
+        assert!(tried(shift(1)) && tried(Action::Scale { from: 2, to: 3 }));
     }
 
     #[test]
