@@ -120,6 +120,17 @@ pub struct Resources {
     pub memory: Option<Bytes>,
 }
 
+impl Resources {
+    /// Of each limit the higher; none at all is the highest.
+    #[must_use]
+    pub fn higher(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.zip(other.cpu).map(|(one, two)| one.max(two)),
+            memory: self.memory.zip(other.memory).map(|(one, two)| one.max(two)),
+        }
+    }
+}
+
 /// Where an instance is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

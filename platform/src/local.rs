@@ -113,7 +113,7 @@ pub(crate) struct Inner {
     /// Last revision of every name that was retired: the next of that name must not look like it.
     retired: Mutex<BTreeMap<InstanceId, u64>>,
     /// One writer of the record at a time.
-    recording: tokio::sync::Mutex<()>,
+    recording: Arc<tokio::sync::Mutex<()>>,
     /// The last try to write the record failed.
     record_owed: AtomicBool,
     /// One change of the set of instances at a time.
@@ -151,7 +151,7 @@ impl Local {
             wants: Mutex::default(),
             reserved: Mutex::default(),
             retired: Mutex::default(),
-            recording: tokio::sync::Mutex::default(),
+            recording: Arc::default(),
             record_owed: AtomicBool::default(),
             change: tokio::sync::Mutex::default(),
             events,

@@ -197,10 +197,16 @@ impl Inner {
     /// Writes down what runs. One at a time, so that the last word is the newest; off the runtime, since it waits for
     /// the disk.
     pub(crate) async fn try_write_record(&self) -> Result<(), PlatformError> {
-        let _turn = self.recording.lock().await;
+        let turn = self.recording.clone().lock_owned().await;
         let record = self.record();
         let path = self.record_path();
-        let written = tokio::task::spawn_blocking(move || record.write(&path)).await;
+        // The turn ends with the writing, also when nobody waits for it any more: two writers would share one file.
+        let write = move || {
+            let written = record.write(&path);
+            drop(turn);
+            written
+        };
+        let written = tokio::task::spawn_blocking(write).await;
         let written = written.map_err(std::io::Error::from).and_then(std::convert::identity);
         let was_owed = self.record_owed.swap(written.is_err(), Ordering::Relaxed);
         match &written {
@@ -243,11 +249,13 @@ fn serving(live: &Instance) -> Option<ProcessMark> {
     }
     let pids = live.cgroup.as_ref().map_or_else(all_processes, cgroup::pids);
     let port = live.port.to_string();
-    let is_it = |&pid: &u32| {
+    // In its cgroup is nobody else. Without one its environment tells, unless it overwrote that, as some do.
+    let is_ours = |pid| {
         let environment = environment(pid);
         let has = |name, value| environment.get(name).is_some_and(|found| found == value);
-        leads_session(pid) && has("FORESHADOW_INSTANCE", live.id.as_str()) && has("PORT", &port)
+        live.cgroup.is_some() || (has("FORESHADOW_INSTANCE", live.id.as_str()) && has("PORT", &port))
     };
+    let is_it = |&pid: &u32| leads_session(pid) && is_ours(pid);
     // Whatever else leads a session in there was started by it.
     pids.into_iter().filter(is_it).filter_map(ProcessMark::of).min_by_key(|mark| mark.start_time)
 }

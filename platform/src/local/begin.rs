@@ -127,7 +127,7 @@ impl Inner {
         if let (Some(Some(live)), Some(tree), Some(paths)) =
             (wanted_by, &self.abilities.cgroups, member.cgroup().cloned())
         {
-            let limits = live.resources_for_shadow();
+            let limits = self.resources_owed(live);
             if tree.set_cpu(&paths, limits.cpu).is_ok() {
                 member.instance.resources.cpu = limits.cpu;
             }

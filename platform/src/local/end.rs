@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foreshadow_model::{CgroupPaths, InstanceId, Phase};
 use nix::sys::signal::Signal;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::make::ShadowRoom;
 use super::member::Member;
@@ -13,6 +13,9 @@ use super::{GRACE, Inner, POLL, cgroup};
 
 /// How long a cgroup may stay in use after its last process was seen: the kernel takes leave of it later.
 const CGROUP_LINGERS: Duration = Duration::from_secs(2);
+
+/// How long an end may wait for being written down.
+const WRITE_MAX: Duration = Duration::from_secs(2);
 
 impl Inner {
     /// Ends an instance and everything that was made for it. One that is not there is a success.
@@ -22,7 +25,7 @@ impl Inner {
         if !self.members().contains_key(id) {
             return;
         }
-        self.stop(id, grace).await;
+        self.stop(id, Phase::Stopping, grace).await;
         let cgroup = self.members().get(id).and_then(|member| member.cgroup().cloned());
         let room = self.rooms().remove(id);
         self.clear(id, cgroup.as_ref(), room).await;
@@ -33,16 +36,19 @@ impl Inner {
         self.write_record().await;
     }
 
-    /// Ends the processes of an instance and leaves everything else that was made for it. It is written down first: a
-    /// controller that is killed half-way leaves it to the next one to finish.
-    pub(crate) async fn stop(&self, id: &InstanceId, grace: Duration) {
+    /// Ends the processes of an instance and leaves everything else that was made for it. What shall become of it is
+    /// written down first (`phase`): a controller that is killed half-way leaves it to the next one to finish.
+    pub(crate) async fn stop(&self, id: &InstanceId, phase: Phase, grace: Duration) {
         {
             let mut members = self.members();
             let Some(member) = members.get_mut(id) else { return };
-            member.instance.phase = Phase::Stopping;
+            member.instance.phase = phase;
             member.retry_at = None;
         }
-        self.write_record().await;
+        if !grace.is_zero() {
+            // A disk that hangs must not keep anybody from ending.
+            timeout(WRITE_MAX, self.write_record()).await.ok();
+        }
         if !grace.is_zero()
             && let Some(member) = self.members().get(id)
         {

@@ -59,4 +59,11 @@ impl Inner {
     pub(crate) fn resources_in_force(&self, member: &Member) -> Resources {
         self.read_back(&member.instance).resources
     }
+
+    /// What a shadow of this live is made with, and the live itself if it is started anew: what was given to it, or more
+    /// if somebody else gave it more. Less is what a live is starved by; a shadow that shared it would hide it.
+    pub(crate) fn resources_owed(&self, live: &Member) -> Resources {
+        let in_force = self.resources_in_force(live);
+        if live.cgroup().is_none() { in_force } else { live.instance.resources.higher(in_force) }
+    }
 }

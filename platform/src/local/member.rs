@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_model::{CgroupPaths, Instance, InstanceId, Phase, Resources, Role};
+use foreshadow_model::{CgroupPaths, Instance, InstanceId, Phase, Role};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getsid};
 use serde::{Deserialize, Serialize};
@@ -299,12 +299,6 @@ impl Member {
         self.instance.cgroup.as_ref().map(cgroup::pids).unwrap_or_default()
     }
 
-    /// What shadows of this live are made with: what was given to it, whatever somebody else may have made of it since.
-    /// A shadow that shares what its live is starved by would hide it.
-    pub(crate) fn resources_for_shadow(&self) -> Resources {
-        if self.cgroup().is_none() { Resources::default() } else { self.instance.resources }
-    }
-
     pub(crate) fn cgroup(&self) -> Option<&CgroupPaths> {
         self.instance.cgroup.as_ref()
     }
@@ -312,6 +306,8 @@ impl Member {
 
 #[cfg(test)]
 mod tests {
+    use foreshadow_model::Resources;
+
     use super::*;
 
     #[test]

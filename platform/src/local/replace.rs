@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_act::PlatformError;
-use foreshadow_model::{InstanceId, Resources, Template, with_causes};
+use foreshadow_model::{InstanceId, Phase, Resources, Template, with_causes};
 
 use super::recipe::Recipe;
 use super::{GRACE, Inner, Local, port};
@@ -71,7 +71,7 @@ impl Local {
 impl Inner {
     async fn replace(&self, live: &InstanceId) -> Result<(), PlatformError> {
         let found =
-            self.members().get(live).map(|member| (member.recipe.clone(), self.resources_in_force(member)));
+            self.members().get(live).map(|member| (member.recipe.clone(), self.resources_owed(member)));
         let Some((old, limits)) = found else {
             return Err(PlatformError::NoSuchInstance(live.clone()));
         };
@@ -110,7 +110,7 @@ impl Inner {
         limits: Resources,
     ) -> Result<(), PlatformError> {
         let failed = |error| PlatformError::failed(format!("start `{live}`"), error);
-        self.stop(live, GRACE).await;
+        self.stop(live, Phase::Starting, GRACE).await;
         {
             let ports = self.ports();
             let mut members = self.members();

@@ -219,7 +219,7 @@ impl Inner {
             if want.retry_at.is_some_and(|at| now < at) {
                 continue;
             }
-            let needed = live.resources_for_shadow();
+            let needed = self.resources_owed(live);
             match place(&live.instance.node, number.unwrap_or(1), needed, &self.rooms_on_nodes(&taken)) {
                 Ok(node) => {
                     given += 1;
@@ -255,7 +255,7 @@ impl Inner {
 
     async fn create_shadow(&self, live: &InstanceId, node: &NodeName) -> Result<(), PlatformError> {
         let found =
-            self.members().get(live).map(|member| (member.resources_for_shadow(), member.recipe.clone()));
+            self.members().get(live).map(|member| (self.resources_owed(member), member.recipe.clone()));
         let (Some((resources, recipe)), Some(node)) = (found, self.node(node)) else {
             return Err(PlatformError::NoSuchInstance(live.clone()));
         };
