@@ -131,7 +131,12 @@ impl<F: Fleet, B: Spread, J: Journal> Rollout<F, B, J> {
         }
         result?;
         match wanted.lives {
-            Some(lives) => self.retire_down_to(lives).await,
+            Some(lives) => {
+                for number in lives + 1..=self.highest().await? {
+                    self.write(Some(&InstanceId::live(number)), DeployStep::Retired).await?;
+                }
+                self.retire_down_to(lives).await
+            }
             None => Ok(()),
         }
     }

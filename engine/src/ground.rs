@@ -107,11 +107,15 @@ impl Ground {
             Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
         let (history, tick) = (opened.history.clone(), opened.tick(clock::unix_ms(), policy.tick));
         let failed = |error| RunError::Start(io::Error::other(error));
-        let started = JournalEvent::Started { version: env!("CARGO_PKG_VERSION").into(), mode: policy.mode };
+        let started = JournalEvent::Started {
+            adopted: adopted.pairs.iter().map(|pair| pair.live.id.clone()).collect(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            mode: policy.mode,
+        };
         history.append(tick, started).await.map_err(failed)?;
         let (platform, plane) = (self.local.clone(), self.plane.clone());
         let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
-        actuator.resume(restored.unsettled, &inventory, tick);
+        actuator.resume(restored.unsettled, &adopted, tick);
         let kept = opened.kept.get(judges::KEY);
         let cycle = Cycle {
             judges: Judges::restore(kept, policy.compare, policy.tick, (&inventory, clock::unix_ms())),

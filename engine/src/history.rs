@@ -139,8 +139,9 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
 
 fn recent(path: &Path) -> Result<Vec<JournalEntry>, OpenHistoryError> {
     let reader = Reader::open(path).map_err(OpenHistoryError::Open)?;
-    let kinds =
-        ["intent", "applied", "reverting", "outcome", "operator", "deploy"].map(str::to_owned).to_vec();
+    let kinds = ["started", "intent", "applied", "reverting", "outcome", "operator", "deploy"]
+        .map(str::to_owned)
+        .to_vec();
     let query = Query { action: None, instance: None, kinds, limit: RECENT, newest_first: true };
     let mut entries = reader.journal(&query).map_err(OpenHistoryError::Read)?;
     entries.reverse();
@@ -340,7 +341,7 @@ mod tests {
         let path = folder.path().join("history.db");
         let second = Duration::from_secs(1);
         assert_eq!(open(&path).unwrap().tick(1_000, second), Tick(0), "nothing was ever done");
-        let started = JournalEvent::Started { version: "1".into(), mode: Mode::Act };
+        let started = JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted: Vec::new() };
         Store::open(&path).unwrap().append(Tick(7), 50_000, &started).unwrap();
         let opened = open(&path).unwrap();
         assert_eq!(opened.tick(50_000 + 86_400_000, second), Tick(7 + 86_400));

@@ -59,6 +59,15 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
                     taken.settled = Some(entry.tick);
                 }
             }
+            JournalEvent::Started { adopted, .. } => {
+                restored.weights.retain(|live, _| adopted.contains(live));
+            }
+            JournalEvent::Deploy {
+                instance: Some(live),
+                step: DeployStep::StandInGone | DeployStep::Retired,
+            } => {
+                restored.weights.remove(live);
+            }
             JournalEvent::Deploy { instance, step: DeployStep::StandIn } => {
                 restored.stand_in.clone_from(instance);
             }
@@ -89,7 +98,7 @@ fn leave_behind(weights: &mut BTreeMap<InstanceId, Weight>, action: &Action) {
 
 #[cfg(test)]
 mod tests {
-    use foreshadow_model::{Outcome, Ratio, Step, Tick};
+    use foreshadow_model::{Mode, Outcome, Ratio, Step, Tick};
 
     use super::*;
 
@@ -160,6 +169,18 @@ mod tests {
         assert_eq!(kept.ledger.taken[0].settled, Some(Tick(20)));
         let back = restored(vec![eject(1), JournalEvent::Reverting { id: ActionId(1) }]);
         assert_eq!(back.weights[&InstanceId::live(1)], Weight::FULL);
+    }
+
+    #[test]
+    fn what_ended_while_nobody_ran_or_in_a_roll_out_leaves_no_weight_behind() {
+        let helped = Effect::Helped { before: Ratio::ZERO, after: Ratio::ZERO };
+        let started = |adopted| JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted };
+        let weights =
+            |then: JournalEvent| restored(vec![eject(1), outcome(1, helped.clone()), then]).weights.len();
+        assert_eq!(weights(started(vec![InstanceId::live(1)])), 1, "it goes on");
+        assert_eq!(weights(started(vec![InstanceId::live(2)])), 0);
+        let retired = JournalEvent::Deploy { instance: Some(InstanceId::live(1)), step: DeployStep::Retired };
+        assert_eq!(weights(retired), 0);
     }
 
     #[test]

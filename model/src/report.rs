@@ -51,6 +51,9 @@ pub struct JournalEntry {
 pub enum JournalEvent {
     /// The controller started.
     Started {
+        /// Lives that an earlier controller left, and that go on.
+        #[serde(default)]
+        adopted: Vec<InstanceId>,
         /// Its version.
         version: String,
         /// Whether it may act.
@@ -263,6 +266,8 @@ pub enum DeployStep {
     },
     /// The stand-in has done its duty and goes.
     StandInGone,
+    /// The live goes: there shall be fewer.
+    Retired,
     /// All lives run the new service.
     Done,
     /// It was stopped; what was not replaced yet is untouched.
@@ -282,6 +287,7 @@ impl fmt::Display for DeployStep {
             Self::Back => f.write_str("is ready and carries users again"),
             Self::BroughtBack { error } => write!(f, "is brought back as it was: {error}"),
             Self::StandInGone => f.write_str("was the stand-in and goes"),
+            Self::Retired => f.write_str("goes: there shall be fewer"),
             Self::Done => f.write_str("done"),
             Self::Stopped { error } => write!(f, "stopped, nothing else is touched: {error}"),
         }

@@ -86,7 +86,7 @@ fn nothing(what: &str) -> Failure {
 
 fn in_words(entry: &JournalEntry) -> String {
     let what = match &entry.event {
-        JournalEvent::Started { version, mode } => format!("controller {version} started, mode {mode:?}"),
+        JournalEvent::Started { version, mode, .. } => format!("controller {version} started, mode {mode:?}"),
         JournalEvent::Stopped => "controller stopped".into(),
         JournalEvent::VerdictChanged { assessment } => verdict(assessment),
         JournalEvent::Decided { decision } => decided(decision),
