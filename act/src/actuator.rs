@@ -61,6 +61,8 @@ enum Stage {
 struct Under {
     step: Step,
     stage: Stage,
+    /// Whether later windows judge it.
+    is_judged: bool,
     /// Peers that were well when it was begun; after a restart, those that are at the first look.
     well: Option<Vec<InstanceId>>,
 }
@@ -182,10 +184,15 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         state.under.values().any(is_at_work)
     }
 
-    /// Settles what is being judged without a judgement: what comes now has nothing to do with it. It stays in force.
+    /// Settles what is being judged, or waits to be taken back, without a judgement: what comes now has nothing to do with
+    /// it. It stays in force, and so does what is still being carried out.
     pub fn leave_unjudged(&self, tick: Tick) {
         let mut state = self.world.state();
-        for under in state.under.values_mut().filter(|under| matches!(under.stage, Stage::Judging { .. })) {
+        for under in state.under.values_mut() {
+            under.is_judged = false;
+            if !matches!(under.stage, Stage::Judging { .. } | Stage::Interrupted) {
+                continue;
+            }
             // Nobody judges it in the meantime.
             under.stage = Stage::Applying;
             let (world, step) = (self.world.clone(), under.step.clone());
@@ -237,7 +244,8 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             settled: None,
         });
         let well = Some(well_beside(step, seen));
-        state.under.insert(step.id, Under { step: step.clone(), stage: Stage::Applying, well });
+        let is_judged = carry::is_judged(step);
+        state.under.insert(step.id, Under { step: step.clone(), stage: Stage::Applying, is_judged, well });
         Ok(())
     }
 

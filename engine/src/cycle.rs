@@ -63,7 +63,7 @@ impl Cycle {
         let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);
         let Standing { outcomes, under_way } = self.actuator.standing();
         let assessments = if self.deploying {
-            self.judges.rest(&inventory, &windows)
+            self.judges.rest(&inventory, &windows, &under_way, &outcomes)
         } else {
             self.judges.update(&inventory, &windows, &under_way, &outcomes)
         };

@@ -81,9 +81,16 @@ impl Judges {
 
     /// Lets a tick of a roll-out pass: it says nothing of anybody. A live that was replaced starts a new baseline, the
     /// others keep theirs.
-    pub(crate) fn rest(&mut self, inventory: &Inventory, windows: &[Window]) -> Vec<Assessment> {
+    pub(crate) fn rest(
+        &mut self,
+        inventory: &Inventory,
+        windows: &[Window],
+        under_way: &[InstanceId],
+        outcomes: &[Outcome],
+    ) -> Vec<Assessment> {
+        self.settle(outcomes);
         self.each(inventory, windows, |judged, pair, window| {
-            judged.follow(pair, false);
+            judged.follow(pair, under_way.contains(&window.live));
             judged.judge.rest(window)
         })
     }
@@ -96,7 +103,9 @@ impl Judges {
                 Effect::Helped { .. } if outcome.action.kind() == ActionKind::Vertical => {
                     judged.before = Some((outcome.id, Box::new(judged.judge.clone())));
                 }
-                Effect::Helped { .. } | Effect::Done | Effect::NotCarriedOut => {}
+                // Nobody judged it: what is still sick is no new normal.
+                Effect::Done => judged.taken_back |= judged.is_degraded,
+                Effect::Helped { .. } | Effect::NotCarriedOut => {}
                 Effect::TakenBack { .. } => judged.go_back(outcome.id),
                 Effect::DidNotHelp { .. } | Effect::Failed { .. } => judged.taken_back = true,
             }
@@ -187,7 +196,7 @@ impl Judged {
         self.judge.freeze(is_under_way);
         if self.pids.0 != pids(pair).0 {
             // Another process: there is no way back to what was normal for the one before it.
-            self.before = None;
+            (self.before, self.taken_back) = (None, false);
         }
         self.pids = pids(pair);
         let now = revisions(pair);
@@ -330,7 +339,7 @@ mod tests {
             let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
             (1..=80).for_each(|tick| drop(judges.update(&inventory(1), &[window(tick, 1.0)], &[], &[])));
             for tick in 81..=90 {
-                let said = judges.rest(&inventory(revision), &[window(tick, 9.0)])[0].verdict;
+                let said = judges.rest(&inventory(revision), &[window(tick, 9.0)], &[], &[])[0].verdict;
                 assert_eq!(said, Verdict::Inconclusive(Inconclusive::RollingOut));
             }
             let judge = |tick| judges.update(&inventory(revision), &[window(tick, 3.0)], &[], &[])[0].verdict;
@@ -338,6 +347,23 @@ mod tests {
         };
         assert_eq!(slow_after(1), Some(Verdict::Degraded), "what was not replaced is known");
         assert_eq!(slow_after(2), Some(Verdict::Healthy), "of a new one nobody knows what is normal");
+    }
+
+    #[test]
+    fn what_nobody_judged_does_not_teach_the_sick_state_as_normal_and_a_roll_out_hears_of_it() {
+        let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
+        for (ticks, slower) in [(1..=80, 1.0), (81..=110, 3.0)] {
+            for tick in ticks {
+                judges.update(&inventory(1), &[window(tick, slower)], &[], &[]);
+            }
+        }
+        let (instance, from, to) = (InstanceId::live(1), None, Some(MilliCpu::new(200)));
+        let action = Action::Resize { instance, from, to, shadow: None };
+        let left = Outcome { id: ActionId(1), action, tick: Tick(111), effect: Effect::Done };
+        judges.rest(&inventory(2), &[window(111, 3.0)], &[], &[left]);
+        let last =
+            (112..=120).map(|tick| judges.update(&inventory(2), &[window(tick, 3.0)], &[], &[])[0].verdict);
+        assert_eq!(last.last(), Some(Verdict::Degraded));
     }
 
     #[test]

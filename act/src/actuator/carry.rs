@@ -53,7 +53,8 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
 
     /// It is there: later windows judge it, or it is settled where there is nothing to judge.
     pub(super) async fn await_judgement(&self, step: &Step, tick: Tick) {
-        if !is_judged(step) {
+        let is_judged = self.state().under.get(&step.id).is_some_and(|under| under.is_judged);
+        if !is_judged {
             return self.finish(step.id, &step.action, tick, Effect::Done).await;
         }
         let mut state = self.state();

@@ -4,6 +4,8 @@
 //! as if this controller had carried it out, and what was being taken back is taken back to the end. All calls are
 //! absolute, so a call that came half-way is finished by the same call.
 
+use std::collections::BTreeSet;
+
 use foreshadow_model::{Action, Effect, InstanceId, Inventory, Step, Taken, Tick};
 
 use super::carry::{World, is_judged};
@@ -36,17 +38,21 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
     /// about to be given, so a shift that is not known to be applied is not in force.
     pub fn resume(&self, unsettled: Vec<Unsettled>, inventory: &Inventory, tick: Tick) {
         for Unsettled { step, reached } in unsettled {
+            let is_gone = step.action.instance().is_some_and(|live| inventory.pair(live).is_none());
             let stage = match reached {
+                // Its live has gone, and with it what was done to it.
+                _ if is_gone => Stage::Applying,
                 Reached::Applied if is_judged(&step) => Stage::Judging { since: tick },
                 Reached::Reverting => Stage::Interrupted,
                 Reached::Intent | Reached::Applied => Stage::Applying,
             };
-            let under = Under { step: step.clone(), stage, well: None };
+            let under = Under { step: step.clone(), stage, well: None, is_judged: is_judged(&step) };
             self.world.state().under.insert(step.id, under);
             tracing::info!(action = %step.id, what = %step.action, ?reached, "Action of an earlier controller");
             if stage == Stage::Applying {
                 let world = self.world.clone();
-                let is_there = reached == Reached::Applied || is_in_force(&step.action, inventory);
+                let is_there =
+                    !is_gone && (reached == Reached::Applied || is_in_force(&step.action, inventory));
                 let is_noted = reached == Reached::Applied;
                 self.spawn(async move {
                     if !is_there {
@@ -98,7 +104,8 @@ fn is_in_force(action: &Action, inventory: &Inventory) -> bool {
             limits(instance).is_some_and(|limits| limits.memory == *to)
         }
         Action::Scale { to, .. } => {
-            let numbers: Vec<u32> = inventory.pairs.iter().filter_map(|pair| pair.live.id.number()).collect();
+            let numbers: BTreeSet<u32> =
+                inventory.pairs.iter().filter_map(|pair| pair.live.id.number()).collect();
             numbers.into_iter().eq(1..=*to)
         }
         // Nobody can tell a shadow made anew from the one before it; it is asked for again if it is still suspect.

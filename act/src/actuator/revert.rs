@@ -101,7 +101,10 @@ impl State {
         let step = Step { id, action, reason, shift_log: 0.0, error_excess: 0.0, by_operator: true };
         let action = step.action.clone();
         self.ledger.taken.push(Taken { id, tick, action, effect: None, settled: None });
-        self.under.insert(id, Under { step: step.clone(), stage: Stage::Applying, well: Some(Vec::new()) });
+        self.under.insert(
+            id,
+            Under { step: step.clone(), stage: Stage::Applying, is_judged: false, well: Some(Vec::new()) },
+        );
         Ok((step, target))
     }
 }
