@@ -173,8 +173,12 @@ impl Machine {
         let Some(pair) = facts.inventory.pair(&assessment.live) else { return };
         let (live, now) = (&assessment.live, facts.report.unix_ms);
         let streak = self.streaks.entry(live.clone()).or_default();
-        let is_blind = matches!(assessment.verdict, Verdict::Inconclusive(_));
-        streak.blind = if is_blind { streak.blind + 1 } else { 0 };
+        streak.blind = match assessment.verdict {
+            // We do that ourselves: it neither blinds nor opens eyes.
+            Verdict::Inconclusive(Inconclusive::RollingOut) => streak.blind,
+            Verdict::Inconclusive(_) => streak.blind + 1,
+            _ => 0,
+        };
         streak.warn = if assessment.verdict == Verdict::Warn { streak.warn + 1 } else { 0 };
         let streak = *streak;
 
