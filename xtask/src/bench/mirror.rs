@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::ratio::{Median, median};
-use super::server::{LOAD_CORE, Server, frozen, pinned};
+use super::server::{LOAD_CORE, Server, absent, frozen, pinned};
 
 /// How long and what.
 pub(crate) struct Plan {
@@ -30,6 +30,7 @@ enum Arm {
     Tenth,
     All,
     TenthFrozen,
+    TenthAbsent,
 }
 
 impl Arm {
@@ -40,15 +41,17 @@ impl Arm {
             Self::Tenth => "mirror, 10 %",
             Self::All => "mirror, 100 %",
             Self::TenthFrozen => "mirror, 10 %, shadow frozen",
+            Self::TenthAbsent => "mirror, 10 %, shadow absent",
         }
     }
 }
 
-const COMPARISONS: [(Arm, Arm); 4] = [
+const COMPARISONS: [(Arm, Arm); 5] = [
     (Arm::Nginx, Arm::Plain),
     (Arm::Plain, Arm::Tenth),
     (Arm::Plain, Arm::All),
     (Arm::Plain, Arm::TenthFrozen),
+    (Arm::Plain, Arm::TenthAbsent),
 ];
 
 /// What one run came to.
@@ -88,6 +91,7 @@ struct Stand {
     live_at: SocketAddr,
     shadow_at: SocketAddr,
     frozen_at: SocketAddr,
+    absent_at: SocketAddr,
     script: PathBuf,
 }
 
@@ -110,6 +114,7 @@ impl Stand {
             live_at: live.address,
             shadow_at: shadow.address,
             frozen_at: frozen()?,
+            absent_at: absent()?,
             _live: live,
             _shadow: shadow,
             nginx,
@@ -156,6 +161,7 @@ impl Stand {
             Arm::Tenth => (&self.mirror, 0.1, self.shadow_at),
             Arm::All => (&self.mirror, 1.0, self.shadow_at),
             Arm::TenthFrozen => (&self.mirror, 0.1, self.frozen_at),
+            Arm::TenthAbsent => (&self.mirror, 0.1, self.absent_at),
         };
         let mut controller = self.controller.lock().unwrap_or_else(PoisonError::into_inner);
         controller.route(self.live_at, shadow, rate)?;

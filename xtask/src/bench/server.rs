@@ -116,6 +116,11 @@ pub(crate) fn frozen() -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
+/// An address where nobody listens.
+pub(crate) fn absent() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
 /// A command on one processor.
 pub(crate) fn pinned(core: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
