@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, needs, turn};
+use crate::controller::{Controller, needs, turn, verdict};
 
 /// A start of three instances of Python on a busy machine, many times over.
 const SOON: Duration = Duration::from_secs(90);
@@ -107,6 +107,11 @@ fn has_ended(status: &Value, stage: &str) -> bool {
     status["deploy"]["stage"] == stage
 }
 
+/// Whether both lives are known and well.
+fn is_healthy(status: &Value) -> bool {
+    ["live-1", "live-2"].into_iter().all(|live| verdict(status, live) == "\"healthy\"")
+}
+
 /// Everybody is answered by `version`, however often one asks.
 fn assert_served(users: &Users, version: &str) {
     for _ in 0..20 {
@@ -124,16 +129,20 @@ fn a_new_version_is_rolled_over_the_lives_and_a_broken_one_is_taken_back_while_u
     let controller = start(service, 2);
     let users = Users::of(&controller.status().unwrap());
     assert_served(&users, "one");
+    controller.wait("verdicts", SOON, is_healthy);
     write(&controller, &config(service, 2, "two"));
     controller.wait("the roll-out", SOON, |status| has_ended(status, "done"));
     assert_served(&users, "two");
     let status = controller.wait_ready();
     assert_eq!(status["pairs"].as_array().unwrap().len(), 2);
+    controller.wait("verdicts on the new ones", SOON, is_healthy);
     controller.assert_never_degraded(&["live-1", "live-2"]);
 
     write(&controller, &config(service, 2, "broken"));
     let status = controller.wait("the stop", SOON, |status| has_ended(status, "stopped"));
-    assert!(status["deploy"]["now"].as_str().unwrap().contains("no such table"), "{}", status["deploy"]);
+    let now = status["deploy"]["now"].as_str().unwrap();
+    assert!(now.contains("logs/live-1.log"), "names the log: {now}");
+    assert!(!now.contains("no such table"), "and what a service says stays there: {now}");
     assert_served(&users, "two");
     assert!(controller.status().unwrap()["pairs"].as_array().unwrap().len() == 2);
     users.end();

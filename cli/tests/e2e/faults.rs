@@ -3,11 +3,8 @@
 //! Here one or two faults on each service, so that every fault and every service comes up once; all of them on all of
 //! them are in `matrix.rs`.
 
-use std::thread::sleep;
-use std::time::Duration;
-
 use crate::controller::{has_cgroups, turn};
-use crate::scene::{Expected, Injected, Scene, Told, decisive, expected, explained, nobody_is_blamed};
+use crate::scene::{Expected, Scene, Told, decisive, expected, explained};
 use crate::services::{Service, datasette, django, httpbin, is_available, nginx};
 
 /// How often a story is told before the machine is believed to be too noisy.
@@ -109,14 +106,13 @@ fn more_users_than_django_can_take_get_one_live_more() {
 fn a_neighbour_that_hurts_both_sides_is_not_blamed_on_a_live() {
     told(nginx::SERVICE, || {
         let scene = Scene::open(nginx::SERVICE, "act", "storage");
-        let hog = Injected::hog(scene.controller.folder.join("hog.bin"));
-        let mut blamed = None;
-        for _ in 0..60 {
-            sleep(Duration::from_secs(1));
-            blamed = blamed.or_else(|| scene.controller.status().filter(|status| !nobody_is_blamed(status)));
-        }
-        drop(hog);
-        let why = blamed.map(|status| format!("somebody is blamed: {:#}", status["pairs"]));
+        let told = scene.befall("hog", "nobody");
+        let why = if told.is_felt() {
+            (!told.blamed.is_empty())
+                .then(|| format!("{told:?}\n{}", explained(&scene.controller, &told.blamed[0])))
+        } else {
+            Some("the hog hurt nobody: nothing is proved".to_owned())
+        };
         assert_eq!(scene.close(), 0, "failed requests");
         why.map_or(Ok(()), Err)
     });

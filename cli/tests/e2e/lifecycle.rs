@@ -158,7 +158,7 @@ fn a_command_that_dies_at_once_ends_the_run_and_its_last_words_stay_in_its_log()
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("foreshadow.yaml");
-    let text = "service: e2e-bad\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local: { command: [sh, -c, \"echo my last words; exit 3\"] }\n";
+    let text = "service: e2e-bad\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local: { command: [sh, -c, \"echo my last wo''rds; exit 3\"] }\n";
     std::fs::write(&file, text).unwrap();
     let output = foreshadow().arg("run").arg(&file).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -4,8 +4,8 @@
 //! `FORESHADOW_REPEAT` (1), one service or fault by `FORESHADOW_SERVICE` and `FORESHADOW_FAULT`.
 //!
 //! The faults of a service befall one scene, one after the other: first with a controller that only watches, then with
-//! one that acts, where a fault ends when users have been well for a while and what was done is judged. What it costs
-//! users is counted over the same seconds in both. A dash stands for what was not found, did not end or could not be
+//! one that acts, where a fault goes on, if need be, until users have been well for a while and what was done is judged.
+//! What it costs users is counted over the same seconds in both. A dash stands for what was not found, did not end or could not be
 //! imposed, and for the recovery of users who never missed their objective.
 
 use std::io::Write;
@@ -85,7 +85,7 @@ fn tell(service: &'static Service, faults: &[&'static str], repeat: u32, rows: &
     stage.end();
     let mut stage = Stage::new(service, "act", faults);
     for ((number, fault), watching) in turns.into_iter().zip(watched) {
-        let acting = stage.suffer(fault, Told::is_through);
+        let acting = stage.suffer(fault, |told| COUNTED.as_secs() <= told.lasted() && told.is_through());
         let row = Row::new(service.name, fault, acting.as_ref(), watching.as_ref());
         say(&row.line(number));
         rows.push(row);

@@ -49,6 +49,9 @@ const WELL: usize = 5;
 /// Seconds whose answers may still be on their way.
 const ON_THE_WAY: usize = 2;
 
+/// How often it is looked whether more of them arrived.
+const ANSWERS_TAKE: usize = 10;
+
 /// How much more than they can take the lives are asked when the service is overloaded; three of them have room for it.
 const OVERLOAD: f64 = 1.25;
 
@@ -77,6 +80,8 @@ pub(crate) fn expected(fault: &str) -> Expected {
         "latency" => of(Some("softwareOrDependency"), "shift", 80, 10),
         "errors" => of(None, "shift", 95, 100),
         "overload" => of(None, "scale", 95, 100),
+        // The control: users feel it as they do the storage fault, and nobody is to blame.
+        "hog" => of(Some("storage"), "none", 80, 10),
         other => panic!("no fault is called {other}"),
     }
 }
@@ -126,13 +131,18 @@ impl Told {
     /// Whether users felt it, something was done about it, and that was judged to have helped or they were well again.
     pub(crate) fn is_helped(&self) -> bool {
         let helped = |action: &Value| !action["effect"]["helped"].is_null();
-        let is_over = self.actions.iter().any(helped) || self.recovered_after().is_some();
+        let is_over = self.actions.iter().any(helped) || is_well(&self.violated);
         self.is_felt() && !self.actions.is_empty() && is_over
     }
 
     /// The second from which the objective held again; `None` if it did not, and if it was never missed.
     pub(crate) fn recovered_after(&self) -> Option<usize> {
         self.violated.contains(&true).then(|| crowd::recovered_after(&self.violated))?
+    }
+
+    /// Seconds that it has lasted.
+    pub(crate) fn lasted(&self) -> u64 {
+        self.violated.len() as u64
     }
 
     /// Whether it was found, answered, the answer judged, and users have been well for a while.
@@ -190,12 +200,14 @@ impl Scene {
         is_over: impl Fn(&Told) -> bool,
     ) -> Result<Told, String> {
         let known = self.action_ids();
-        let mut injected = None;
-        if fault == "overload" {
-            self.crowd.set_rate(self.more_than_the_lives_can_take());
-        } else {
-            injected = Some(Injected::begin(&self.controller, fault, victim)?);
-        }
+        let injected = match fault {
+            "overload" => {
+                self.crowd.set_rate(self.more_than_the_lives_can_take());
+                None
+            }
+            "hog" => Some(Injected::hog(self.controller.folder.join("hog.bin"))),
+            _ => Some(Injected::begin(&self.controller, fault, victim)?),
+        };
         let began = self.crowd.now();
         let mut told = Told::default();
         let mut lasted = Duration::ZERO;
@@ -211,12 +223,26 @@ impl Scene {
         }
         drop(injected);
         self.crowd.set_rate(self.rate);
+        self.wait_for_answers(began, began + lasted);
+        told.violated = self.violations(fault, began, began + lasted);
         told.act(&self.controller.status().unwrap(), &known);
         let answers = self.crowd.due_in(began, began + lasted);
         let slow = crowd::violations(&answers, (began, began + lasted), self.used_to, UNFELT_PERCENT);
         told.slow = slow.into_iter().filter(|&is| is).count();
         told.failed = crowd::failures(&answers);
         Ok(told)
+    }
+
+    /// Waits for the answers to what was due in a span: one that hangs is slow, and not absent.
+    fn wait_for_answers(&self, from: Duration, to: Duration) {
+        let mut answered = 0;
+        for _ in 0..ANSWERS_TAKE {
+            let now = self.crowd.due_in(from, to).len();
+            if std::mem::replace(&mut answered, now) == now {
+                return;
+            }
+            sleep(Duration::from_secs(2));
+        }
     }
 
     fn violations(&self, fault: &str, from: Duration, to: Duration) -> Vec<bool> {
@@ -389,7 +415,7 @@ impl Injected {
     }
 
     /// The control: reads the disk as fast as it can.
-    pub(crate) fn hog(file: PathBuf) -> Self {
+    fn hog(file: PathBuf) -> Self {
         Self::start(foreshadow().args(["lab", "hog"]).arg(file)).unwrap()
     }
 
@@ -412,12 +438,6 @@ impl Drop for Injected {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         self.child.wait().unwrap();
     }
-}
-
-/// Whether nobody is said to be degraded.
-pub(crate) fn nobody_is_blamed(status: &Value) -> bool {
-    let rows = status["pairs"].as_array().unwrap();
-    rows.iter().all(|row| verdict(status, row["live"]["id"].as_str().unwrap()) != "\"degraded\"")
 }
 
 /// What a person needs to understand why it went otherwise.
