@@ -308,6 +308,17 @@ async fn the_kill_switch_stops_a_plan_that_was_already_made() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_still_being_carried_out_when_everything_changes_is_not_judged_later() {
+    let fake = Fake::default();
+    let actuator = actuator(&fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    actuator.leave_unjudged(Tick(10));
+    run().await;
+    assert_eq!(fake.seen(), ["intent", "resize live-1 500m", "applied", "outcome"]);
+    assert_eq!(actuator.standing().outcomes[0].effect, Effect::Done);
+}
+
+#[tokio::test(start_paused = true)]
 async fn users_leave_a_live_before_it_is_retired() {
     let fake = Fake::with_lives(3);
     let actuator = actuator(&fake);

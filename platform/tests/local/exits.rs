@@ -192,6 +192,18 @@ async fn a_live_that_was_being_ended_when_the_controller_was_killed_is_ended() {
 }
 
 #[tokio::test]
+async fn a_live_that_was_being_replaced_when_the_controller_was_killed_goes_on() {
+    let Some(world) = World::new() else { return };
+    let (child, before) = controller(&world, 2);
+    killed(child);
+    world.change_record(|record| record["instances"]["live-2"]["instance"]["phase"] = "starting".into());
+    let (local, _events) = world.open().await;
+    let now = world.stands(&local, 2).await;
+    assert_eq!(now[1].live.pids, before.pairs[1].live.pids, "to be started anew is not to be ended");
+    local.shut_down(OnExit::Stop, Duration::from_secs(2)).await;
+}
+
+#[tokio::test]
 async fn that_a_live_is_being_ended_is_written_down_before_it_is_told() {
     let Some(mut world) = World::new() else { return };
     world.settings.shadow_ratio = foreshadow_model::Ratio::ZERO;

@@ -102,6 +102,18 @@ async fn a_shadow_does_not_share_what_its_live_is_starved_by() {
     local.shut_down(OnExit::Stop, Duration::ZERO).await;
 }
 
+#[tokio::test]
+async fn a_shadow_gets_what_somebody_gave_its_live_beyond_what_we_did() {
+    let Some(world) = World::new() else { return };
+    let (local, before) = world.pair().await;
+    let raised = Some(MilliCpu::new(800));
+    world.abilities.cgroups.as_ref().unwrap().set_cpu(before.live.cgroup.as_ref().unwrap(), raised).unwrap();
+    local.recreate_shadow(&before.live.id).await.unwrap();
+    let now = until(&local, "another shadow", |inventory| ready_pair(inventory, 1)).await;
+    assert_eq!(cpu_in_force(now.shadow.as_ref().unwrap()), Some(800));
+    local.shut_down(OnExit::Stop, Duration::ZERO).await;
+}
+
 /// Takes memory and keeps it.
 const HOG: &str = "setsid /usr/bin/python3 -c \"import time; x = b'x' * (120 << 20); time.sleep(1000)\" \
                    >/dev/null 2>&1 </dev/null & sleep 1.5";

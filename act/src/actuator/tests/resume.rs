@@ -128,3 +128,48 @@ async fn the_operators_way_back_settles_what_it_takes_back() {
         actuator.standing().outcomes.into_iter().map(|outcome| outcome.effect).collect();
     assert_eq!(effects, [Effect::TakenBack { by: ActionId(8) }, Effect::Done]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_done_to_a_live_that_has_gone_is_closed() {
+    for reached in [Reached::Applied, Reached::Reverting] {
+        let fake = Fake::default();
+        let action = Action::Shift { instance: InstanceId::live(2), from: Weight::FULL, to: Weight::NONE };
+        let actuator = found(&fake, action, reached, 100).await;
+        actuator.take_back_interrupted(Tick(21));
+        run().await;
+        assert_eq!(fake.seen(), ["outcome"], "a new one of its name gets no weight of its");
+        assert_eq!(actuator.standing().outcomes[0].effect, Effect::NotCarriedOut);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_taken_back_stays_when_everything_changes() {
+    let fake = Fake::default();
+    let actuator = found(&fake, resize(), Reached::Reverting, 500).await;
+    actuator.pause(true);
+    actuator.leave_unjudged(Tick(21));
+    run().await;
+    actuator.pause(false);
+    actuator.take_back_interrupted(Tick(22));
+    run().await;
+    assert_eq!(fake.seen(), ["outcome"], "a roll-out gave it what it has");
+    assert_eq!(actuator.standing().outcomes[0].effect, Effect::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_lives_are_ten_in_whatever_order() {
+    let mut inventory = limited_to(100);
+    for number in [10, 2, 3, 4, 5, 6, 7, 8, 9] {
+        let mut pair = inventory.pairs[0].clone();
+        pair.live.id = InstanceId::live(number);
+        inventory.pairs.push(pair);
+    }
+    let fake = Fake::default();
+    let Decision::Act(step) = plan(1, Action::Scale { from: 9, to: 10 }).decisions.remove(0) else {
+        unreachable!()
+    };
+    let actuator = Actuator::new(fake.clone(), fake.clone(), fake.clone(), Ledger::default(), ActionId(8));
+    actuator.resume(vec![Unsettled { step, reached: Reached::Intent }], &inventory, Tick(20));
+    run().await;
+    assert_eq!(fake.seen(), ["scale 10", "applied"], "it is there");
+}
