@@ -225,7 +225,12 @@ impl Inner {
             let process = member.process.as_ref().and_then(Process::mark);
             let made_of = if member.is_live() { &member.recipe.live } else { &member.recipe.shadow };
             let made_of = Some(made_of.clone());
-            (id.clone(), Recorded { instance: member.instance.clone(), process, made_of })
+            let mut instance = member.instance.clone();
+            if member.renews && instance.phase == Phase::Stopping {
+                // Killed now, the next controller must not take it for one that shall go.
+                instance.phase = Phase::Starting;
+            }
+            (id.clone(), Recorded { instance, process, made_of })
         });
         let lives = members.values().filter(|member| member.is_live());
         let recipe = |recipe: &Recipe| (recipe.live.clone(), RecordedRecipe::of(&recipe.template));

@@ -25,7 +25,10 @@ impl Inner {
         if !self.members().contains_key(id) {
             return;
         }
-        self.stop(id, Phase::Stopping, grace).await;
+        if let Some(member) = self.members().get_mut(id) {
+            member.renews = false;
+        }
+        self.stop(id, grace).await;
         let cgroup = self.members().get(id).and_then(|member| member.cgroup().cloned());
         let room = self.rooms().remove(id);
         self.clear(id, cgroup.as_ref(), room).await;
@@ -36,13 +39,13 @@ impl Inner {
         self.write_record().await;
     }
 
-    /// Ends the processes of an instance and leaves everything else that was made for it. What shall become of it is
-    /// written down first (`phase`): a controller that is killed half-way leaves it to the next one to finish.
-    pub(crate) async fn stop(&self, id: &InstanceId, phase: Phase, grace: Duration) {
+    /// Ends the processes of an instance and leaves everything else that was made for it. It is written down first: a
+    /// controller that is killed half-way leaves it to the next one to finish.
+    pub(crate) async fn stop(&self, id: &InstanceId, grace: Duration) {
         {
             let mut members = self.members();
             let Some(member) = members.get_mut(id) else { return };
-            member.instance.phase = phase;
+            member.instance.phase = Phase::Stopping;
             member.retry_at = None;
         }
         if !grace.is_zero() {

@@ -169,6 +169,8 @@ pub(crate) struct Member {
     pub(crate) retry_at: Option<Instant>,
     /// Whether the last try to start it did not get as far as its command.
     pub(crate) unlaunched: bool,
+    /// Whether it is ended to be started anew: the next controller goes on with it.
+    pub(crate) renews: bool,
     backoff: Duration,
 }
 
@@ -192,6 +194,7 @@ impl Member {
             launched: now,
             retry_at: None,
             unlaunched: false,
+            renews: false,
             backoff: BACKOFF_MIN,
         }
     }
@@ -205,6 +208,7 @@ impl Member {
         (self.launch, self.environment, self.recipe) = (fresh.launch, fresh.environment, fresh.recipe);
         (self.requested, self.launched) = (fresh.requested, fresh.launched);
         (self.retry_at, self.unlaunched, self.backoff) = (None, false, BACKOFF_MIN);
+        self.renews = false;
     }
 
     /// Starts a launcher, which puts itself where it belongs and becomes the command once it has its orders.

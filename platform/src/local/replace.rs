@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_act::PlatformError;
-use foreshadow_model::{InstanceId, Phase, Resources, Template, with_causes};
+use foreshadow_model::{InstanceId, Resources, Template, with_causes};
 
 use super::recipe::Recipe;
 use super::{GRACE, Inner, Local, port};
@@ -110,7 +110,10 @@ impl Inner {
         limits: Resources,
     ) -> Result<(), PlatformError> {
         let failed = |error| PlatformError::failed(format!("start `{live}`"), error);
-        self.stop(live, Phase::Starting, GRACE).await;
+        if let Some(member) = self.members().get_mut(live) {
+            member.renews = true;
+        }
+        self.stop(live, GRACE).await;
         {
             let ports = self.ports();
             let mut members = self.members();
