@@ -132,10 +132,13 @@ impl<F: Fleet, B: Spread, J: Journal> Rollout<F, B, J> {
         result?;
         match wanted.lives {
             Some(lives) => {
-                for number in lives + 1..=self.highest().await? {
+                let highest = self.highest().await?;
+                self.retire_down_to(lives).await?;
+                // Afterwards: one that lives on keeps its weight.
+                for number in lives + 1..=highest {
                     self.write(Some(&InstanceId::live(number)), DeployStep::Retired).await?;
                 }
-                self.retire_down_to(lives).await
+                Ok(())
             }
             None => Ok(()),
         }

@@ -99,20 +99,21 @@ impl Ground {
         let adopted = self.local.inventory().await?;
         let weights = restored.weights.into_iter().filter(|(live, _)| adopted.pair(live).is_some()).collect();
         self.plane.restore(weights);
-        self.local.start_lives(config.lives).await?;
-        let inventory = self.local.inventory().await?;
-        self.plane.update(&inventory, BTreeMap::new());
         let policy = config.policy.clone();
-        let (senses, bursts) =
-            Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
         let (history, tick) = (opened.history.clone(), opened.tick(clock::unix_ms(), policy.tick));
+        // Before new lives are started: whoever adopts those must not give them what the old ones of their names had.
         let failed = |error| RunError::Start(io::Error::other(error));
         let started = JournalEvent::Started {
-            adopted: adopted.pairs.iter().map(|pair| pair.live.id.clone()).collect(),
+            adopted: Some(adopted.pairs.iter().map(|pair| pair.live.id.clone()).collect()),
             version: env!("CARGO_PKG_VERSION").into(),
             mode: policy.mode,
         };
         history.append(tick, started).await.map_err(failed)?;
+        self.local.start_lives(config.lives).await?;
+        let inventory = self.local.inventory().await?;
+        self.plane.update(&inventory, BTreeMap::new());
+        let (senses, bursts) =
+            Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
         let (platform, plane) = (self.local.clone(), self.plane.clone());
         let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
         actuator.resume(restored.unsettled, &adopted, tick);

@@ -29,6 +29,9 @@ const KEPT_BYTES_MAX: usize = 8 << 20;
 /// Entries that are read at the start: an hour of actions is some dozens at most.
 const RECENT: u32 = 1000;
 
+/// Starts that are read at the start.
+const STARTS: u32 = 100;
+
 /// Ticks of history between two looks for slices to seal.
 const SEAL_EVERY: u32 = 64;
 
@@ -139,12 +142,15 @@ pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
 
 fn recent(path: &Path) -> Result<Vec<JournalEntry>, OpenHistoryError> {
     let reader = Reader::open(path).map_err(OpenHistoryError::Open)?;
-    let kinds = ["started", "intent", "applied", "reverting", "outcome", "operator", "deploy"]
-        .map(str::to_owned)
-        .to_vec();
-    let query = Query { action: None, instance: None, kinds, limit: RECENT, newest_first: true };
-    let mut entries = reader.journal(&query).map_err(OpenHistoryError::Read)?;
-    entries.reverse();
+    let newest = |kinds: &[&str], limit| {
+        let kinds = kinds.iter().map(|&kind| kind.to_owned()).collect();
+        let query = Query { action: None, instance: None, kinds, limit, newest_first: true };
+        reader.journal(&query).map_err(OpenHistoryError::Read)
+    };
+    let mut entries = newest(&["intent", "applied", "reverting", "outcome", "operator", "deploy"], RECENT)?;
+    // Starts in a row without end must not push out what was said and done.
+    entries.extend(newest(&["started"], STARTS)?);
+    entries.sort_by_key(|entry| entry.seq);
     Ok(entries)
 }
 
@@ -341,7 +347,7 @@ mod tests {
         let path = folder.path().join("history.db");
         let second = Duration::from_secs(1);
         assert_eq!(open(&path).unwrap().tick(1_000, second), Tick(0), "nothing was ever done");
-        let started = JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted: Vec::new() };
+        let started = JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted: None };
         Store::open(&path).unwrap().append(Tick(7), 50_000, &started).unwrap();
         let opened = open(&path).unwrap();
         assert_eq!(opened.tick(50_000 + 86_400_000, second), Tick(7 + 86_400));

@@ -59,7 +59,7 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
                     taken.settled = Some(entry.tick);
                 }
             }
-            JournalEvent::Started { adopted, .. } => {
+            JournalEvent::Started { adopted: Some(adopted), .. } => {
                 restored.weights.retain(|live, _| adopted.contains(live));
             }
             JournalEvent::Deploy {
@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn what_ended_while_nobody_ran_or_in_a_roll_out_leaves_no_weight_behind() {
         let helped = Effect::Helped { before: Ratio::ZERO, after: Ratio::ZERO };
-        let started = |adopted| JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted };
+        let started =
+            |adopted| JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted: Some(adopted) };
         let weights =
             |then: JournalEvent| restored(vec![eject(1), outcome(1, helped.clone()), then]).weights.len();
         assert_eq!(weights(started(vec![InstanceId::live(1)])), 1, "it goes on");

@@ -51,9 +51,9 @@ pub struct JournalEntry {
 pub enum JournalEvent {
     /// The controller started.
     Started {
-        /// Lives that an earlier controller left, and that go on.
+        /// Lives that an earlier controller left, and that go on; `None` where nobody wrote that down.
         #[serde(default)]
-        adopted: Vec<InstanceId>,
+        adopted: Option<Vec<InstanceId>>,
         /// Its version.
         version: String,
         /// Whether it may act.
@@ -266,7 +266,7 @@ pub enum DeployStep {
     },
     /// The stand-in has done its duty and goes.
     StandInGone,
-    /// The live goes: there shall be fewer.
+    /// The live has gone: there shall be fewer.
     Retired,
     /// All lives run the new service.
     Done,
@@ -287,7 +287,7 @@ impl fmt::Display for DeployStep {
             Self::Back => f.write_str("is ready and carries users again"),
             Self::BroughtBack { error } => write!(f, "is brought back as it was: {error}"),
             Self::StandInGone => f.write_str("was the stand-in and goes"),
-            Self::Retired => f.write_str("goes: there shall be fewer"),
+            Self::Retired => f.write_str("has gone: there shall be fewer"),
             Self::Done => f.write_str("done"),
             Self::Stopped { error } => write!(f, "stopped, nothing else is touched: {error}"),
         }

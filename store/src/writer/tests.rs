@@ -90,7 +90,7 @@ fn what_is_kept_is_replaced_whole_and_there_after_opening_again() {
 fn the_journal_is_read_as_it_was_written() {
     let mut fixture = Fixture::new();
     let events = [
-        JournalEvent::Started { version: "0.1.0".to_owned(), mode: Mode::Act, adopted: Vec::new() },
+        JournalEvent::Started { version: "0.1.0".to_owned(), mode: Mode::Act, adopted: None },
         intent(7),
         JournalEvent::Applied { id: ActionId(7) },
         JournalEvent::Instance { id: InstanceId::live(1), change: "ready".to_owned() },
