@@ -190,13 +190,17 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         let mut state = self.world.state();
         for under in state.under.values_mut() {
             under.is_judged = false;
-            if !matches!(under.stage, Stage::Judging { .. } | Stage::Interrupted) {
-                continue;
-            }
+            let effect = match under.stage {
+                Stage::Judging { .. } => Effect::Done,
+                Stage::Interrupted => {
+                    Effect::DidNotHelp { before: Ratio::from_log(under.step.shift_log), after: None }
+                }
+                Stage::Applying | Stage::Reverting => continue,
+            };
             // Nobody judges it in the meantime.
             under.stage = Stage::Applying;
             let (world, step) = (self.world.clone(), under.step.clone());
-            self.spawn(async move { world.finish(step.id, &step.action, tick, Effect::Done).await });
+            self.spawn(async move { world.finish(step.id, &step.action, tick, effect).await });
         }
     }
 

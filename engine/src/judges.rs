@@ -104,8 +104,10 @@ impl Judges {
                     judged.before = Some((outcome.id, Box::new(judged.judge.clone())));
                 }
                 // Nobody judged it: what is still sick is no new normal.
-                Effect::Done => judged.taken_back |= judged.is_degraded,
-                Effect::Helped { .. } | Effect::NotCarriedOut => {}
+                Effect::Done if outcome.action.kind() == ActionKind::Vertical => {
+                    judged.taken_back |= judged.is_degraded;
+                }
+                Effect::Helped { .. } | Effect::Done | Effect::NotCarriedOut => {}
                 Effect::TakenBack { .. } => judged.go_back(outcome.id),
                 Effect::DidNotHelp { .. } | Effect::Failed { .. } => judged.taken_back = true,
             }

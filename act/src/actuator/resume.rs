@@ -38,9 +38,14 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
     /// about to be given, so a shift that is not known to be applied is not in force.
     pub fn resume(&self, unsettled: Vec<Unsettled>, inventory: &Inventory, tick: Tick) {
         for Unsettled { step, reached } in unsettled {
-            let is_gone = step.action.instance().is_some_and(|live| inventory.pair(live).is_none());
+            let is_gone = match &step.action {
+                Action::Scale { from, to } if from < to && reached == Reached::Applied => {
+                    !is_in_force(&step.action, inventory)
+                }
+                action => action.instance().is_some_and(|live| inventory.pair(live).is_none()),
+            };
             let stage = match reached {
-                // Its live has gone, and with it what was done to it.
+                // Its live has gone, or the one that was added, and with it what was done.
                 _ if is_gone => Stage::Applying,
                 Reached::Applied if is_judged(&step) => Stage::Judging { since: tick },
                 Reached::Reverting => Stage::Interrupted,

@@ -47,12 +47,12 @@ impl Running {
         let Some(deploying) = &mut self.deploying else { return };
         if deploying.waiting.is_some() {
             self.cycle.actuator.take_back_interrupted(self.cycle.tick);
+            // Judges rest from now on, and the windows to come say nothing about what was done before everything changed.
+            self.cycle.actuator.leave_unjudged(self.cycle.tick);
         }
         if !self.cycle.actuator.is_busy()
             && let Some(wanted) = deploying.waiting.take()
         {
-            // The windows to come say nothing about what was done before everything changed.
-            self.cycle.actuator.leave_unjudged(self.cycle.tick);
             let rollout = Rollout {
                 fleet: self.cycle.platform.clone(),
                 spread: self.cycle.plane.clone(),

@@ -225,6 +225,7 @@ impl Machine {
         let lasts = patience <= streak.blind;
         let before = self.complaints.get(&Subject::Blind(live.clone())).map(|complaint| complaint.kind);
         let kind = match assessment.verdict {
+            Verdict::Inconclusive(Inconclusive::RollingOut) => before,
             // Shadows that are fewer than lives take turns: nothing is wrong.
             Verdict::Inconclusive(Inconclusive::NoShadow) if lack == Some(&NoShadow::Waiting) => None,
             // After a restart the reason may be another one for a moment: a shadow that is made anew.
