@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use crate::http::{Connection, Request};
+use crate::http::{Connection, PATIENCE, Request};
 
 /// Users who may wait for an answer at the same time.
 const USERS: u64 = 48;
@@ -34,6 +34,7 @@ pub(crate) struct Crowd {
     stop: Arc<AtomicBool>,
     rate: Arc<AtomicU64>,
     answers: Arc<Mutex<Vec<Answered>>>,
+    next: Arc<Mutex<Turn>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -45,9 +46,9 @@ impl Crowd {
             stop: Arc::default(),
             rate: Arc::new(AtomicU64::new(rate)),
             answers: Arc::default(),
+            next: Arc::default(),
             threads: Vec::new(),
         };
-        let next = Arc::new(Mutex::new(Turn { due: Duration::ZERO, number: 0 }));
         for _ in 0..USERS {
             let user = User {
                 connection: Connection::new(to),
@@ -56,7 +57,7 @@ impl Crowd {
                 stop: crowd.stop.clone(),
                 rate: crowd.rate.clone(),
                 answers: crowd.answers.clone(),
-                next: next.clone(),
+                next: crowd.next.clone(),
             };
             crowd.threads.push(std::thread::spawn(move || user.run()));
         }
@@ -84,6 +85,18 @@ impl Crowd {
         answers.iter().filter(|answer| from <= answer.due && answer.due < to).copied().collect()
     }
 
+    /// Waits for the answers to what was due in a span: one that hangs is slow, and not absent.
+    pub(crate) fn wait_for_answers(&self, from: Duration, to: Duration) {
+        let until = self.now() + PATIENCE + Duration::from_secs(2);
+        let is_waiting = || {
+            let turn = self.next.lock().unwrap();
+            turn.due < to || turn.under_way.iter().any(|due| (from..to).contains(due))
+        };
+        while is_waiting() && self.now() < until {
+            sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Waits for what is due and returns all answers.
     pub(crate) fn end(mut self) -> Vec<Answered> {
         self.stop.store(true, Ordering::Relaxed);
@@ -100,9 +113,12 @@ impl Drop for Crowd {
 }
 
 /// Whose turn it is.
+#[derive(Default)]
 struct Turn {
     due: Duration,
     number: usize,
+    /// When that was due which is not answered yet.
+    under_way: Vec<Duration>,
 }
 
 struct User {
@@ -126,6 +142,7 @@ impl User {
             let status = self.connection.ask(&request).map_or(0, |response| response.status);
             let latency = self.began.elapsed().saturating_sub(due);
             self.answers.lock().unwrap().push(Answered { due, latency, status });
+            self.next.lock().unwrap().under_way.retain(|&other| other != due);
         }
     }
 
@@ -137,7 +154,9 @@ impl User {
         // The golden ratio's multiples fill the interval evenly and never repeat.
         let spread = (turn.number as f64 * 0.618_033_988_75).fract() * 1.2 + 0.4;
         turn.due += Duration::from_secs_f64(gap * spread);
-        (turn.due, turn.number)
+        let due = turn.due;
+        turn.under_way.push(due);
+        (due, turn.number)
     }
 }
 

@@ -49,9 +49,6 @@ const WELL: usize = 5;
 /// Seconds whose answers may still be on their way.
 const ON_THE_WAY: usize = 2;
 
-/// How often it is looked whether more of them arrived.
-const ANSWERS_TAKE: usize = 10;
-
 /// How much more than they can take the lives are asked when the service is overloaded; three of them have room for it.
 const OVERLOAD: f64 = 1.25;
 
@@ -125,7 +122,7 @@ impl Told {
 
     /// Whether users felt it: what nobody missed cannot be given back.
     pub(crate) fn is_felt(&self) -> bool {
-        FELT <= self.slow || self.violated.contains(&true)
+        FELT <= self.slow || FELT <= self.violated.iter().filter(|&&is| is).count()
     }
 
     /// Whether users felt it, something was done about it, and that was judged to have helped or they were well again.
@@ -223,26 +220,14 @@ impl Scene {
         }
         drop(injected);
         self.crowd.set_rate(self.rate);
-        self.wait_for_answers(began, began + lasted);
-        told.violated = self.violations(fault, began, began + lasted);
         told.act(&self.controller.status().unwrap(), &known);
+        self.crowd.wait_for_answers(began, began + lasted);
+        told.violated = self.violations(fault, began, began + lasted);
         let answers = self.crowd.due_in(began, began + lasted);
         let slow = crowd::violations(&answers, (began, began + lasted), self.used_to, UNFELT_PERCENT);
         told.slow = slow.into_iter().filter(|&is| is).count();
         told.failed = crowd::failures(&answers);
         Ok(told)
-    }
-
-    /// Waits for the answers to what was due in a span: one that hangs is slow, and not absent.
-    fn wait_for_answers(&self, from: Duration, to: Duration) {
-        let mut answered = 0;
-        for _ in 0..ANSWERS_TAKE {
-            let now = self.crowd.due_in(from, to).len();
-            if std::mem::replace(&mut answered, now) == now {
-                return;
-            }
-            sleep(Duration::from_secs(2));
-        }
     }
 
     fn violations(&self, fault: &str, from: Duration, to: Duration) -> Vec<bool> {
