@@ -184,8 +184,8 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         state.under.values().any(is_at_work)
     }
 
-    /// Settles what is being judged, or waits to be taken back, without a judgement: what comes now has nothing to do with
-    /// it. It stays in force, and so does what is still being carried out.
+    /// Settles what is being judged without a judgement: what comes now has nothing to do with it. It stays in force, and
+    /// so does what is still being carried out. What waits to be taken back is settled as taken back.
     pub fn leave_unjudged(&self, tick: Tick) {
         let mut state = self.world.state();
         for under in state.under.values_mut() {

@@ -68,8 +68,7 @@ impl Judges {
         outcomes: &[Outcome],
     ) -> Vec<Assessment> {
         self.settle(outcomes);
-        self.each(inventory, windows, |judged, pair, window| {
-            judged.follow(pair, under_way.contains(&window.live));
+        self.each(inventory, windows, under_way, |judged, window| {
             let assessment = judged.judge.update(window);
             if !matches!(assessment.verdict, Verdict::Inconclusive(_)) {
                 judged.is_degraded = matches!(assessment.verdict, Verdict::Degraded | Verdict::BothDegraded);
@@ -89,10 +88,7 @@ impl Judges {
         outcomes: &[Outcome],
     ) -> Vec<Assessment> {
         self.settle(outcomes);
-        self.each(inventory, windows, |judged, pair, window| {
-            judged.follow(pair, under_way.contains(&window.live));
-            judged.judge.rest(window)
-        })
+        self.each(inventory, windows, under_way, |judged, window| judged.judge.rest(window))
     }
 
     fn settle(&mut self, outcomes: &[Outcome]) {
@@ -114,11 +110,13 @@ impl Judges {
         }
     }
 
+    /// What `say` makes of every window, once its judge knows what is there.
     fn each(
         &mut self,
         inventory: &Inventory,
         windows: &[Window],
-        mut judge: impl FnMut(&mut Judged, &Pair, &Window) -> Assessment,
+        under_way: &[InstanceId],
+        say: fn(&mut Judged, &Window) -> Assessment,
     ) -> Vec<Assessment> {
         self.judges.retain(|live, _| inventory.pair(live).is_some());
         windows
@@ -134,7 +132,8 @@ impl Judges {
                     is_warned: false,
                     before: None,
                 });
-                Some(judge(judged, pair, window))
+                judged.follow(pair, under_way.contains(&window.live));
+                Some(say(judged, window))
             })
             .collect()
     }

@@ -53,14 +53,19 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
 
     /// It is there: later windows judge it, or it is settled where there is nothing to judge.
     pub(super) async fn await_judgement(&self, step: &Step, tick: Tick) {
-        let is_judged = self.state().under.get(&step.id).is_some_and(|under| under.is_judged);
+        let is_judged = {
+            let mut state = self.state();
+            let is_judged = state.under.get(&step.id).is_some_and(|under| under.is_judged);
+            if is_judged {
+                // Counted from now: a live that took half a minute to start must not be judged by windows without it.
+                let since = state.now.max(tick);
+                state.judge_on(step.id, since);
+            }
+            is_judged
+        };
         if !is_judged {
-            return self.finish(step.id, &step.action, tick, Effect::Done).await;
+            self.finish(step.id, &step.action, tick, Effect::Done).await;
         }
-        let mut state = self.state();
-        // Counted from now: a live that took half a minute to start must not be judged by windows without it.
-        let since = state.now.max(tick);
-        state.judge_on(step.id, since);
     }
 
     /// A journal that does not take the intent stops the action before the world is touched.
