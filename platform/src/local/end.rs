@@ -22,11 +22,9 @@ impl Inner {
     ///
     /// It stays known, as stopping, until the last of it is gone: its name is not given to a new one before.
     pub(crate) async fn end(&self, id: &InstanceId, grace: Duration) {
-        if !self.members().contains_key(id) {
-            return;
-        }
-        if let Some(member) = self.members().get_mut(id) {
-            member.renews = false;
+        match self.members().get_mut(id) {
+            Some(member) => member.renews = false,
+            None => return,
         }
         self.stop(id, grace).await;
         let cgroup = self.members().get(id).and_then(|member| member.cgroup().cloned());
@@ -51,11 +49,9 @@ impl Inner {
         if !grace.is_zero() {
             // A disk that hangs must not keep anybody from ending.
             timeout(WRITE_MAX, self.write_record()).await.ok();
-        }
-        if !grace.is_zero()
-            && let Some(member) = self.members().get(id)
-        {
-            member.signal(Signal::SIGTERM);
+            if let Some(member) = self.members().get(id) {
+                member.signal(Signal::SIGTERM);
+            }
         }
         if !self.gone_within(id, grace, None).await
             && !self.gone_within(id, GRACE, Some(Signal::SIGKILL)).await
