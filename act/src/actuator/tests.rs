@@ -129,21 +129,33 @@ fn resize() -> Action {
     }
 }
 
-/// Plans of later ticks are newer.
-fn plan(tick: u64, action: Action) -> Plan {
-    let step = Step {
+fn step(action: Action) -> Step {
+    Step {
         id: ActionId(7),
         action,
         reason: "slow".into(),
         shift_log: 1.0,
         error_excess: 0.0,
         by_operator: false,
-    };
-    Plan { tick: Tick(tick), generation: Generation(tick), decisions: vec![Decision::Act(step)] }
+    }
+}
+
+/// Plans of later ticks are newer.
+fn plan(tick: u64, action: Action) -> Plan {
+    let decisions = vec![Decision::Act(step(action))];
+    Plan { tick: Tick(tick), generation: Generation(tick), decisions }
 }
 
 fn actuator(fake: &Fake) -> Actuator<Fake, Fake, Fake> {
     Actuator::new(fake.clone(), fake.clone(), fake.clone(), Ledger::default(), ActionId(7))
+}
+
+/// One that has resized a live, at tick 10.
+async fn resized(fake: &Fake) -> Actuator<Fake, Fake, Fake> {
+    let actuator = actuator(fake);
+    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
+    run().await;
+    actuator
 }
 
 fn shift_of(log: f64) -> Seen {
@@ -172,9 +184,7 @@ async fn intent_is_written_before_the_world_is_touched() {
 async fn a_full_journal_stops_the_action() {
     let fake = Fake::default();
     fake.journal_is_full.store(true, Ordering::SeqCst);
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     assert_eq!(fake.seen(), Vec::<String>::new(), "nothing was resized");
     assert_eq!(actuator.ledger(), Ledger::default(), "nor does it count as tried");
     fake.journal_is_full.store(false, Ordering::SeqCst);
@@ -186,9 +196,7 @@ async fn a_full_journal_stops_the_action() {
 #[tokio::test(start_paused = true)]
 async fn an_outcome_the_journal_did_not_take_is_written_once_there_is_room() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     fake.journal_is_full.store(true, Ordering::SeqCst);
     for tick in [30, 31] {
         actuator.judge(Tick(tick), &policy(), &shift_of(0.0));
@@ -206,9 +214,7 @@ async fn an_outcome_the_journal_did_not_take_is_written_once_there_is_room() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_taken_back_that_the_journal_did_not_take() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     fake.journal_is_full.store(true, Ordering::SeqCst);
     for tick in [30, 31] {
         actuator.judge(Tick(tick), &policy(), &shift_of(0.9));
@@ -224,9 +230,7 @@ async fn nothing_is_taken_back_that_the_journal_did_not_take() {
 #[tokio::test(start_paused = true)]
 async fn what_helped_is_kept() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     actuator.judge(Tick(22), &policy(), &shift_of(0.0));
     assert!(actuator.standing().outcomes.is_empty(), "too early to judge");
     actuator.judge(Tick(23), &policy(), &shift_of(0.02));
@@ -238,9 +242,7 @@ async fn what_helped_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn what_did_not_help_is_taken_back() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     actuator.judge(Tick(23), &policy(), &shift_of(0.9));
     run().await;
     assert_eq!(
@@ -272,9 +274,7 @@ async fn taking_back_does_not_starve_a_shadow_that_was_not_starved() {
 #[tokio::test(start_paused = true)]
 async fn an_action_nobody_can_judge_is_taken_back_in_the_end() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     actuator.judge(Tick(24), &policy(), &Seen::default());
     assert_eq!(actuator.standing().under_way.len(), 1, "silence is waited out first");
     actuator.judge(Tick(49), &policy(), &Seen::default());
@@ -339,9 +339,7 @@ async fn users_leave_every_live_that_is_there_and_goes_whatever_was_there_when_i
 #[tokio::test(start_paused = true)]
 async fn no_users_are_sent_to_a_live_that_is_taken_back() {
     let fake = Fake { lives: vec![1, 2, 3], platform_hangs: true, ..Fake::default() };
-    let Decision::Act(step) = plan(1, Action::Scale { from: 2, to: 3 }).decisions.remove(0) else {
-        unreachable!()
-    };
+    let step = step(Action::Scale { from: 2, to: 3 });
     let actuator = Actuator::new(fake.clone(), fake.clone(), fake.clone(), Ledger::default(), ActionId(8));
     let unsettled = vec![Unsettled { step, reached: Reached::Reverting }];
     actuator.resume(unsettled, &Inventory::default(), Tick(20));
@@ -367,9 +365,7 @@ async fn no_users_are_sent_to_a_live_that_is_taken_back() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_action_says_why() {
     let fake = Fake { platform_fails: true, ..Fake::default() };
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     assert!(
         matches!(&actuator.standing().outcomes[..], [Outcome { effect: Effect::Failed { error }, .. }] if error.contains("disk on fire"))
     );
@@ -388,9 +384,7 @@ async fn an_older_plan_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn the_kill_switch_holds_taking_back_as_well() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     actuator.pause(true);
     actuator.judge(Tick(30), &policy(), &shift_of(0.9));
     run().await;

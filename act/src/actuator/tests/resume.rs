@@ -17,7 +17,7 @@ fn limited_to(milli: u32) -> Inventory {
 
 /// A controller that finds this action, which came as far as this.
 async fn found(fake: &Fake, action: Action, reached: Reached, limit: u32) -> Actuator<Fake, Fake, Fake> {
-    let Decision::Act(step) = plan(1, action).decisions.remove(0) else { unreachable!() };
+    let step = step(action);
     let taken =
         Taken { id: step.id, tick: Tick(1), action: step.action.clone(), effect: None, settled: None };
     let ledger = Ledger { taken: vec![taken], ..Ledger::default() };
@@ -103,7 +103,7 @@ async fn what_was_being_taken_back_is_taken_back_to_the_end_once_the_kill_switch
 #[tokio::test(start_paused = true)]
 async fn the_operators_way_back_settles_what_it_takes_back() {
     let fake = Fake::default();
-    let Decision::Act(first) = plan(1, resize()).decisions.remove(0) else { unreachable!() };
+    let first = step(resize());
     let back = Step {
         id: ActionId(8),
         action: first.action.reverted().unwrap(),
@@ -165,9 +165,7 @@ async fn ten_lives_are_ten_in_whatever_order() {
         inventory.pairs.push(pair);
     }
     let fake = Fake::default();
-    let Decision::Act(step) = plan(1, Action::Scale { from: 9, to: 10 }).decisions.remove(0) else {
-        unreachable!()
-    };
+    let step = step(Action::Scale { from: 9, to: 10 });
     let actuator = Actuator::new(fake.clone(), fake.clone(), fake.clone(), Ledger::default(), ActionId(8));
     actuator.resume(vec![Unsettled { step, reached: Reached::Intent }], &inventory, Tick(20));
     run().await;

@@ -4,9 +4,7 @@ use super::*;
 
 /// An action that helped, and everything noted until then forgotten.
 async fn helped(fake: &Fake) -> Actuator<Fake, Fake, Fake> {
-    let actuator = actuator(fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(fake).await;
     actuator.judge(Tick(23), &policy(), &shift_of(0.0));
     run().await;
     assert_eq!(actuator.standing().outcomes.len(), 1);
@@ -34,9 +32,7 @@ async fn the_way_back_is_an_action_of_its_own_and_nobody_judges_it() {
 #[tokio::test(start_paused = true)]
 async fn an_action_that_is_being_judged_can_be_taken_back_and_is_not_judged_any_more() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     actuator.revert(Some(ActionId(7)), 3, Tick(12), &policy()).unwrap();
     actuator.judge(Tick(40), &policy(), &shift_of(2.0));
     run().await;
@@ -100,9 +96,7 @@ async fn an_action_that_another_stands_on_waits_for_the_other() {
 #[tokio::test(start_paused = true)]
 async fn a_way_back_that_fails_says_so_and_leaves_the_action_to_its_judgement() {
     let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, resize()), &policy(), &Seen::default());
-    run().await;
+    let actuator = resized(&fake).await;
     let broken = Fake { platform_fails: true, ..fake.clone() };
     let world =
         World { platform: broken, balancer: fake.clone(), journal: fake.clone(), state: Mutex::default() };
