@@ -243,7 +243,7 @@ pub(crate) fn has_cgroups() -> bool {
 
 /// Whether these programs are on the path: skips loudly, except on CI, which must have what it needs.
 pub(crate) fn needs(programs: &[&str]) -> bool {
-    let missing: Vec<&str> = programs.iter().copied().filter(|program| !has_program(program)).collect();
+    let missing: Vec<&str> = programs.iter().copied().filter(|name| program(name).is_none()).collect();
     assert!(missing.is_empty() || std::env::var_os("CI").is_none(), "CI must have {}", missing.join(", "));
     if !missing.is_empty() {
         eprintln!("SKIPPED: needs {}", missing.join(", "));
@@ -251,10 +251,10 @@ pub(crate) fn needs(programs: &[&str]) -> bool {
     missing.is_empty()
 }
 
-/// Whether a program is on the path.
-pub(crate) fn has_program(program: &str) -> bool {
+/// Where a program is on the path.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
+    std::env::split_paths(&paths).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A load that runs; ended when dropped.

@@ -193,9 +193,10 @@ pub(crate) fn violations(
         .collect()
 }
 
-/// The first second from which the objective held again after it had been missed; 0 if it never was missed.
+/// The first second from which the objective held again after it had been missed; `None` if it did not, and if it never
+/// was missed.
 pub(crate) fn recovered_after(violated: &[bool]) -> Option<usize> {
-    let Some(first) = violated.iter().position(|&is| is) else { return Some(0) };
+    let first = violated.iter().position(|&is| is)?;
     let steady = violated[first..].windows(STEADY).position(|seconds| seconds.iter().all(|&is| !is));
     steady.map(|at| first + at)
 }

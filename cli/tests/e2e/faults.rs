@@ -4,7 +4,7 @@
 //! them are in `matrix.rs`.
 
 use crate::controller::{has_cgroups, turn};
-use crate::scene::{Expected, Scene, Told, decisive, expected, explained};
+use crate::scene::{Scene, Told, decisive, expected, explained};
 use crate::services::{Service, datasette, django, httpbin, is_available, nginx};
 
 /// How often a story is told before the machine is believed to be too noisy.
@@ -49,7 +49,7 @@ fn befall_in_turn(scene: &Scene, faults: &[&str]) -> Result<(), String> {
         if *fault != "errors" {
             assert_eq!(told.failed, 0, "no user may notice {fault} as a failure: {}", scene.controller.log());
         }
-        is_as_expected(&told, fault, &expected(fault)).map_err(|claim| {
+        is_as_expected(&told, fault).map_err(|claim| {
             format!("{fault}: {claim}\n{told:?}\n{}", explained(&scene.controller, victim))
         })?;
         last = Some(told);
@@ -57,7 +57,9 @@ fn befall_in_turn(scene: &Scene, faults: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn is_as_expected(told: &Told, fault: &str, expected: &Expected) -> Result<(), String> {
+/// Whether it came as the decision table says; an error says what did not.
+pub(crate) fn is_as_expected(told: &Told, fault: &str) -> Result<(), String> {
+    let expected = expected(fault);
     let claims = [
         ("it is found", told.detected_after.is_some()),
         ("the right cause is named", expected.resource.is_none_or(|right| right == told.resource())),

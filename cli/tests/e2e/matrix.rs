@@ -5,15 +5,16 @@
 //!
 //! The faults of a service befall one scene, one after the other: first with a controller that only watches, then with
 //! one that acts, where a fault goes on, if need be, until users have been well for a while and what was done is judged.
-//! What it costs users is counted over the same seconds in both. A dash stands for what was not found, did not end or could not be
-//! imposed, and for the recovery of users who never missed their objective.
+//! What it costs users is counted over the same seconds in both. A dash stands for what was not found, did not end or
+//! could not be imposed, and for the recovery of users who never missed their objective.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::controller::{has_cgroups, turn};
-use crate::scene::{Scene, Told, decisive, expected, explained};
+use crate::faults::is_as_expected;
+use crate::scene::{Scene, Told, decisive, explained};
 use crate::services::{Service, available};
 
 /// How long a fault lasts where nobody acts, and for how long what it costs users is counted.
@@ -135,8 +136,8 @@ impl Stage {
             "{} {fault}, mode {mode}: missed for {missed} s, {} requests failed",
             service.name, told.failed
         );
-        if acts && !is_as_expected(&told, fault) {
-            eprintln!("OTHERWISE: {told:?}\n{}", explained(&scene.controller, victim));
+        if let Some(claim) = is_as_expected(&told, fault).err().filter(|_| acts) {
+            eprintln!("OTHERWISE: {claim}\n{told:?}\n{}", explained(&scene.controller, victim));
         }
         self.last = Some((fault.to_owned(), told.clone()));
         Some(told)
@@ -160,12 +161,6 @@ impl Stage {
     fn end(&mut self) {
         self.scene.take().map(Scene::close);
     }
-}
-
-fn is_as_expected(told: &Told, fault: &str) -> bool {
-    let wanted = expected(fault);
-    let is_cause = wanted.resource.is_none_or(|right| right == told.resource());
-    told.detected_after.is_some() && told.action() == wanted.action && is_cause && told.blamed.is_empty()
 }
 
 /// Seconds for which the objective was missed, of those that count.

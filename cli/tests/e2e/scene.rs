@@ -134,7 +134,7 @@ impl Told {
 
     /// The second from which the objective held again; `None` if it did not, and if it was never missed.
     pub(crate) fn recovered_after(&self) -> Option<usize> {
-        self.violated.contains(&true).then(|| crowd::recovered_after(&self.violated))?
+        crowd::recovered_after(&self.violated)
     }
 
     /// Seconds that it has lasted.

@@ -8,7 +8,7 @@ pub(crate) mod nginx;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::controller::has_program;
+use crate::controller::program;
 use crate::http::Request;
 
 /// A service as a configuration describes it.
@@ -66,7 +66,7 @@ impl Service {
 /// All of them that this machine has; the others are named loudly, and must be there on CI.
 pub(crate) fn available() -> Vec<&'static Service> {
     let all = [
-        (nginx::SERVICE, has_program("nginx"), "nginx"),
+        (nginx::SERVICE, program("nginx").is_some(), "nginx"),
         (httpbin::SERVICE, has_module("httpbin"), "gunicorn and httpbin"),
         (datasette::SERVICE, has_module("datasette"), "datasette"),
         (django::SERVICE, has_module("django"), "gunicorn and django"),
@@ -94,11 +94,7 @@ pub(crate) fn is_available(service: &Service) -> bool {
 /// `python` beside the `gunicorn` that `FORESHADOW_GUNICORN` names, else beside the one on the path.
 pub(crate) fn python() -> Option<PathBuf> {
     let named = std::env::var_os("FORESHADOW_GUNICORN").map(PathBuf::from);
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = named.or_else(|| {
-        std::env::split_paths(&paths).map(|path| path.join("gunicorn")).find(|path| path.is_file())
-    })?;
-    Some(found.with_file_name("python"))
+    Some(named.or_else(|| program("gunicorn"))?.with_file_name("python"))
 }
 
 fn has_module(module: &str) -> bool {
