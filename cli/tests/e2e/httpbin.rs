@@ -1,4 +1,5 @@
-//! The loop on a service nobody here wrote: httpbin under gunicorn, asked by `hey`.
+//! The loop on a service nobody here wrote: httpbin under gunicorn, asked by `hey`, with an Alertmanager that is
+//! told of it.
 
 use std::cell::Cell;
 use std::fs;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::alertmanager::{self, Alertmanager};
 use crate::controller::{Controller, has_cgroups, hey, needs, pair, starve, turn, verdict};
 use crate::services::{httpbin, is_available, python};
 
@@ -20,13 +22,13 @@ fn signal(signal: &str, instance: &Value) {
     }
 }
 
-fn config(gunicorn: &std::path::Path) -> String {
+fn config(gunicorn: &std::path::Path, alerts: &str) -> String {
     format!(
         "service: e2e-httpbin\nmode: act\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
          command: [{gunicorn:?}, --threads, \"4\", --keep-alive, \"30\", -b, \"127.0.0.1:$PORT\", \"httpbin:app\"]\n    lives: 2\n    \
          ready: {{ http: /status/200 }}\n    resources: {{ cpu: 400m, memory: 256Mi }}\n\
          probe: {{ memoryEvery: 30 }}\n\
-         action:\n  vertical: {{ cpuSizes: [400m, 600m] }}\n  guards: {{ cooldown: 30s, verifyAfter: 15s }}\n"
+         action:\n  vertical: {{ cpuSizes: [400m, 600m] }}\n  guards: {{ cooldown: 30s, verifyAfter: 15s }}\n{alerts}"
     )
 }
 
@@ -37,16 +39,17 @@ const ATTEMPTS: u32 = 3;
 #[test]
 fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
     let _turn = turn();
-    if !has_cgroups() || !needs(&["hey"]) || !is_available(httpbin::SERVICE) {
+    if !has_cgroups() || !needs(&["hey", alertmanager::PROGRAM]) || !is_available(httpbin::SERVICE) {
         return;
     }
     let gunicorn = python().unwrap().with_file_name("gunicorn");
     let mut noise = Vec::new();
     while noise.len() < ATTEMPTS as usize {
-        let mut controller = Controller::start(&config(&gunicorn));
+        let alertmanager = Alertmanager::start();
+        let mut controller = Controller::start(&config(&gunicorn, &alertmanager.section()));
         let report = controller.folder.join("hey.txt");
         let mut load = hey(&controller.wait_ready(), "/get", LOAD, &report);
-        let told = a_live_is_starved(&controller);
+        let told = a_live_is_starved(&controller, &alertmanager);
         if told.is_ok() {
             a_shadow_freezes_and_dies(&controller);
         }
@@ -67,7 +70,7 @@ fn a_starved_live_of_a_real_service_is_found_and_healed_and_no_request_fails() {
 }
 
 /// The cpu fault on one live; an error says what noise may have spoiled.
-fn a_live_is_starved(controller: &Controller) -> Result<(), String> {
+fn a_live_is_starved(controller: &Controller, alertmanager: &Alertmanager) -> Result<(), String> {
     let long = Duration::from_secs(60);
     let peer_was_degraded = Cell::new(false);
     let see = |status: &Value| {
@@ -84,6 +87,7 @@ fn a_live_is_starved(controller: &Controller) -> Result<(), String> {
         see(status);
         verdict(status, "live-1") == "\"degraded\""
     })?;
+    alertmanager.wait_for("degraded/live-1", true, long);
     let first = &pair(&status, "live-1")["assessment"]["attribution"]["shares"][0];
     let status = controller.try_wait("outcome", long, |status| {
         see(status);
@@ -102,6 +106,7 @@ fn a_live_is_starved(controller: &Controller) -> Result<(), String> {
         see(status);
         verdict(status, "live-1") == "\"healthy\""
     })?;
+    alertmanager.wait_for("degraded/live-1", false, long);
     let claims = [
         ("attributed to cpu", first["resource"] == "cpu"),
         (

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "figures are measured and printed")]
 
+mod alertmanager;
 mod command_line;
 mod controller;
 mod crowd;
@@ -13,6 +14,7 @@ mod demo;
 mod deploys;
 mod faults;
 mod figures;
+mod foreseen;
 mod full_disk;
 mod http;
 mod httpbin;

@@ -1,7 +1,7 @@
 //! Every fault on every service, as figures: with foreshadow acting, and with it only watching.
 //!
 //! `cargo test --release -p foreshadow-cli --test e2e -- --ignored --nocapture figures_of_every_fault`; repetitions by
-//! `FORESHADOW_REPEAT` (1), one service or fault by `FORESHADOW_SERVICE` and `FORESHADOW_FAULT`.
+//! `FORESHADOW_REPEAT` (1), one service by `FORESHADOW_SERVICE`, some faults by `FORESHADOW_FAULT` (`cpu,network`).
 //!
 //! The faults of a service befall one scene, one after the other: first with a controller that only watches, then with
 //! one that acts, where a fault goes on, if need be, until users have been well for a while and what was done is judged.
@@ -48,7 +48,9 @@ fn figures_of_every_fault_on_every_service() {
         if chosen("FORESHADOW_SERVICE").is_some_and(|only| only != service.name) {
             continue;
         }
-        let is_meant = |fault: &&str| chosen("FORESHADOW_FAULT").is_none_or(|only| only == *fault);
+        let is_meant = |fault: &&str| {
+            chosen("FORESHADOW_FAULT").is_none_or(|only| only.split(',').any(|one| one == *fault))
+        };
         let faults = service.faults.iter().copied().filter(is_meant);
         // What ends in more lives is not undone: it comes last, and each time on a scene of its own.
         let (alone, shared): (Vec<_>, Vec<_>) = faults.partition(|fault| *fault == "overload");

@@ -199,7 +199,7 @@ impl Scene {
         let known = self.action_ids();
         let injected = match fault {
             "overload" => {
-                self.crowd.set_rate(self.more_than_the_lives_can_take());
+                self.ask(self.can_take() * OVERLOAD);
                 None
             }
             "hog" => Some(Injected::hog(self.controller.folder.join("hog.bin"))),
@@ -296,6 +296,11 @@ impl Scene {
         status["actions"].as_array().unwrap().iter().any(in_vain)
     }
 
+    /// Adds a section to the configuration.
+    pub(crate) fn reload_with(&self, section: &str) {
+        self.reload(&format!("{}{section}", self.text));
+    }
+
     fn reload(&self, text: &str) {
         std::fs::write(self.controller.folder.join("foreshadow.yaml"), text).unwrap();
         self.say(&["reload"]);
@@ -328,14 +333,30 @@ impl Scene {
             && status["pairs"].as_array().unwrap().iter().all(is_same)
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "hundreds of requests")]
-    fn more_than_the_lives_can_take(&self) -> u64 {
+    /// What the lives can take, in requests per second. A request costs less processor time the more there are of them,
+    /// and what an instance does of itself is paid once: what one more request costs is measured between two rates.
+    pub(crate) fn can_take(&self) -> f64 {
         let status = self.controller.status().unwrap();
         let live = &pair(&status, "live-1")["live"];
         let allowed = live["resources"]["cpu"].as_f64().unwrap() / 1000.0;
-        let rate = self.rate as f64 * allowed / cores_used(live) * OVERLOAD;
-        eprintln!("{rate:.0} requests a second instead of {}", self.rate);
-        rate as u64
+        let usual = cores_used(live);
+        self.crowd.set_rate(2 * self.rate);
+        let twice = cores_used(live);
+        let can_take = self.rate as f64 * (1.0 + (allowed - usual) / (twice - usual).max(usual / 2.0));
+        eprintln!("the lives are asked {} times a second and can take {can_take:.0}", self.rate);
+        can_take
+    }
+
+    /// Asks so many times a second from now on.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "hundreds of requests")]
+    pub(crate) fn ask(&self, rate: f64) {
+        self.crowd.set_rate(rate as u64);
+    }
+
+    /// Seconds of the last ones in which the objective was missed that goes with a fault.
+    pub(crate) fn missed(&self, fault: &str, last: Duration) -> usize {
+        let now = self.crowd.now();
+        self.violations(fault, now.saturating_sub(last), now).into_iter().filter(|&is| is).count()
     }
 
     fn action_ids(&self) -> Vec<Value> {

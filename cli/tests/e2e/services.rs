@@ -21,6 +21,8 @@ pub(crate) struct Service {
     /// Limits of one live: cpu and memory as they are, and one size larger.
     pub(crate) cpu: [&'static str; 2],
     pub(crate) memory: [&'static str; 2],
+    /// The cpu of one live where overload is the fault: scarce, so that the machine has room for as many users.
+    pub(crate) scarce_cpu: &'static str,
     /// Folders it writes to.
     pub(crate) storage: &'static [&'static str],
     /// Writes the files it needs.
@@ -47,16 +49,22 @@ impl Service {
             String::new()
         };
         let ([cpu, cpu_more], [memory, memory_more]) = (self.cpu, self.memory);
-        // More of the same is the only way when a live is as large as it may get.
-        let cpu_sizes = if fault == "overload" { cpu.to_owned() } else { format!("{cpu}, {cpu_more}") };
+        let (cpu, cpu_sizes) = if fault == "overload" {
+            // More of the same is the only way when a live is as large as it may get.
+            (self.scarce_cpu, self.scarce_cpu.to_owned())
+        } else {
+            (cpu, format!("{cpu}, {cpu_more}"))
+        };
         format!(
-            "service: e2e-{}\nmode: {mode}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
+            "service: e2e-{}-{}\nmode: {mode}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
              command: [{proxy}sh, -c, {script:?}]\n    lives: 2\n    ready: {{ http: {} }}\n    \
              resources: {{ cpu: {cpu}, memory: {memory} }}\n    storage: [{}]\n\
              mirror:\n  session: {{ header: x-session }}\nprobe: {{ memoryEvery: 30 }}\n\
              action:\n  vertical: {{ cpuSizes: [{cpu_sizes}], memorySizes: [{memory}, {memory_more}] }}\n  \
              guards: {{ cooldown: 30s, verifyAfter: 15s, actionsPerHour: 60 }}\n",
             self.name,
+            // Others may be testing on this machine.
+            std::process::id(),
             self.ready,
             self.storage.join(", "),
         )

@@ -9,6 +9,7 @@ pub(crate) const SERVICE: &Service = &Service {
     ready: "/status/200",
     cpu: ["400m", "600m"],
     memory: ["256Mi", "384Mi"],
+    scarce_cpu: "200m",
     storage: &[],
     prepare: |_| {},
     requests: || ["/get", "/get?a=1", "/headers", "/uuid", "/html"].map(Request::get).to_vec(),

@@ -46,6 +46,7 @@ pub(crate) const SERVICE: &Service = &Service {
     ready: "/healthz",
     cpu: ["300m", "450m"],
     memory: ["128Mi", "192Mi"],
+    scarce_cpu: "300m",
     storage: &["hosts"],
     prepare,
     requests,
