@@ -168,7 +168,20 @@ fn any(number: usize, length: usize) -> usize {
 
 /// Answers that were no success.
 pub(crate) fn failures(answers: &[Answered]) -> usize {
-    answers.iter().filter(|answer| !(200..400).contains(&answer.status)).count()
+    failed(answers).count()
+}
+
+fn failed(answers: &[Answered]) -> impl Iterator<Item = &Answered> {
+    answers.iter().filter(|answer| !(200..400).contains(&answer.status))
+}
+
+/// When the first ones that were no success were due, how they ended, and after how long.
+pub(crate) fn first_failures(answers: &[Answered]) -> String {
+    let told = failed(answers).take(20).map(|answer| {
+        let Answered { due, latency, status } = answer;
+        format!("at {:.1} s {status} after {:.3} s", due.as_secs_f64(), latency.as_secs_f64())
+    });
+    told.collect::<Vec<_>>().join("; ")
 }
 
 /// For every whole second from `from` to `to`: whether fewer than `percent` in a hundred requests were answered well and

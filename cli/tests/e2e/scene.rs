@@ -227,6 +227,13 @@ impl Scene {
         let slow = crowd::violations(&answers, (began, began + lasted), self.used_to, UNFELT_PERCENT);
         told.slow = slow.into_iter().filter(|&is| is).count();
         told.failed = crowd::failures(&answers);
+        if 0 < told.failed && fault != "errors" {
+            let (began, first) = (began.as_secs_f64(), crowd::first_failures(&answers));
+            eprintln!(
+                "FAILED during {fault}, which began at {began:.1} s: {first}\n{}",
+                self.controller.log()
+            );
+        }
         Ok(told)
     }
 
@@ -296,9 +303,10 @@ impl Scene {
         status["actions"].as_array().unwrap().iter().any(in_vain)
     }
 
-    /// Adds a section to the configuration.
-    pub(crate) fn reload_with(&self, section: &str) {
-        self.reload(&format!("{}{section}", self.text));
+    /// Acts from now on, with a section more in the configuration.
+    pub(crate) fn act(&mut self, section: &str) {
+        self.text = format!("{}{section}", self.text.replace("mode: observe", "mode: act"));
+        self.reload(&self.text);
     }
 
     fn reload(&self, text: &str) {
@@ -334,16 +342,23 @@ impl Scene {
     }
 
     /// What the lives can take, in requests per second. A request costs less processor time the more there are of them,
-    /// and what an instance does of itself is paid once: what one more request costs is measured between two rates.
+    /// and what an instance does of itself is paid once: what one more request costs is measured between the usual rate
+    /// and twice as many, then once more near the brink.
     pub(crate) fn can_take(&self) -> f64 {
         let status = self.controller.status().unwrap();
         let live = &pair(&status, "live-1")["live"];
         let allowed = live["resources"]["cpu"].as_f64().unwrap() / 1000.0;
-        let usual = cores_used(live);
-        self.crowd.set_rate(2 * self.rate);
-        let twice = cores_used(live);
-        let can_take = self.rate as f64 * (1.0 + (allowed - usual) / (twice - usual).max(usual / 2.0));
-        eprintln!("the lives are asked {} times a second and can take {can_take:.0}", self.rate);
+        let (rate, used) = (self.rate as f64, cores_used(live));
+        let estimate = |more: f64| {
+            self.ask(more);
+            let cost = (cores_used(live) - used) / (more - rate);
+            rate + (allowed - used) / cost.max(used / rate / 4.0)
+        };
+        let rough = estimate(2.0 * rate);
+        let can_take = estimate((0.8 * rough).max(1.5 * rate));
+        eprintln!(
+            "the lives are asked {rate} times a second and can take {can_take:.0}, at first sight {rough:.0}"
+        );
         can_take
     }
 
