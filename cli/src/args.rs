@@ -57,6 +57,8 @@ pub(crate) enum Verb {
     /// Read the configuration file again now; says what is in force, what is rolled over the lives, or why all of it is
     /// refused. By itself a changed file is read once it has rested for a tick.
     Reload(ControllerArgs),
+    /// Send what an access log tells of to an address, with the timing of the log. Safe methods only, redacted.
+    Replay(ReplayArgs),
     /// See it work: a sample service falls ill, is found and healed; then the same with foreshadow only watching.
     Demo(DemoArgs),
     /// Print a completion script for a shell.
@@ -206,6 +208,60 @@ pub(crate) struct ExplainArgs {
     pub(crate) what: String,
     #[command(flatten)]
     pub(crate) controller: ControllerArgs,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+const FORMATS: &str = "\
+Formats:
+  auto                  whichever of the next four fits a line
+  combined, common, vhost
+                        what Apache and nginx write when nobody said otherwise; fields may follow
+  envoy                 what Envoy writes when nobody said otherwise
+  json                  an object a line, with the names that Caddy, nginx and Envoy are mostly given
+  json:time=ts,method=verb,target=url,latency=took:ms
+                        an object a line with these names; dots lead into objects; also request, path,
+                        query, status, host, client, referer, agent
+  '$remote_addr [$time_local] \"$request\" $status'
+                        the log_format of nginx, as it was written
+  '%h %l %u %t \"%r\" %>s %b'
+                        the LogFormat of Apache, as it was written
+  '[%START_TIME%] %REQ(:METHOD)% %REQ(:PATH)%'
+                        the format string of Envoy, as it was written";
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = FORMATS)]
+pub(crate) struct ReplayArgs {
+    /// The access log; `-` is standard input (`zcat access.log.1.gz | foreshadow replay - ...`).
+    pub(crate) log: PathBuf,
+    /// Where requests go, a path in front of theirs included.
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: String,
+    /// How many times as fast as in the log.
+    #[arg(long, default_value = "1x")]
+    pub(crate) speed: String,
+    /// How its lines are written; see below.
+    #[arg(long, default_value = "auto")]
+    pub(crate) format: String,
+    /// Begin at the end of the file and go on as it grows, over rotation and truncation; with `-`: it is written now.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Requests per second that are never passed (`100/s`); what is over it is left out and counted.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) rate_max: Option<String>,
+    /// The host to ask for, whatever the log says; else that of the log, or of the address.
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Longer pauses of the log are cut to this.
+    #[arg(long, value_name = "SPAN", default_value = "1h")]
+    pub(crate) gap_max: String,
+    /// Requests under way at the same time; more are left out and counted.
+    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) in_flight: u16,
+    /// How long an answer may take.
+    #[arg(long, value_name = "SPAN", default_value = "30s")]
+    pub(crate) patience: String,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,

@@ -193,8 +193,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn share(listener: &TcpListener) -> io::Result<Shared> {
-    let mut key = [0; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut key)?;
+    let key = random_key()?;
     let none = control::no_routing();
     let redactor = Redactor::new(key, &none.copies.redact);
     Ok(Shared {
@@ -207,6 +206,16 @@ fn share(listener: &TcpListener) -> io::Result<Shared> {
         drain: CancellationToken::new(),
         drain_within: Mutex::new(Duration::from_secs(10)),
     })
+}
+
+/// A key for tokens that is made here and never leaves.
+///
+/// # Errors
+/// When the system has no random bytes.
+pub fn random_key() -> io::Result<[u8; 32]> {
+    let mut key = [0; 32];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut key)?;
+    Ok(key)
 }
 
 async fn control_plane(

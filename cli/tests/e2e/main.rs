@@ -23,6 +23,7 @@ mod lifecycle;
 mod matrix;
 mod operator;
 mod proposals;
+mod replay;
 mod scene;
 mod services;
 mod side_effects;

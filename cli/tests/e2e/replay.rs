@@ -1,0 +1,128 @@
+//! `foreshadow replay`, which works alone.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::controller::foreshadow;
+
+/// The bundled sample service; ended when dropped.
+struct Sample {
+    url: String,
+    child: Child,
+}
+
+impl Sample {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = foreshadow().arg("sample-service").env("PORT", port.to_string()).spawn().unwrap();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            sleep(Duration::from_millis(50));
+        }
+        Self { url: format!("http://127.0.0.1:{port}"), child }
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn line(second: u32, request: &str) -> String {
+    format!("198.18.4.7 - - [17/May/2015:10:05:{second:02} +0000] \"{request}\" 200 12 \"-\" \"curl/8\"\n")
+}
+
+fn replay(log: &Path, words: &[&str]) -> Output {
+    foreshadow().arg("replay").arg(log).args(words).args(["--output", "json"]).output().unwrap()
+}
+
+fn told(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+#[test]
+fn a_log_is_replayed_and_what_may_change_something_is_not() {
+    let sample = Sample::start();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let mut text: String =
+        (0..20).map(|second| line(second, &format!("GET /item/{second} HTTP/1.1"))).collect();
+    text += &line(20, "POST /item/1 HTTP/1.1");
+    text += "what is this\n";
+    fs::write(&log, text).unwrap();
+    let output = replay(&log, &["--to", &sample.url, "--speed", "20x"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let told = told(&output);
+    assert_eq!(
+        (&told["sent"], &told["unanswered"], &told["statuses"]["2xx"]),
+        (&20.into(), &0.into(), &20.into())
+    );
+    assert_eq!((&told["skipped"]["unsafe_method"], &told["skipped"]["unreadable"]), (&1.into(), &1.into()));
+    assert_eq!((&told["knownStatus"], &told["otherStatus"]), (&20.into(), &0.into()));
+}
+
+#[test]
+fn a_log_that_grows_is_followed_over_its_rotation_until_somebody_has_enough() {
+    let sample = Sample::start();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    fs::write(&log, line(0, "GET /old HTTP/1.1")).unwrap();
+    let child = foreshadow()
+        .arg("replay")
+        .arg(&log)
+        .args(["--follow", "--to", &sample.url, "--output", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    sleep(Duration::from_secs(1));
+    let append = |second| {
+        let mut file = OpenOptions::new().append(true).create(true).open(&log).unwrap();
+        file.write_all(line(second, &format!("GET /item/{second} HTTP/1.1")).as_bytes()).unwrap();
+    };
+    append(1);
+    append(2);
+    fs::rename(&log, folder.path().join("access.log.1")).unwrap();
+    append(3);
+    // Its last second is over after one of silence; then it is looked at every 200 ms.
+    sleep(Duration::from_secs(4));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(told(&output)["sent"], 3, "what was there before is not replayed");
+}
+
+#[test]
+fn a_replay_that_cannot_be_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    fs::write(&log, line(0, "GET / HTTP/1.1")).unwrap();
+    let packed = folder.path().join("access.log.gz");
+    fs::write(&packed, [0x1f, 0x8b, 8, 0]).unwrap();
+    let sample = Sample::start();
+    let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let to = sample.url.as_str();
+    for (log, words, code, says) in [
+        (&log, vec!["--to", &closed], 1, "failed to connect"),
+        (&log, vec!["--to", "https://shop.example"], 2, "http://127.0.0.1:8080"),
+        (&log, vec!["--to", to, "--speed", "fast"], 2, "such as `2x`"),
+        (&log, vec!["--to", to, "--rate-max", "0/s"], 2, "such as `100/s`"),
+        (&log, vec!["--to", to, "--format", "$status"], 2, "must say when"),
+        (&log, vec!["--to", to, "--format", "json"], 1, "--format"),
+        (&log, vec!["--to", to, "--follow", "--speed", "2x"], 2, "faster or slower"),
+        (&folder.path().join("none"), vec!["--to", to], 1, "failed to read"),
+        (&packed, vec!["--to", to], 1, "zcat"),
+    ] {
+        let output = replay(log, &words);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
+        assert!(text.contains(says), "{words:?}: {text}");
+    }
+}

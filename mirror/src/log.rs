@@ -1,0 +1,23 @@
+//! Access logs as a source of requests: what a line says, a file that is followed, and when a request is due again.
+//!
+//! ```text
+//! tail ──► format ──► logged ──► pace ──► whoever sends
+//! lines    template    safe      due
+//!          or JSON     only
+//! ```
+//!
+//! A log is bytes from outside, written by whoever could send a request: no line may do more than be counted as
+//! unreadable.
+
+mod format;
+mod json;
+mod logged;
+mod pace;
+mod syntax;
+mod tail;
+mod template;
+
+pub use format::{Format, FormatError};
+pub use logged::{Logged, Skipped};
+pub use pace::{Due, Pace, PaceOptions, RateCap, Speed, SpeedError};
+pub use tail::{Line, Lines, Tail};
