@@ -59,6 +59,8 @@ pub(crate) enum Verb {
     Reload(ControllerArgs),
     /// Send what an access log tells of to an address, with the timing of the log. Safe methods only, redacted.
     Replay(ReplayArgs),
+    /// Show what becomes of a request before it leaves as a copy: read on standard input, as it goes over the wire.
+    Redact(RedactArgs),
     /// See it work: a sample service falls ill, is found and healed; then the same with foreshadow only watching.
     Demo(DemoArgs),
     /// Print a completion script for a shell.
@@ -265,6 +267,16 @@ pub(crate) struct ReplayArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RedactArgs {
+    /// Rules beyond the built-in ones: a file with what may stand at `mirror.redact` of a configuration.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(crate) rules: Option<PathBuf>,
+    /// The rules of this configuration.
+    #[arg(short, long)]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// What befalls a live.

@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod hidden;
 pub(crate) mod history;
 pub(crate) mod plan;
+pub(crate) mod redact;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod status;

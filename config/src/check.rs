@@ -8,6 +8,8 @@ mod alerts;
 mod mirror;
 mod platform;
 
+pub(crate) use self::mirror::redact;
+
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{Action, ActionKind, Guards, Horizontal, Vertical};
 pub(crate) use self::alerts::{Alerts, Api};
-pub(crate) use self::mirror::{Mirror, Redact, Route, Session};
+pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
 use crate::names::EnvName;
 use crate::notation::{As, Located, Scalar, Text};

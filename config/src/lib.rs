@@ -16,7 +16,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, LocalNode, Policy, Ratio, ServiceName, Template};
+use foreshadow_model::{Bytes, LocalNode, Policy, Ratio, RedactPolicy, ServiceName, Template};
+use serde::de::DeserializeOwned;
 
 pub use self::error::ConfigError;
 use self::error::Refusal;
@@ -90,15 +91,25 @@ impl fmt::Debug for AlertPolicy {
 /// [`ConfigError`] with the first thing that is wrong: not YAML, an unknown or duplicate key, a value without its
 /// unit, or values that contradict each other.
 pub fn parse(text: &str, directory: &Path) -> Result<Config, ConfigError> {
-    read(text)
+    from_yaml::<File>(text)
         .and_then(|file| check::config(file, directory))
         .map_err(|refusal| ConfigError::of_refusal(refusal, text))
 }
 
-fn read(text: &str) -> Result<File, Refusal> {
+fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
     // `yes` and `on` are text, as YAML 1.2 has it; otherwise `KEY: no` would reach a service as `false`.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     Ok(serde_saphyr::from_str_with_options(text, options)?)
+}
+
+/// Reads the text of a file that holds nothing but what may stand at `mirror.redact`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_redact(text: &str) -> Result<RedactPolicy, ConfigError> {
+    from_yaml::<file::Redact>(text)
+        .and_then(check::redact)
+        .map_err(|refusal| ConfigError::of_refusal(refusal, text))
 }
 
 /// The JSON Schema of the file, committed as `schemas/config.schema.json`.

@@ -87,6 +87,31 @@ fn the_reference_file_names_every_key() {
 }
 
 #[test]
+fn only_what_may_be_harmless_is_mirrored_beside_reading() {
+    let routes = |route: &str| refused(&format!("{MINIMAL}mirror:\n  routes:\n    - {route}\n"));
+    let error = routes("{ path: /a, mirror: true, methods: [DELETE] }");
+    assert_eq!(error.message(), "expected one of `POST`, `PUT`, `REPORT`, `SEARCH`, got `DELETE`");
+    let error = routes("{ path: /a, mirror: false, methods: [POST] }");
+    assert_eq!(error.message(), "expected no `methods` beside `mirror: false`");
+}
+
+#[test]
+fn a_rule_of_the_redaction_that_leaves_less_counts_more() {
+    let text = "tokenise: { headers: [X-A], json: [a.b] }\nremove: { headers: [x-a] }\nterms: [Falcon]\n";
+    let policy = parse_redact(text).unwrap();
+    let first = &policy.rules[0];
+    assert_eq!((first.name.as_str(), first.mode), ("x-a", foreshadow_model::RedactMode::Remove));
+    assert_eq!((policy.rules.len(), policy.terms), (3, vec!["Falcon".to_owned()]));
+    for (text, message) in [
+        ("mask: { json: [a..b] }", "expected names with dots between such as `user.name`, got `a..b`"),
+        ("mask: { query: ['a=b'] }", "expected the name of a query parameter, got `a=b`"),
+        ("terms: ['']", "expected a word, got nothing"),
+    ] {
+        assert_eq!(parse_redact(text).unwrap_err().message(), message);
+    }
+}
+
+#[test]
 fn the_bar_of_a_message_is_held() {
     let error = refused(&format!("{MINIMAL}compare:\n  effect: 15\n")).in_file("foreshadow.yaml");
     assert_eq!(

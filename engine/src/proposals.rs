@@ -38,7 +38,7 @@ pub fn propose(config: &Config, diverging: &BTreeMap<String, u64>) -> Vec<Check>
     let rules = &config.policy.mirror.routes;
     let often = diverging.iter().filter(|(_, n)| DIVERGING_MIN <= **n);
     let mut checks: Vec<Check> = often
-        .filter(|(route, _)| RouteRule::may_mirror(rules, &path_of(route)))
+        .filter(|(route, _)| RouteRule::may_mirror(rules, method_of(route), &path_of(route)))
         .map(|(route, &n)| about_route(route, n, rules))
         .collect();
     let allowed = &config.template.egress_allow;
@@ -133,6 +133,11 @@ fn about_variable(
     warn("egress", found, "let the shadow reach it, or give it another value there", proposals)
 }
 
+/// The method of a route, `GET /item/{}`.
+fn method_of(route: &str) -> &str {
+    route.split_once(' ').map_or("GET", |(method, _)| method)
+}
+
 /// The start of the path that every request of this route has: up to the first part that is not the same for all.
 fn path_of(route: &str) -> String {
     let path = route.split_whitespace().last().unwrap_or_default();
@@ -146,10 +151,14 @@ fn path_of(route: &str) -> String {
 
 /// `mirror.routes` with one more path that is not mirrored.
 fn routes(rules: &[RouteRule], path: &str) -> String {
-    let line = |path: &str, mirror: bool| format!("    - {{ path: {}, mirror: {mirror} }}\n", text(path));
+    let line = |path: &str, mirror: bool, methods: &[String]| {
+        let methods =
+            if methods.is_empty() { String::new() } else { format!(", methods: [{}]", methods.join(", ")) };
+        format!("    - {{ path: {}, mirror: {mirror}{methods} }}\n", text(path))
+    };
     let others = rules.iter().filter(|rule| rule.path != path);
-    let lines: String = others.map(|rule| line(&rule.path, rule.mirror)).collect();
-    format!("mirror:\n  routes:\n{lines}{}", line(path, false))
+    let lines: String = others.map(|rule| line(&rule.path, rule.mirror, &rule.methods)).collect();
+    format!("mirror:\n  routes:\n{lines}{}", line(path, false, &[]))
 }
 
 /// `shadow.egress.allow` with one more target.

@@ -1,6 +1,7 @@
 //! Bodies on their way through, and the moment an answer is complete.
 
 use std::cell::Cell;
+use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,17 +15,19 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::copy::Upload;
 use crate::pair::LiveHalf;
 use crate::pool::{Endpoint, Sender};
 use crate::stats::{Answer, Stats};
 
 /// The body of a request to an instance.
-#[derive(Debug)]
 pub(crate) enum RequestBody {
     /// Streamed from the client.
     Client(ClientBody),
     /// None; such a request can be sent a second time.
     Empty,
+    /// There from its first byte to its last.
+    Whole(Full<Bytes>),
 }
 
 impl Body for RequestBody {
@@ -38,6 +41,7 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Client(body) => body.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
+            Self::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
@@ -45,6 +49,7 @@ impl Body for RequestBody {
         match self {
             Self::Client(body) => body.inner.is_end_stream(),
             Self::Empty => true,
+            Self::Whole(body) => body.is_end_stream(),
         }
     }
 
@@ -52,16 +57,31 @@ impl Body for RequestBody {
         match self {
             Self::Client(body) => body.inner.size_hint(),
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(body) => body.size_hint(),
         }
     }
 }
 
+impl fmt::Debug for RequestBody {
+    /// Without what a user sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RequestBody(redacted)")
+    }
+}
+
 impl RequestBody {
+    /// The pair is void: nothing more is copied.
+    pub(crate) fn forget_upload(&mut self) {
+        if let Self::Client(body) = self {
+            body.upload = None;
+        }
+    }
+
     /// Where the time is summed up that live had to wait for this body; `None` for a request without one.
     pub(crate) fn waits(&self) -> Option<Rc<Cell<Duration>>> {
         match self {
             Self::Client(body) => Some(body.waits.clone()),
-            Self::Empty => None,
+            Self::Empty | Self::Whole(_) => None,
         }
     }
 }
@@ -73,11 +93,13 @@ pub(crate) struct ClientBody {
     inner: Incoming,
     dry_since: Option<Instant>,
     waits: Rc<Cell<Duration>>,
+    /// The copy that gets the same bytes; apart, since hardly any request has one.
+    upload: Option<Box<Upload>>,
 }
 
 impl ClientBody {
-    pub(crate) fn new(inner: Incoming) -> Self {
-        Self { inner, dry_since: None, waits: Rc::default() }
+    pub(crate) fn new(inner: Incoming, upload: Option<Upload>) -> Self {
+        Self { inner, dry_since: None, waits: Rc::default(), upload: upload.map(Box::new) }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
@@ -87,7 +109,33 @@ impl ClientBody {
         } else if let Some(since) = self.dry_since.take() {
             self.waits.set(self.waits.get() + since.elapsed());
         }
+        if self.upload.is_some() {
+            self.copy(&frame);
+        }
         frame
+    }
+
+    fn copy(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+        let Some(upload) = &mut self.upload else { return };
+        let is_complete = match frame {
+            Poll::Pending => return,
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(piece) = frame.data_ref() {
+                    upload.push(piece);
+                }
+                // Who has sent all that was announced asks for no end, and behind trailers there is none.
+                frame.is_trailers() || self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
+            }
+            Poll::Ready(Some(Err(_))) => {
+                self.upload = None;
+                return;
+            }
+        };
+        if is_complete {
+            upload.finish();
+            self.upload = None;
+        }
     }
 }
 

@@ -1,60 +1,55 @@
 //! Whether a request is copied to its shadow, and the copy.
 
+use std::fmt;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foreshadow_model::DropReason;
-use http::{Method, Request, request};
+use http::{Request, header, request};
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::headers::{MARK, MARK_VALUE};
-use crate::pair::{self, LiveHalf};
+use crate::pair::{self, LiveHalf, ShadowHalf};
 use crate::proxy::Client;
-use crate::redact::redact_request;
+use crate::redact::{BodyKind, OF_THE_BODY, redact_body, redact_request};
 use crate::sample::{Sampler, SessionSource};
 use crate::stats;
-use crate::table::{Entry, Job, Table};
+use crate::table::{Entry, HeldBytes, Job, Table};
 
 /// A request and the live it goes to, before it is sent.
 pub(crate) struct Candidate<'a> {
-    pub(crate) table: &'a Table,
+    pub(crate) table: &'a Arc<Table>,
     pub(crate) entry: &'a Entry,
     pub(crate) client: &'a Client,
     pub(crate) parts: &'a request::Parts,
     pub(crate) has_body: bool,
 }
 
+/// What is left with live of a copy that was taken.
+pub(crate) struct Taken {
+    /// Live's half of the pair.
+    pub(crate) half: LiveHalf,
+    /// The copy itself, where it waits for the request's body.
+    pub(crate) upload: Option<Upload>,
+}
+
 impl Candidate<'_> {
-    /// Queues a copy if the request is sampled, and returns live's half of the pair. Never waits: what does not fit
-    /// is dropped and counted.
-    pub(crate) fn take_copy(&self, sampler: &Sampler) -> Option<LiveHalf> {
+    /// Takes a copy if the request is sampled. Never waits: what does not fit is dropped and counted.
+    pub(crate) fn take_copy(&self, sampler: &Sampler) -> Option<Taken> {
         let shadow = self.entry.shadow.as_ref()?;
         if !self.is_sampled(sampler) {
             return None;
         }
         self.entry.stats.sampled();
-        // Room in the queue is taken first: nothing is built for a shadow that does not keep up.
-        let room = match shadow.queue.try_reserve() {
-            Ok(room) => room,
-            Err(TrySendError::Full(()) | TrySendError::Closed(())) => {
-                self.entry.stats.dropped(DropReason::QueueFull);
-                return None;
-            }
-        };
-        match self.build() {
-            Ok((job, half)) => {
-                room.send(job);
-                Some(half)
-            }
-            Err(reason) => {
-                self.entry.stats.dropped(reason);
-                None
-            }
-        }
+        let result =
+            if self.has_body { self.wait_for_body(&shadow.queue) } else { self.queue(&shadow.queue) };
+        result.inspect_err(|reason| self.entry.stats.dropped(*reason)).ok()
     }
 
     fn is_sampled(&self, sampler: &Sampler) -> bool {
-        let safe = matches!(self.parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
-        if !safe || self.parts.headers.contains_key(&MARK) {
+        let rate = self.table.rate(self.entry, &self.parts.method, self.parts.uri.path());
+        if self.parts.headers.contains_key(&MARK) || (self.has_body && self.is_another_method()) {
             return false;
         }
         let source = SessionSource {
@@ -62,26 +57,64 @@ impl Candidate<'_> {
             client: self.client.address.ip(),
             connection: self.client.connection,
         };
-        let rate = self.table.rate(self.entry, self.parts.uri.path());
         sampler.samples(rate, &self.table.copies.session, &source)
     }
 
-    /// Builds the redacted copy within the byte budget.
-    fn build(&self) -> Result<(Job, LiveHalf), DropReason> {
-        if self.has_body {
-            return Err(DropReason::RedactionFailed);
+    /// Whether a header says that the method is another one, as web frameworks let it.
+    fn is_another_method(&self) -> bool {
+        const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+        OVERRIDES.iter().any(|name| self.parts.headers.contains_key(*name))
+    }
+
+    /// Queues the copy of a request without a body.
+    fn queue(&self, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
+        // Room in the queue is taken first: nothing is built for a shadow that does not keep up.
+        let room = queue.try_reserve().map_err(no_room)?;
+        let (request, bytes) = self.head()?;
+        let (half, shadow_half) = self.halves();
+        room.send(Job { request: request.map(|()| Bytes::new()), half: shadow_half, bytes });
+        Ok(Taken { half, upload: None })
+    }
+
+    /// Keeps the copy of a request until its body is complete.
+    fn wait_for_body(&self, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
+        let length = self.parts.headers.get(header::CONTENT_LENGTH);
+        let length: Option<u64> = length.and_then(|value| value.to_str().ok()?.parse().ok());
+        if length.is_some_and(|length| self.table.copies.copy_bytes.get() < length) {
+            return Err(DropReason::TooBig);
         }
+        if queue.capacity() == 0 {
+            return Err(DropReason::QueueFull);
+        }
+        // What no rule can read is not even kept.
+        let kind = BodyKind::of(&self.parts.headers)?;
+        let (request, bytes) = self.head()?;
+        let (half, shadow_half) = self.halves();
+        let upload = Upload {
+            waiting: Some(Waiting { request, half: shadow_half, bytes, queue: queue.clone() }),
+            kind,
+            body: Vec::with_capacity(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0)),
+            table: self.table.clone(),
+        };
+        Ok(Taken { half, upload: Some(upload) })
+    }
+
+    /// The redacted head of the copy, within the byte budget.
+    fn head(&self) -> Result<(Request<()>, HeldBytes), DropReason> {
         let bytes = self.size();
         if self.table.copies.copy_bytes.get() < bytes {
             return Err(DropReason::TooBig);
         }
         let limit = self.table.copies.queue_bytes.get();
         let held = self.table.budget.take(bytes, limit).ok_or(DropReason::QueueFull)?;
-        let mut request: Request<()> = redact_request(&self.table.redactor, self.parts)?;
+        let mut request = redact_request(&self.table.redactor, self.parts)?;
         request.headers_mut().insert(MARK, MARK_VALUE);
+        Ok((request, held))
+    }
+
+    fn halves(&self) -> (LiveHalf, ShadowHalf) {
         let route = stats::route(&self.parts.method, self.parts.uri.path());
-        let (half, shadow_half) = pair::halves(Arc::clone(&self.entry.stats), route);
-        Ok((Job { request, half: shadow_half, bytes: held }, half))
+        pair::halves(Arc::clone(&self.entry.stats), route)
     }
 
     /// Bytes a copy of the head will hold, near enough.
@@ -90,5 +123,87 @@ impl Candidate<'_> {
         let fields: usize =
             self.parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
         (path + fields) as u64
+    }
+}
+
+fn no_room<T>(_full_or_closed: TrySendError<T>) -> DropReason {
+    DropReason::QueueFull
+}
+
+/// A copy that waits for the end of its body, which live gets meanwhile. Dropped before, it counts
+/// [`DropReason::LiveAborted`].
+pub(crate) struct Upload {
+    waiting: Option<Waiting>,
+    kind: BodyKind,
+    body: Vec<u8>,
+    table: Arc<Table>,
+}
+
+struct Waiting {
+    request: Request<()>,
+    half: ShadowHalf,
+    bytes: HeldBytes,
+    queue: mpsc::Sender<Job>,
+}
+
+impl fmt::Debug for Upload {
+    /// Without what a user sent.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Upload({} bytes, redacted)", self.body.len())
+    }
+}
+
+impl Upload {
+    /// Takes a piece of the body in. What passes the limits ends the copy, and live goes on.
+    pub(crate) fn push(&mut self, piece: &[u8]) {
+        let Some(waiting) = &mut self.waiting else { return };
+        let copies = &self.table.copies;
+        let more = piece.len() as u64;
+        if copies.copy_bytes.get() < waiting.bytes.get() + more {
+            self.end(DropReason::TooBig);
+        } else if waiting.bytes.grow(more, copies.queue_bytes.get()) {
+            self.body.extend_from_slice(piece);
+        } else {
+            self.end(DropReason::QueueFull);
+        }
+    }
+
+    /// The body is complete: the copy is redacted and queued.
+    pub(crate) fn finish(&mut self) {
+        if let Err(reason) = self.try_finish() {
+            self.end(reason);
+        }
+    }
+
+    fn try_finish(&mut self) -> Result<(), DropReason> {
+        let copies = &self.table.copies;
+        let Some(waiting) = &mut self.waiting else { return Ok(()) };
+        let clean = redact_body(&self.table.redactor, self.kind, &self.body, copies.copy_bytes.get())?;
+        // Unpacked it may be much larger than what was held for it.
+        let more = (clean.len() as u64).saturating_sub(self.body.len() as u64);
+        if !waiting.bytes.grow(more, copies.queue_bytes.get()) {
+            return Err(DropReason::QueueFull);
+        }
+        let queue = waiting.queue.clone();
+        let room = queue.try_reserve().map_err(no_room)?;
+        let Some(Waiting { mut request, half, bytes, .. }) = self.waiting.take() else { return Ok(()) };
+        for name in OF_THE_BODY {
+            request.headers_mut().remove(name);
+        }
+        room.send(Job { request: request.map(|()| Bytes::from(clean)), half, bytes });
+        Ok(())
+    }
+
+    fn end(&mut self, reason: DropReason) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.half.failed(reason);
+        }
+        self.body = Vec::new();
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.end(DropReason::LiveAborted);
     }
 }

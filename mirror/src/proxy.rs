@@ -103,15 +103,17 @@ impl Proxy {
             host_from_authority(&mut parts);
             headers::join_cookies(&mut parts.headers);
         }
-        let half = view.table.entries.get(chosen).and_then(|entry| {
+        let taken = view.table.entries.get(chosen).and_then(|entry| {
             Candidate { table: &view.table, entry, client, parts: &parts, has_body }.take_copy(&self.sampler)
         });
+        let (half, upload) = taken.map_or((None, None), |taken| (Some(taken.half), taken.upload));
         headers::forwarded_for(&mut parts.headers, &client.forwarded);
         if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {
             parts.uri = origin_form(&parts.uri);
         }
         parts.version = Version::HTTP_11;
-        let body = if has_body { RequestBody::Client(ClientBody::new(body)) } else { RequestBody::Empty };
+        let body =
+            if has_body { RequestBody::Client(ClientBody::new(body, upload)) } else { RequestBody::Empty };
         self.forward(&view, chosen, Request::from_parts(parts, body), half).await
     }
 
@@ -187,6 +189,7 @@ impl Proxy {
                     drop(half.take());
                     let Some(next) = self.choose(view, Some(at)) else { break };
                     (at, request, is_offered) = (next, *unsent, false);
+                    request.body_mut().forget_upload();
                 }
                 Err(SendError::Broken { source, was_idle, spare }) => {
                     tracing::debug!(error = %source, live = %entry.upstream.id, "Live broke off before its answer");

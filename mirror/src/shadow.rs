@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use foreshadow_model::DropReason;
 use http::Request;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -90,8 +90,8 @@ async fn serve(mut order: Order, tasks: TaskTracker) {
 
 async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
     let Job { request, half, bytes } = job;
-    let (parts, ()) = request.into_parts();
-    let request = Request::from_parts(parts, RequestBody::Empty);
+    let request = request
+        .map(|body| if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Full::new(body)) });
     match timeout(limit, exchange(endpoint, request)).await {
         Ok(Ok(answer)) => half.answered(answer),
         Ok(Err(error)) => {

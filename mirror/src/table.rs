@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use foreshadow_model::wire::{CopyRules, Routing, ShadowTarget, Upstream};
 use foreshadow_model::{Generation, RouteRule, SampleRate};
+use http::Method;
 use tokio::sync::mpsc;
 
 use crate::pair::ShadowHalf;
@@ -14,9 +16,8 @@ use crate::redact::{Redactor, percent_decoded};
 use crate::stats::Stats;
 
 /// A copy on its way to a shadow.
-#[derive(Debug)]
 pub(crate) struct Job {
-    pub(crate) request: http::Request<()>,
+    pub(crate) request: http::Request<Bytes>,
     pub(crate) half: ShadowHalf,
     pub(crate) bytes: HeldBytes,
 }
@@ -40,6 +41,20 @@ impl ByteBudget {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
         let held = HeldBytes { used: self.used.clone(), bytes };
         (before + bytes <= limit).then_some(held)
+    }
+}
+
+impl HeldBytes {
+    /// How many they are.
+    pub(crate) fn get(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes so many more, unless that passes `limit`. What was taken stays.
+    pub(crate) fn grow(&mut self, bytes: u64, limit: u64) -> bool {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        before + bytes <= limit
     }
 }
 
@@ -151,18 +166,14 @@ impl Table {
         }
     }
 
-    /// The rate for a path: the entry's own, or none where a rule says so. The longest prefix wins. A path is
-    /// compared in the spelling that servers give it: `/%61dmin` and `//admin` are `/admin`.
-    pub(crate) fn rate(&self, entry: &Entry, path: &str) -> SampleRate {
-        if self.copies.routes.is_empty() {
-            return entry.upstream.sample_rate;
-        }
-        let Some(path) = plain_path(path) else { return SampleRate::NONE };
-        if RouteRule::may_mirror(&self.copies.routes, &path) {
-            entry.upstream.sample_rate
-        } else {
-            SampleRate::NONE
-        }
+    /// The rate for a request: the entry's own, or none where its method or a rule says so. The longest prefix wins. A
+    /// path is compared in the spelling that servers give it: `/%61dmin` and `//admin` are `/admin`.
+    pub(crate) fn rate(&self, entry: &Entry, method: &Method, path: &str) -> SampleRate {
+        let (rules, method) = (self.copies.routes.as_slice(), method.as_str());
+        let may = |path: &str| RouteRule::may_mirror(rules, method, path);
+        // A server that reads the path another way than we do must not be led round a rule either.
+        let may_mirror = may(path) && (rules.is_empty() || plain_path(path).is_some_and(|path| may(&path)));
+        if may_mirror { entry.upstream.sample_rate } else { SampleRate::NONE }
     }
 }
 

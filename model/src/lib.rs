@@ -41,8 +41,8 @@ pub use plan::{
 };
 pub use policy::{
     ActionPolicy, ActionType, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy, HorizontalPolicy,
-    LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactPolicy, RouteRule,
-    SessionKey, Template, VerticalPolicy,
+    LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactMode, RedactPlace,
+    RedactPolicy, RedactRule, RouteRule, SessionKey, Template, VerticalPolicy,
 };
 pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,

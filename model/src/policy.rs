@@ -68,27 +68,74 @@ pub enum SessionKey {
 pub struct RouteRule {
     /// The prefix, starting with `/`.
     pub path: String,
-    /// Whether copies of such requests may go to the shadow. They never do for methods with side effects.
+    /// Whether copies of such requests may go to the shadow.
     pub mirror: bool,
+    /// Methods beside `GET`, `HEAD` and `OPTIONS` that have no side effects here, although they might.
+    pub methods: Vec<String>,
 }
 
 impl RouteRule {
-    /// Whether copies of requests for `path` may go to a shadow: the longest prefix wins, and without a rule they may.
+    /// Whether copies of such requests may go to a shadow: the longest prefix wins, and without a rule only methods may
+    /// that have no side effects (RFC 9110 §9.2.1), but for `TRACE`, which a proxy answers itself.
     #[must_use]
-    pub fn may_mirror(rules: &[Self], path: &str) -> bool {
+    pub fn may_mirror(rules: &[Self], method: &str, path: &str) -> bool {
+        let is_safe = matches!(method, "GET" | "HEAD" | "OPTIONS");
         let fitting = rules.iter().filter(|rule| path.starts_with(&rule.path));
-        fitting.max_by_key(|rule| rule.path.len()).is_none_or(|rule| rule.mirror)
+        match fitting.max_by_key(|rule| rule.path.len()) {
+            None => is_safe,
+            Some(rule) => rule.mirror && (is_safe || rule.methods.iter().any(|named| named == method)),
+        }
     }
 }
 
-/// What is tokenised in a copy beyond the built-in list.
+/// What must not leave with a copy, beyond the built-in list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedactPolicy {
-    /// Headers, in lower case.
-    pub headers: Vec<String>,
-    /// Query parameters, compared without case.
-    pub query: Vec<String>,
+    /// Values by where they stand; of two for one value the first counts.
+    pub rules: Vec<RedactRule>,
+    /// Words that become tokens wherever they stand, compared without case.
+    pub terms: Vec<String>,
+}
+
+/// A value that must not leave, by where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedactRule {
+    /// In which part of a request.
+    pub place: RedactPlace,
+    /// Its name there, compared without case; in JSON the names that lead to it, with dots between, where `*` stands
+    /// for any name or number.
+    pub name: String,
+    /// What becomes of it.
+    pub mode: RedactMode,
+}
+
+/// A part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RedactPlace {
+    /// The headers.
+    Header,
+    /// The query.
+    Query,
+    /// A form that was posted.
+    Form,
+    /// A JSON body.
+    Json,
+}
+
+/// What becomes of a value that must not leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RedactMode {
+    /// Another value of the same shape; equal ones stay equal.
+    #[default]
+    Tokenise,
+    /// Stars, as many as it had characters; where a number must stay one, a zero.
+    Mask,
+    /// It is left out, its name with it.
+    Remove,
 }
 
 /// Rules of the mirror.

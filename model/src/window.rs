@@ -21,7 +21,7 @@ pub enum DropReason {
     ShadowError,
     /// Live's answer was not finished: the client or live went away.
     LiveAborted,
-    /// The request holds something no rule knows how to redact, such as a body.
+    /// The request holds something that no rule knows how to redact, such as a body that is neither JSON nor a form.
     RedactionFailed,
 }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Version of this protocol. A peer of another version is refused with both numbers.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest line either side accepts, in bytes.
 pub const LINE_BYTES_MAX: usize = 4 << 20;

@@ -1,4 +1,4 @@
-//! `foreshadow replay`, which works alone.
+//! `foreshadow replay` and `foreshadow redact`, which work alone.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -125,4 +125,46 @@ fn a_replay_that_cannot_be_says_why() {
         assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
         assert!(text.contains(says), "{words:?}: {text}");
     }
+}
+
+fn redact(request: &str, words: &[&str]) -> Output {
+    let mut child = foreshadow()
+        .arg("redact")
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn before_and_after_of_a_request_are_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.yaml");
+    fs::write(&rules, "mask: { headers: [x-team] }\nremove: { json: [debug] }\n").unwrap();
+    let request = "POST /search?token=hunter2 HTTP/1.1\nhost: shop.example\nx-team: hunter2\ncontent-type: application/json\n\n{\"q\":1,\"debug\":\"hunter2\"}\n";
+    let output = redact(request, &["--rules", &rules.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let after: Vec<&str> = text.lines().filter(|line| !line.starts_with('-')).collect();
+    assert!(after.iter().all(|line| !line.contains("hunter2")), "{text}");
+    for kept in ["  host: shop.example", "+ x-team: *******", "+ {\"q\":1}"] {
+        assert!(after.contains(&kept), "{kept} in {text}");
+    }
+}
+
+#[test]
+fn what_would_not_be_mirrored_is_refused_and_what_is_no_request_too() {
+    let upload = "POST / HTTP/1.1\ncontent-type: text/plain\n\nhunter2";
+    assert_eq!(redact(upload, &[]).status.code(), Some(12));
+    assert_eq!(redact("hello", &[]).status.code(), Some(2));
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("rules.yaml");
+    fs::write(&rules, "headers: [x-team]\n").unwrap();
+    let output = redact("GET / HTTP/1.1\n\n", &["--rules", &rules.display().to_string()]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("rules.yaml:1:1"), "{output:?}");
 }

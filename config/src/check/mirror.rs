@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, MirrorPolicy, RedactPolicy, RouteRule, SampleRate, SessionKey};
+use foreshadow_model::{
+    Bytes, MirrorPolicy, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule, SampleRate, SessionKey,
+};
 
 use super::{at_least, count, percent, within};
 use crate::error::Refusal;
-use crate::file::{Mirror, Session};
-use crate::notation::{Located, Notation, Scalar};
+use crate::file::{self, Mirror, Session};
+use crate::notation::{Located, Notation, Scalar, Text};
 use crate::units::Percent;
 
 impl TryFrom<Mirror> for MirrorPolicy {
@@ -23,7 +25,7 @@ impl TryFrom<Mirror> for MirrorPolicy {
             return Err(Refusal::new(message).at(min).at(max));
         }
         let budget = &mirror.budget;
-        let copy_bytes = at_least(&budget.copy_size, "copySize", Bytes::new(1 << 10))?;
+        let copy_bytes = within(&budget.copy_size, "copySize", Bytes::new(1 << 10), Bytes::mebi(1))?;
         let queue_bytes = *budget.queue_size.get();
         if queue_bytes < copy_bytes {
             let (queue, copy) = (queue_bytes.write(), copy_bytes.write());
@@ -69,20 +71,48 @@ impl TryFrom<Located<Session>> for SessionKey {
     }
 }
 
-fn redact(redact: crate::file::Redact) -> Result<RedactPolicy, Refusal> {
-    for name in &redact.query {
-        if name.value.0.is_empty() || name.value.0.contains(['&', '=', '#']) {
-            let message = format!("expected the name of a query parameter, got `{}`", name.value.0);
-            return Err(Refusal::new(message).at(name));
+pub(crate) fn redact(redact: file::Redact) -> Result<RedactPolicy, Refusal> {
+    let file::Redact { tokenise, mask, remove, terms } = redact;
+    // Of two for one value the first counts: the one that leaves less.
+    let blocks = [(remove, RedactMode::Remove), (mask, RedactMode::Mask), (tokenise, RedactMode::Tokenise)];
+    let mut rules = Vec::new();
+    for (hidden, mode) in blocks {
+        let file::Hidden { headers, query, form, json } = hidden;
+        rules.extend(headers.into_iter().map(|name| RedactRule {
+            place: RedactPlace::Header,
+            name: name.0.0,
+            mode,
+        }));
+        for (place, names) in
+            [(RedactPlace::Query, query), (RedactPlace::Form, form), (RedactPlace::Json, json)]
+        {
+            for name in names {
+                rules.push(RedactRule { place, name: rule_name(place, name)?, mode });
+            }
         }
     }
-    Ok(RedactPolicy {
-        headers: redact.headers.into_iter().map(|name| name.0.0).collect(),
-        query: redact.query.into_iter().map(|name| name.value.0).collect(),
-    })
+    if let Some(empty) = terms.iter().find(|term| term.value.0.trim().is_empty()) {
+        return Err(Refusal::new("expected a word, got nothing").at(empty));
+    }
+    Ok(RedactPolicy { rules, terms: terms.into_iter().map(|term| term.value.0).collect() })
 }
 
-fn routes(routes: Vec<crate::file::Route>) -> Result<Vec<RouteRule>, Refusal> {
+fn rule_name(place: RedactPlace, name: Located<Text>) -> Result<String, Refusal> {
+    let text = &name.value.0;
+    let (is_fine, expected) = match place {
+        RedactPlace::Json => {
+            (text.split('.').all(|part| !part.is_empty()), "names with dots between such as `user.name`")
+        }
+        RedactPlace::Form => (!text.is_empty(), "the name of a field"),
+        _ => (!text.is_empty() && !text.contains(['&', '=', '#']), "the name of a query parameter"),
+    };
+    if !is_fine {
+        return Err(Refusal::new(format!("expected {expected}, got `{text}`")).at(&name));
+    }
+    Ok(name.value.0)
+}
+
+fn routes(routes: Vec<file::Route>) -> Result<Vec<RouteRule>, Refusal> {
     let mut seen = BTreeSet::new();
     let mut rules = Vec::with_capacity(routes.len());
     for route in routes {
@@ -90,7 +120,25 @@ fn routes(routes: Vec<crate::file::Route>) -> Result<Vec<RouteRule>, Refusal> {
             let message = format!("duplicate route `{}`", route.path.get().0);
             return Err(Refusal::new(message).at(&route.path).help("keep one of them"));
         }
-        rules.push(RouteRule { path: route.path.into_inner().0, mirror: route.mirror });
+        let methods = methods(route.methods, route.mirror)?;
+        rules.push(RouteRule { path: route.path.into_inner().0, mirror: route.mirror, methods });
     }
     Ok(rules)
+}
+
+/// Methods that an operator says are harmless. Some are by no means.
+fn methods(methods: Vec<Located<Text>>, may_mirror: bool) -> Result<Vec<String>, Refusal> {
+    const HARMLESS: [&str; 4] = ["POST", "PUT", "REPORT", "SEARCH"];
+    for method in &methods {
+        if !may_mirror {
+            return Err(Refusal::new("expected no `methods` beside `mirror: false`").at(method));
+        }
+        if !HARMLESS.contains(&method.value.0.as_str()) {
+            let message = format!("expected one of `{}`, got `{}`", HARMLESS.join("`, `"), method.value.0);
+            return Err(Refusal::new(message)
+                .at(method)
+                .help("`GET`, `HEAD` and `OPTIONS` are copied without a word; deleting and patching is never harmless"));
+        }
+    }
+    Ok(methods.into_iter().map(|method| method.value.0).collect())
 }

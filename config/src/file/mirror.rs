@@ -21,7 +21,7 @@ pub(crate) struct Mirror {
     /// What makes requests one session: one of `cookie`, `header` and `clientAddress`. A session is mirrored whole or
     /// not at all. Default: the connection, which needs no knowledge of the service.
     pub(crate) session: Located<Session>,
-    /// What is replaced by a token in a copy beyond the built-in list.
+    /// What must not leave with a copy, beyond the built-in list.
     pub(crate) redact: Redact,
     /// Rules by path; the longest that fits wins. Default: every path may be mirrored.
     pub(crate) routes: Vec<Route>,
@@ -74,8 +74,8 @@ pub(crate) struct Budget {
     /// Bytes of copies waiting for all shadows, one `copySize` or more. Default `16Mi`: what 1024 copies of usual size
     /// need.
     pub(crate) queue_size: Scalar<Bytes>,
-    /// Bytes of one copy, which has no body, `1Ki` or more. Default `64Ki`: larger heads are rare, and one alone would
-    /// push many others out.
+    /// Bytes of one copy, `1Ki` to `1Mi`. Default `64Ki`: larger requests are rare, and one
+    /// alone would push many others out.
     pub(crate) copy_size: Scalar<Bytes>,
 }
 
@@ -106,14 +106,36 @@ pub(crate) struct Session {
     pub(crate) client_address: Option<bool>,
 }
 
-/// What is replaced by a token in a copy beyond the built-in list.
+/// What must not leave with a copy, beyond the built-in list (authorization, cookies, keys, passwords, session
+/// parameters, mail addresses, card and phone numbers, web tokens), which always becomes tokens.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Redact {
-    /// Headers by name, in any case. Default: none beyond the built-in list (authorization, cookies, keys).
+    /// Becomes another value of the same length and shape; equal values stay equal, so caches and sessions of a shadow
+    /// behave as live's do.
+    pub(crate) tokenise: Hidden,
+    /// Becomes stars: nothing can be told from it, not even that two values are equal.
+    pub(crate) mask: Hidden,
+    /// Is left out, its name with it.
+    pub(crate) remove: Hidden,
+    /// Words that become tokens wherever they stand but in `Host` and the headers about the form of an answer, in any
+    /// case: names of customers, code names. Default: none.
+    pub(crate) terms: Vec<Located<Text>>,
+}
+
+/// Values by where they stand.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Hidden {
+    /// Headers by name, in any case. Default: none beyond the built-in list.
     pub(crate) headers: Vec<As<HeaderName>>,
     /// Query parameters by name, in any case. Default: none beyond the built-in list.
     pub(crate) query: Vec<Located<Text>>,
+    /// Fields of posted forms by name, in any case. Default: none beyond the built-in list.
+    pub(crate) form: Vec<Located<Text>>,
+    /// Values in JSON bodies by the names that lead to them, with dots between; `*` stands for any name or place in a
+    /// list: `user.address`, `items.*.note`. Default: none beyond the built-in list.
+    pub(crate) json: Vec<Located<Text>>,
 }
 
 /// A rule for the requests whose path starts like this.
@@ -122,6 +144,11 @@ pub(crate) struct Redact {
 pub(crate) struct Route {
     /// The start of the path.
     pub(crate) path: Scalar<UrlPath>,
-    /// Whether such requests may be copied. Methods with side effects never are.
+    /// Whether such requests may be copied.
     pub(crate) mirror: bool,
+    /// Methods that are copied beside `GET`, `HEAD` and `OPTIONS`, because they have no side effects here: a search that
+    /// is posted, a query in GraphQL. Bodies are JSON or forms, or not copied. Default: none, and then nothing that may
+    /// change something reaches a shadow.
+    #[serde(default)]
+    pub(crate) methods: Vec<Located<Text>>,
 }

@@ -45,7 +45,7 @@ fn a_live_that_refuses_connections_is_passed_over() {
     assert!(mirror.wait(|total| total.is_ejected).live.requests == 0);
     assert_eq!(mirror.controller.wait_for("live-2", |total| total.live.requests == 50).live.errors, 0);
     assert_eq!(mirror.controller.refused, 0);
-    assert!(origin.seen().iter().filter(|seen| seen.method() == "POST").all(|seen| seen.body_bytes == 3));
+    assert!(origin.seen().iter().filter(|seen| seen.method() == "POST").all(|seen| seen.body.len() == 3));
 }
 
 #[test]

@@ -11,3 +11,4 @@ mod origin;
 mod pairs;
 mod passing;
 mod shadows;
+mod uploads;

@@ -12,7 +12,7 @@ use crate::mirror::PATIENCE;
 pub(crate) struct Seen {
     /// The raw head, up to and without the empty line.
     pub(crate) head: String,
-    pub(crate) body_bytes: usize,
+    pub(crate) body: Vec<u8>,
     /// Its place in its connection.
     pub(crate) place: usize,
 }
@@ -133,7 +133,7 @@ fn serve(stream: &TcpStream, book: &Book, answer: &dyn Fn(&Seen, &mut TcpStream)
     for place in 0.. {
         let Some(head) = read_head(&mut reader) else { return };
         let Some(body) = read_body(&head, &mut reader) else { return };
-        let seen = Seen { head, body_bytes: body.len(), place };
+        let seen = Seen { head, body, place };
         book.seen.lock().unwrap().push(seen.clone());
         book.changed.notify_all();
         if answer(&seen, &mut stream.try_clone().unwrap()) == Then::Close {

@@ -21,7 +21,7 @@ fn in_front_of(origin: &Origin) -> Mirror {
 fn large_uploads_and_downloads_come_through_whole() {
     const LENGTH: usize = 20 << 20;
     let origin = Origin::start(|seen, stream| {
-        assert_eq!(seen.body_bytes, LENGTH);
+        assert_eq!(seen.body.len(), LENGTH);
         send(stream, &format!("HTTP/1.1 200 X\r\ncontent-length: {LENGTH}\r\n\r\n"));
         send(stream, &"d".repeat(LENGTH))
     });
@@ -212,7 +212,7 @@ fn a_length_that_contradicts_the_chunks_does_not_reach_live() {
     client.answer("POST").unwrap();
     for seen in origin.seen() {
         let framings = seen.header("content-length").len() + seen.header("transfer-encoding").len();
-        assert!(framings == 1 && seen.body_bytes == 5, "{}", seen.head);
+        assert!(framings == 1 && seen.body.len() == 5, "{}", seen.head);
     }
 }
 

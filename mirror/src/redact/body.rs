@@ -1,0 +1,111 @@
+//! The body of a copy: read whole, or not mirrored.
+
+use std::borrow::Cow;
+use std::io::Read as _;
+
+use flate2::read::MultiGzDecoder;
+use foreshadow_model::DropReason;
+use http::HeaderMap;
+use http::header::{self, HeaderName};
+
+use super::Redactor;
+
+/// What a body is, and how it is packed. A body that is neither JSON nor a form cannot be read by any rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyKind {
+    text: Text,
+    is_packed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Text {
+    Json,
+    Form,
+}
+
+impl BodyKind {
+    /// What the head says of the body.
+    ///
+    /// # Errors
+    /// [`DropReason::RedactionFailed`] when no rule can read such a body.
+    pub fn of(headers: &HeaderMap) -> Result<Self, DropReason> {
+        let kind = word(headers, &header::CONTENT_TYPE)?;
+        let text = kind.as_deref().and_then(text).ok_or(DropReason::RedactionFailed)?;
+        let is_packed = match word(headers, &header::CONTENT_ENCODING)?.as_deref() {
+            None | Some("identity") => false,
+            Some("gzip" | "x-gzip") => true,
+            Some(_) => return Err(DropReason::RedactionFailed),
+        };
+        Ok(Self { text, is_packed })
+    }
+}
+
+/// A header that may be there once, in lower case.
+fn word(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, DropReason> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    match (value.to_str(), values.next()) {
+        (Ok(value), None) => Ok(Some(value.trim().to_ascii_lowercase())),
+        _ => Err(DropReason::RedactionFailed),
+    }
+}
+
+fn text(kind: &str) -> Option<Text> {
+    let mut parts = kind.split(';').map(str::trim);
+    let text = match parts.next()? {
+        "application/x-www-form-urlencoded" => Text::Form,
+        "application/json" => Text::Json,
+        other if other.starts_with("application/") && other.ends_with("+json") => Text::Json,
+        _ => return None,
+    };
+    let is_utf8 = parts.all(|part| match part.split_once('=') {
+        Some((name, set)) if name.trim() == "charset" => {
+            matches!(set.trim().trim_matches('"'), "utf-8" | "us-ascii")
+        }
+        _ => true,
+    });
+    is_utf8.then_some(text)
+}
+
+/// The body of a copy, no longer packed.
+///
+/// # Errors
+/// [`DropReason::RedactionFailed`] when it is not what its head says, or not a whole one; [`DropReason::TooBig`] when it
+/// has more than `bytes_max` bytes once it is unpacked.
+pub fn redact_body(
+    redactor: &Redactor,
+    kind: BodyKind,
+    body: &[u8],
+    bytes_max: u64,
+) -> Result<Vec<u8>, DropReason> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let body = if kind.is_packed { Cow::Owned(unpacked(body, bytes_max)?) } else { Cow::Borrowed(body) };
+    if bytes_max < body.len() as u64 {
+        return Err(DropReason::TooBig);
+    }
+    let text = std::str::from_utf8(&body).map_err(|_no_text| DropReason::RedactionFailed)?;
+    let clean = match kind.text {
+        // What sends JSON without saying so is understood by servers that do not look.
+        Text::Form if text.trim_start().starts_with(['{', '[', '"']) => None,
+        // Another encoding of characters, which only looks like this one.
+        Text::Form if text.contains('\0') || has_method(text) => None,
+        Text::Form => redactor.parameters(text, &redactor.form).map(Cow::into_owned),
+        Text::Json => redactor.json(text),
+    };
+    clean.map(String::into_bytes).ok_or(DropReason::RedactionFailed)
+}
+
+/// Whether a form says that its method is another one, as web frameworks let it: that may have side effects.
+fn has_method(form: &str) -> bool {
+    form.split(['&', ';']).any(|part| part.to_ascii_lowercase().starts_with("_method="))
+}
+
+fn unpacked(body: &[u8], bytes_max: u64) -> Result<Vec<u8>, DropReason> {
+    let mut plain = Vec::new();
+    // A small body may be a very large one.
+    let mut unpacked = MultiGzDecoder::new(body).take(bytes_max.saturating_add(1));
+    unpacked.read_to_end(&mut plain).map_err(|_no_gzip| DropReason::RedactionFailed)?;
+    Ok(plain)
+}

@@ -1,0 +1,225 @@
+//! JSON: read and written token by token, so that order, numbers and doubled names stay as they were.
+
+use std::borrow::Cow;
+
+use foreshadow_model::{RedactMode, RedactRule};
+use struson::reader::{JsonReader, JsonStreamReader, ReaderError, ReaderSettings, ValueType};
+use struson::writer::{JsonNumberError, JsonStreamWriter, JsonWriter};
+
+use super::names::is_secret_name;
+use super::{LAYERS_MAX, Redactor};
+
+/// How deep objects and lists may stand within each other. Deeper is not mirrored: every level is a call.
+const DEPTH_MAX: u32 = 64;
+
+/// The operator's rules, by the names that lead to a value.
+#[derive(Debug)]
+pub(super) struct Paths {
+    /// In lower case; `*` stands for any.
+    rules: Vec<(Vec<String>, RedactMode)>,
+}
+
+impl Paths {
+    pub(super) fn new<'a>(rules: impl Iterator<Item = &'a RedactRule>) -> Self {
+        let names = |rule: &RedactRule| rule.name.split('.').map(str::to_ascii_lowercase).collect();
+        Self { rules: rules.map(|rule| (names(rule), rule.mode)).collect() }
+    }
+
+    fn of(&self, path: &[String]) -> Option<RedactMode> {
+        let fits = |names: &[String]| {
+            names.len() == path.len() && names.iter().zip(path).all(|(name, at)| name == "*" || name == at)
+        };
+        let found = self.rules.iter().find(|(names, _)| fits(names));
+        // A name may hold the dots itself.
+        let dotted = || {
+            let has_dots = path.iter().any(|name| name.contains('.'));
+            let whole = if has_dots { path.join(".") } else { return None };
+            self.rules.iter().find(|(names, _)| names.join(".") == whole)
+        };
+        found.or_else(dotted).map(|(_, mode)| *mode)
+    }
+
+    /// Whether some rule is about a value of this name.
+    pub(super) fn names(&self, name: &str) -> bool {
+        let name = name.to_ascii_lowercase();
+        self.rules.iter().any(|(names, _)| names.last().is_some_and(|last| *last == name))
+    }
+}
+
+/// Why a text is not passed on.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    #[error("no JSON")]
+    Read(#[from] ReaderError),
+    #[error("a number that is none")]
+    Number(#[from] JsonNumberError),
+    #[error("not written")]
+    Write(#[from] std::io::Error),
+}
+
+impl Redactor {
+    /// A JSON text with secrets replaced; `None` if it is none, or too deep.
+    pub(super) fn json(&self, text: &str) -> Option<String> {
+        self.json_within(text, &mut Vec::new(), LAYERS_MAX)
+    }
+
+    /// The same of a text at this place in another one, with so many layers left.
+    fn json_within(&self, text: &str, path: &mut Vec<String>, layers: usize) -> Option<String> {
+        let depth = path.len();
+        let clean = self.walk(text, path, layers);
+        // What cannot be read is left in the middle.
+        path.truncate(depth);
+        clean
+    }
+
+    fn walk(&self, text: &str, path: &mut Vec<String>, layers: usize) -> Option<String> {
+        let settings = ReaderSettings {
+            max_nesting_depth: Some(DEPTH_MAX),
+            track_path: false,
+            // Nothing is computed with them.
+            restrict_number_values: false,
+            ..ReaderSettings::default()
+        };
+        let mut walk = Walk {
+            redactor: self,
+            reader: JsonStreamReader::new_custom(text.as_bytes(), settings),
+            writer: JsonStreamWriter::new(Vec::with_capacity(text.len())),
+            path,
+            layers,
+        };
+        walk.value(None).ok()?;
+        walk.reader.consume_trailing_whitespace().ok()?;
+        String::from_utf8(walk.writer.finish_document().ok()?).ok()
+    }
+
+    /// What becomes of a text that nothing was said about: in a header, or a string of an object that is none itself;
+    /// `None` if it stays.
+    pub(super) fn text(&self, text: &str) -> Option<String> {
+        if self.gives_itself_away_whole(text) { Some(self.tokens.text(text)) } else { self.revealed(text) }
+    }
+
+    /// Whether a text is an address, a form or something encoded, of which no part can be hidden alone.
+    fn gives_itself_away_whole(&self, text: &str) -> bool {
+        self.names_a_secret(text)
+            || (text.contains('%') && self.gives_itself_away(Cow::Borrowed(text), LAYERS_MAX))
+    }
+}
+
+struct Walk<'a> {
+    redactor: &'a Redactor,
+    reader: JsonStreamReader<&'a [u8]>,
+    writer: JsonStreamWriter<Vec<u8>>,
+    path: &'a mut Vec<String>,
+    layers: usize,
+}
+
+impl Walk<'_> {
+    /// Passes a value on. What is hidden hides all that stands within it.
+    fn value(&mut self, mode: Option<RedactMode>) -> Result<(), Unreadable> {
+        match self.reader.peek()? {
+            ValueType::Object => self.object(mode)?,
+            ValueType::Array => self.array(mode)?,
+            ValueType::String => {
+                let text = self.reader.next_string()?;
+                let clean = self.string(&text, mode);
+                self.writer.string_value(clean.as_deref().unwrap_or(&text))?;
+            }
+            ValueType::Number => {
+                let number = self.reader.next_number_as_string()?;
+                let clean = self.number(number, mode);
+                self.writer.number_value_from_string(&clean)?;
+            }
+            // One bit is no secret, but stars are asked for so that nothing can be told.
+            ValueType::Boolean => {
+                let value = self.reader.next_bool()?;
+                match mode {
+                    Some(RedactMode::Mask) => self.writer.null_value()?,
+                    _ => self.writer.bool_value(value)?,
+                }
+            }
+            ValueType::Null => {
+                self.reader.next_null()?;
+                self.writer.null_value()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, hidden: Option<RedactMode>) -> Result<(), Unreadable> {
+        self.reader.begin_object()?;
+        self.writer.begin_object()?;
+        while self.reader.has_next()? {
+            let name = self.reader.next_name_owned()?;
+            let builtin = is_secret_name(&name).then_some(RedactMode::Tokenise);
+            self.path.push(name.to_ascii_lowercase());
+            // What the operator says of this very value counts more than what hides all around it.
+            let mode = self.redactor.json.of(self.path).or(hidden).or(builtin);
+            if mode == Some(RedactMode::Remove) {
+                self.reader.skip_value()?;
+            } else {
+                self.writer.name(&self.name(&name, hidden.is_some()))?;
+                self.value(mode)?;
+            }
+            self.path.pop();
+        }
+        self.reader.end_object()?;
+        self.writer.end_object()?;
+        Ok(())
+    }
+
+    /// A name within something hidden may be part of the secret.
+    fn name<'b>(&self, name: &'b str, is_hidden: bool) -> Cow<'b, str> {
+        let clean =
+            if is_hidden { Some(self.redactor.tokens.text(name)) } else { self.redactor.revealed(name) };
+        clean.map_or(Cow::Borrowed(name), Cow::Owned)
+    }
+
+    fn array(&mut self, hidden: Option<RedactMode>) -> Result<(), Unreadable> {
+        self.reader.begin_array()?;
+        self.writer.begin_array()?;
+        let mut at = 0_u64;
+        while self.reader.has_next()? {
+            self.path.push(at.to_string());
+            let mode = self.redactor.json.of(self.path).or(hidden);
+            if mode == Some(RedactMode::Remove) {
+                self.reader.skip_value()?;
+            } else {
+                self.value(mode)?;
+            }
+            self.path.pop();
+            at += 1;
+        }
+        self.reader.end_array()?;
+        self.writer.end_array()?;
+        Ok(())
+    }
+
+    /// What becomes of a string; `None` if it stays.
+    fn string(&mut self, text: &str, mode: Option<RedactMode>) -> Option<String> {
+        let redactor = self.redactor;
+        if let Some(mode) = mode {
+            return Some(redactor.hidden(text, mode));
+        }
+        let trimmed = text.trim();
+        let is_enclosed = [('{', '}'), ('[', ']'), ('"', '"')]
+            .iter()
+            .any(|&(first, last)| 2 < trimmed.len() && trimmed.starts_with(first) && trimmed.ends_with(last));
+        if is_enclosed {
+            let Some(layers) = self.layers.checked_sub(1) else { return Some(redactor.tokens.text(text)) };
+            if let Some(inner) = redactor.json_within(text, self.path, layers) {
+                return Some(inner);
+            }
+        }
+        redactor.text(text)
+    }
+
+    fn number(&self, number: String, mode: Option<RedactMode>) -> String {
+        let redactor = self.redactor;
+        match mode {
+            // There are no stars among numbers.
+            Some(RedactMode::Mask) => "0".to_owned(),
+            None if redactor.terms.spans(&number).is_empty() => number,
+            _ => redactor.tokens.number(&number),
+        }
+    }
+}

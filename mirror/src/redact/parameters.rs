@@ -1,0 +1,137 @@
+//! Queries, path parameters and forms: `name=value`, one after the other.
+//!
+//! Some servers end a parameter at `;`, others do not: what follows a secret behind one is part of it for the latter, and
+//! hidden as well. Some take a plus sign for a space: a name is known in both spellings.
+
+use std::borrow::Cow;
+
+use foreshadow_model::RedactMode;
+
+use super::names::Names;
+use super::token::{percent_decoded, percent_decoded_as_far_as_possible, percent_encoded};
+use super::{LAYERS_MAX, Redactor, head};
+
+/// One parameter as it was written.
+struct Parameter<'a> {
+    name: &'a str,
+    /// `=`, or nothing.
+    equals: &'a str,
+    value: &'a str,
+    /// What ends it: `&`, `;`, or nothing.
+    end: &'a str,
+}
+
+impl<'a> Parameter<'a> {
+    fn new(part: &'a str) -> Self {
+        let (bare, end) = match part.strip_suffix(['&', ';']) {
+            Some(bare) => part.split_at(bare.len()),
+            None => (part, ""),
+        };
+        match bare.find('=') {
+            Some(at) => Self { name: &bare[..at], equals: &bare[at..=at], value: &bare[at + 1..], end },
+            None => Self { name: "", equals: "", value: bare, end },
+        }
+    }
+}
+
+impl Redactor {
+    /// Parameters with secret values replaced; `None` if they cannot be read.
+    pub(super) fn parameters<'a>(&self, text: &'a str, names: &Names) -> Option<Cow<'a, str>> {
+        let mut clean = String::new();
+        let mut is_changed = false;
+        let mut carried = None;
+        for part in text.split_inclusive(['&', ';']) {
+            let parameter = Parameter::new(part);
+            let mode = self.mode(&parameter, names)?.or(carried);
+            carried = mode.filter(|_| parameter.end == ";");
+            match self.replaced(&parameter, mode)? {
+                None => clean.push_str(part),
+                Some(new) => {
+                    clean.push_str(&new);
+                    is_changed = true;
+                }
+            }
+        }
+        if !is_changed {
+            return Some(Cow::Borrowed(text));
+        }
+        if !text.ends_with(['&', ';']) {
+            // Where the last one was left out, what ended the one before it is left over.
+            clean.truncate(clean.trim_end_matches(['&', ';']).len());
+        }
+        Some(Cow::Owned(clean))
+    }
+
+    /// What the name of a parameter says about its value; `None` outside if it cannot be read.
+    fn mode(&self, parameter: &Parameter<'_>, names: &Names) -> Option<Option<RedactMode>> {
+        let name = percent_decoded(parameter.name)?;
+        let mode = names.of_value(&name);
+        let with_spaces = || name.contains('+').then(|| names.of_value(&name.replace('+', " "))).flatten();
+        Some(mode.or_else(with_spaces))
+    }
+
+    /// A parameter as it may leave; `None` inside if that is as it was.
+    fn replaced(&self, parameter: &Parameter<'_>, mode: Option<RedactMode>) -> Option<Option<String>> {
+        let Parameter { name, equals, value, end } = parameter;
+        // A name may be the secret: `?jane@shop.example=1`; or half of an object that was taken for a form.
+        let is_name_secret = self.is_secret(name)?;
+        let value = match mode {
+            Some(RedactMode::Remove) => return Some(Some(String::new())),
+            Some(mode) => Some(head::hidden(self, value, mode)),
+            None => self.value(value)?,
+        };
+        if value.is_none() && !is_name_secret {
+            return Some(None);
+        }
+        let name = if is_name_secret { self.tokens.encoded(name) } else { (*name).to_owned() };
+        let value = value.unwrap_or_else(|| parameter.value.to_owned());
+        Some(Some(format!("{name}{equals}{value}{end}")))
+    }
+
+    /// A value whose name says nothing, as it may leave; `None` inside if that is as it was.
+    fn value(&self, value: &str) -> Option<Option<String>> {
+        let decoded = percent_decoded(value)?;
+        if decoded.trim_start().starts_with(['{', '[', '"'])
+            && let Some(clean) = self.json(&decoded).or_else(|| self.json(&decoded.replace('+', " ")))
+        {
+            return Some(Some(percent_encoded(&clean)));
+        }
+        Some(self.is_secret(value)?.then(|| self.tokens.encoded(value)))
+    }
+
+    /// Whether an encoded value gives itself away: by its shape, or because it is an address, form or object with a
+    /// secret in it, however often it is encoded. `None` if the encoding is broken.
+    pub(super) fn is_secret(&self, value: &str) -> Option<bool> {
+        Some(self.gives_itself_away(percent_decoded(value)?, LAYERS_MAX))
+    }
+
+    /// The same of a text that may be encoded.
+    pub(super) fn gives_itself_away(&self, text: Cow<'_, str>, layers: usize) -> bool {
+        let is_shown = |text: &str| !self.terms.spans(text).is_empty() || self.names_a_secret(text);
+        if is_shown(&text) || (text.contains('+') && is_shown(&text.replace('+', " "))) {
+            return true;
+        }
+        let deeper = percent_decoded_as_far_as_possible(&text);
+        if deeper == text {
+            return false;
+        }
+        let Some(layers) = layers.checked_sub(1) else { return true };
+        self.gives_itself_away(Cow::Owned(deeper.into_owned()), layers)
+    }
+
+    /// Whether a text is an address, form or object in which something has the name of a secret: the name, perhaps the
+    /// end of quotes or brackets, and what stands before a value.
+    pub(super) fn names_a_secret(&self, text: &str) -> bool {
+        text.match_indices(['=', ':']).any(|(at, _)| {
+            let before = text[..at].trim_end_matches(|c: char| c.is_whitespace() || "\"'\\".contains(c));
+            let is_part = |c: char| c.is_alphanumeric() || "-_[].$".contains(c);
+            let name = before.rsplit(|c| !is_part(c)).next().unwrap_or_default();
+            !name.is_empty() && self.is_secret_anywhere(name)
+        })
+    }
+
+    /// Whether something of this name is hidden in any part of a request.
+    fn is_secret_anywhere(&self, name: &str) -> bool {
+        self.query.of_value(name).is_some() || self.form.of_value(name).is_some() || self.json.names(name)
+    }
+}
