@@ -177,7 +177,7 @@ mod tests {
         };
         let line = serde_json::to_string(&hello).unwrap();
         assert_eq!(
-            line, r#"{"type":"hello","protocol":1,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
+            line, r#"{"type":"hello","protocol":2,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
             "the shape is a promise: change PROTOCOL with it"
         );
         assert_eq!(serde_json::from_str::<FromMirror>(&line).unwrap(), hello);
