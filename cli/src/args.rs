@@ -216,6 +216,9 @@ pub(crate) struct ExplainArgs {
 }
 
 const FORMATS: &str = "\
+Only GET, HEAD and OPTIONS are sent; secrets in them are replaced. A log has no cookies, no authorization and no bodies:
+answers may differ from those in the log. Ended by SIGINT or SIGTERM it tells what came of it and ends with 130.
+
 Formats:
   auto                  whichever of the next four fits a line
   combined, common, vhost
@@ -224,7 +227,7 @@ Formats:
   json                  an object a line, with the names that Caddy, nginx and Envoy are mostly given
   json:time=ts,method=verb,target=url,latency=took:ms
                         an object a line with these names; dots lead into objects; also request, path,
-                        query, status, host, client, referer, agent
+                        query, status, host, referer, agent
   '$remote_addr [$time_local] \"$request\" $status'
                         the log_format of nginx, as it was written
   '%h %l %u %t \"%r\" %>s %b'
@@ -255,7 +258,13 @@ pub(crate) struct ReplayArgs {
     /// The host to ask for, whatever the log says; else that of the log, or of the address.
     #[arg(long)]
     pub(crate) host: Option<String>,
-    /// Longer pauses of the log are cut to this.
+    /// Rules beyond the built-in ones for what must not leave: a file with what may stand at `mirror.redact`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Send requests as users would. Else they are marked as copies, and foreshadow does not mirror them again.
+    #[arg(long)]
+    pub(crate) unmarked: bool,
+    /// Pauses that are longer than this are cut to it; at the speed they are replayed.
     #[arg(long, value_name = "SPAN", default_value = "1h")]
     pub(crate) gap_max: String,
     /// Requests under way at the same time; more are left out and counted.

@@ -133,8 +133,11 @@ impl ClientBody {
             }
         };
         if is_complete {
+            let began = Instant::now();
             upload.finish();
             self.upload = None;
+            // What it took us is nothing that live took.
+            self.waits.set(self.waits.get() + began.elapsed());
         }
     }
 }

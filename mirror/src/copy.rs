@@ -12,10 +12,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::pair::{self, LiveHalf, ShadowHalf};
 use crate::proxy::Client;
-use crate::redact::{BodyKind, OF_THE_BODY, redact_body, redact_request};
+use crate::redact::{BodyKind, forget_body, names_a_method, redact_body, redact_request};
 use crate::sample::{Sampler, SessionSource};
 use crate::stats;
 use crate::table::{Entry, HeldBytes, Job, Table};
+
+/// The longest path and query of a copy: twice what most servers take. It is read on the way to live.
+const TARGET_BYTES_MAX: usize = 16 << 10;
 
 /// A request and the live it goes to, before it is sent.
 pub(crate) struct Candidate<'a> {
@@ -49,7 +52,7 @@ impl Candidate<'_> {
 
     fn is_sampled(&self, sampler: &Sampler) -> bool {
         let rate = self.table.rate(self.entry, &self.parts.method, self.parts.uri.path());
-        if self.parts.headers.contains_key(&MARK) || (self.has_body && self.is_another_method()) {
+        if self.parts.headers.contains_key(&MARK) || self.is_another_method() {
             return false;
         }
         let source = SessionSource {
@@ -60,10 +63,12 @@ impl Candidate<'_> {
         sampler.samples(rate, &self.table.copies.session, &source)
     }
 
-    /// Whether a header says that the method is another one, as web frameworks let it.
+    /// Whether a header or the query says that the method is another one, as web frameworks let it. What a body says of
+    /// it is seen when that is read.
     fn is_another_method(&self) -> bool {
         const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
         OVERRIDES.iter().any(|name| self.parts.headers.contains_key(*name))
+            || self.parts.uri.query().is_some_and(names_a_method)
     }
 
     /// Queues the copy of a request without a body.
@@ -93,7 +98,7 @@ impl Candidate<'_> {
         let upload = Upload {
             waiting: Some(Waiting { request, half: shadow_half, bytes, queue: queue.clone() }),
             kind,
-            body: Vec::with_capacity(length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0)),
+            body: Vec::new(),
             table: self.table.clone(),
         };
         Ok(Taken { half, upload: Some(upload) })
@@ -102,7 +107,8 @@ impl Candidate<'_> {
     /// The redacted head of the copy, within the byte budget.
     fn head(&self) -> Result<(Request<()>, HeldBytes), DropReason> {
         let bytes = self.size();
-        if self.table.copies.copy_bytes.get() < bytes {
+        let target = self.parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        if self.table.copies.copy_bytes.get() < bytes || TARGET_BYTES_MAX < target {
             return Err(DropReason::TooBig);
         }
         let limit = self.table.copies.queue_bytes.get();
@@ -161,7 +167,9 @@ impl Upload {
         let more = piece.len() as u64;
         if copies.copy_bytes.get() < waiting.bytes.get() + more {
             self.end(DropReason::TooBig);
-        } else if waiting.bytes.grow(more, copies.queue_bytes.get()) {
+        } else if waiting.bytes.grow(more, copies.queue_bytes.get() / 2) {
+            // Half of the budget stays for copies that wait for their shadow: these here wait for clients, who may take
+            // as long as they like.
             self.body.extend_from_slice(piece);
         } else {
             self.end(DropReason::QueueFull);
@@ -187,9 +195,7 @@ impl Upload {
         let queue = waiting.queue.clone();
         let room = queue.try_reserve().map_err(no_room)?;
         let Some(Waiting { mut request, half, bytes, .. }) = self.waiting.take() else { return Ok(()) };
-        for name in OF_THE_BODY {
-            request.headers_mut().remove(name);
-        }
+        forget_body(request.headers_mut());
         room.send(Job { request: request.map(|()| Bytes::from(clean)), half, bytes });
         Ok(())
     }

@@ -32,6 +32,6 @@ mod stats;
 mod table;
 mod worker;
 
-pub use redact::{BodyKind, Redactor, redact_body, redact_request};
+pub use redact::{BodyKind, Redactor, redact_body, redact_request, redact_whole};
 pub use sample::{Sampler, SessionSource};
 pub use server::{Listen, MirrorError, Options, bind, random_key, run};

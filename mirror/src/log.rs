@@ -18,6 +18,9 @@ mod tail;
 mod template;
 
 pub use format::{Format, FormatError};
-pub use logged::{Logged, Skipped};
-pub use pace::{Due, Pace, PaceOptions, RateCap, Speed, SpeedError};
-pub use tail::{Line, Lines, Tail};
+pub use logged::Skipped;
+pub use pace::{Speed, SpeedError};
+
+pub(crate) use logged::Logged;
+pub(crate) use pace::{Due, Pace, PaceOptions, RateCap};
+pub(crate) use tail::{Line, Lines, Tail};

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -54,6 +55,17 @@ pub(crate) enum SendError {
         /// The request once more, if it may be sent twice.
         spare: Option<Box<Request<RequestBody>>>,
     },
+}
+
+/// Why a request got no whole answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AskError {
+    /// None at all.
+    #[error("no answer")]
+    Sent(#[from] SendError),
+    /// A part of one.
+    #[error("connection broke within the answer")]
+    Cut(#[source] hyper::Error),
 }
 
 /// One instance, seen from one thread.
@@ -130,6 +142,24 @@ impl Endpoint {
                 None => SendError::Broken { source: error.into_error(), was_idle: false, spare },
             }),
         }
+    }
+
+    /// Sends a request and reads the answer to its last byte, which is thrown away as it comes. What was closed for being
+    /// idle is sent once more, never twice more, or a request that kills its connection would go through all of them.
+    pub(crate) async fn ask(&self, request: Request<RequestBody>) -> Result<StatusCode, AskError> {
+        let (response, sender) = match self.send(request).await {
+            Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
+                self.send_anew(*spare).await?
+            }
+            sent => sent?,
+        };
+        let status = response.status();
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            frame.map_err(AskError::Cut)?;
+        }
+        self.give_back(sender);
+        Ok(status)
     }
 
     /// Keeps a connection for the next request.

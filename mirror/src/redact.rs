@@ -21,7 +21,7 @@ mod token;
 
 use foreshadow_model::{DropReason, RedactMode, RedactPlace, RedactPolicy};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
-use http::{Request, request};
+use http::{HeaderMap, Request, request};
 
 use self::json::Paths;
 use self::names::Names;
@@ -29,6 +29,7 @@ use self::reveal::Terms;
 use self::token::Tokens;
 
 pub use self::body::{BodyKind, redact_body};
+pub(crate) use self::parameters::names_a_method;
 pub(crate) use self::token::percent_decoded;
 
 /// How often a value may be encoded over, or hold JSON within JSON, and still be looked through.
@@ -101,9 +102,37 @@ pub fn redact_request(redactor: &Redactor, live: &request::Parts) -> Result<Requ
     Ok(copy)
 }
 
-/// Headers that no longer fit a body once it is redacted: its length and packing, and sums of it, which would give short
+/// The copy of a request that may leave the live side, with its body.
+///
+/// # Errors
+/// As [`redact_request`] and [`redact_body`].
+pub fn redact_whole(
+    redactor: &Redactor,
+    live: &request::Parts,
+    body: &[u8],
+    bytes_max: u64,
+) -> Result<Request<Vec<u8>>, DropReason> {
+    let mut copy = redact_request(redactor, live)?;
+    if body.is_empty() {
+        return Ok(copy.map(|()| Vec::new()));
+    }
+    let clean = redact_body(redactor, BodyKind::of(&live.headers)?, body, bytes_max)?;
+    forget_body(copy.headers_mut());
+    Ok(copy.map(|()| clean))
+}
+
+/// Removes what no longer fits a body once it is redacted: its length and packing, and sums of it, which would give short
 /// secrets away.
-pub(crate) const OF_THE_BODY: [HeaderName; 7] = [
+pub(crate) fn forget_body(headers: &mut HeaderMap) {
+    let is_of_body =
+        |name: &HeaderName| OF_THE_BODY.contains(name) || name.as_str().starts_with("x-amz-checksum-");
+    let names: Vec<HeaderName> = headers.keys().filter(|name| is_of_body(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+const OF_THE_BODY: [HeaderName; 7] = [
     CONTENT_LENGTH,
     CONTENT_ENCODING,
     HeaderName::from_static("content-md5"),

@@ -16,19 +16,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::{PerSecond, RedactPolicy};
+use http::Request;
 use http::header::{self, HeaderValue};
-use http::{Request, StatusCode};
-use http_body_util::BodyExt as _;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use self::read::Event;
 use crate::body::RequestBody;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::log::{Due, Format, Logged, Pace, PaceOptions, RateCap, Skipped, Speed};
-use crate::pool::{Endpoint, SendError};
+use crate::pool::Endpoint;
 use crate::redact::{Redactor, redact_request};
 
 pub use self::read::LogSource;
@@ -39,7 +38,7 @@ pub use self::target::{ReplayTarget, TargetError};
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How far the clock of a log of now may be off from ours: servers hold lines back for seconds before they write them.
-const AHEAD_MAX: Duration = Duration::from_secs(60);
+const AHEAD_MAX: Duration = Duration::from_secs(10);
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// How a log is replayed.
@@ -53,6 +52,10 @@ pub struct ReplayOptions {
     pub target: ReplayTarget,
     /// The host they ask for, whatever the log says.
     pub host: Option<HeaderValue>,
+    /// What must not leave beyond the built-in list.
+    pub redact: RedactPolicy,
+    /// Whether requests are marked as copies: no mirror copies them again then.
+    pub is_marked: bool,
     /// How many times as fast as in the log.
     pub speed: Speed,
     /// Pauses of the log that are longer are cut.
@@ -108,7 +111,7 @@ pub async fn replay(options: ReplayOptions, progress: Progress) -> Result<(), Re
     let key = crate::server::random_key().map_err(ReplayError::Start)?;
     let sender = Rc::new(Sender {
         endpoint: Endpoint::new(options.target.address(), None, TaskTracker::new()),
-        redactor: Redactor::new(key, &RedactPolicy::default()),
+        redactor: Redactor::new(key, &options.redact),
         options,
         progress,
         requests: TaskTracker::new(),
@@ -133,11 +136,13 @@ impl Sender {
         let mut clock = Clock { began: None, is_live };
         let mut cap = self.options.rate_max.map(RateCap::new);
         let mut result = Ok(());
+        let mut quiet_at = Instant::now() + QUIET;
         loop {
-            let due = match timeout(QUIET, events.recv()).await {
+            let due = match timeout_at(quiet_at, events.recv()).await {
                 Err(_quiet) => pace.flush(),
                 Ok(Some(Event::Logged(logged))) => pace.push(*logged),
                 Ok(Some(Event::Skipped(why))) => {
+                    // What is not sent keeps nobody waiting.
                     self.progress.lock().skip(why);
                     continue;
                 }
@@ -148,6 +153,7 @@ impl Sender {
                 Ok(None) => break,
             };
             self.send_at_their_moments(due, &mut clock, cap.as_mut()).await;
+            quiet_at = Instant::now() + QUIET;
         }
         self.send_at_their_moments(pace.flush(), &mut clock, cap.as_mut()).await;
         self.requests.close();
@@ -173,7 +179,7 @@ impl Sender {
     fn send(self: &Rc<Self>, logged: Logged, late: Duration, is_admitted: bool) {
         {
             let mut tally = self.progress.lock();
-            tally.reached(logged.at, late);
+            tally.reached(logged.written, late);
             if !is_admitted {
                 tally.over_cap += 1;
                 return;
@@ -191,14 +197,14 @@ impl Sender {
         let this = self.clone();
         self.requests.spawn_local(async move {
             let began = Instant::now();
-            let answer = timeout(this.options.patience, this.exchange(request)).await;
-            let status = answer.ok().flatten();
+            let answer = timeout(this.options.patience, this.endpoint.ask(request)).await;
+            let status = answer.ok().and_then(Result::ok);
             this.progress.lock().end(status, began.elapsed(), &logged);
         });
     }
 
-    /// The request as it may leave: redacted, and marked so that no mirror takes it for a user's. A referer or agent that
-    /// cannot be read is left out.
+    /// The request as it may leave: redacted, and mostly marked, so that no mirror takes it for a user's. A referer or
+    /// agent that cannot be read is left out.
     fn request(&self, logged: &Logged) -> Option<Request<RequestBody>> {
         let host = self.options.host.as_ref().or(logged.host.as_ref());
         let host = host.unwrap_or_else(|| self.options.target.host());
@@ -215,27 +221,10 @@ impl Sender {
             redact_request(&self.redactor, &request.body(()).ok()?.into_parts().0).ok()
         };
         let (mut parts, ()) = redacted(&all).or_else(|| redacted(&[]))?.into_parts();
-        parts.headers.insert(MARK, MARK_VALUE);
-        Some(Request::from_parts(parts, RequestBody::Empty))
-    }
-
-    /// Sends and reads to the last byte; `None` without a whole answer.
-    async fn exchange(&self, request: Request<RequestBody>) -> Option<StatusCode> {
-        let sent = match self.endpoint.send(request).await {
-            // Closed for being idle: once more, never twice more.
-            Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
-                self.endpoint.send_anew(*spare).await
-            }
-            sent => sent,
-        };
-        let (response, sender) = sent.ok()?;
-        let status = response.status();
-        let mut body = response.into_body();
-        while let Some(frame) = body.frame().await {
-            frame.ok()?;
+        if self.options.is_marked {
+            parts.headers.insert(MARK, MARK_VALUE);
         }
-        self.endpoint.give_back(sender);
-        Some(status)
+        Some(Request::from_parts(parts, RequestBody::Empty))
     }
 }
 

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::DropReason;
-use http::Request;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::body::RequestBody;
-use crate::pool::{Endpoint, SendError};
+use crate::pool::Endpoint;
 use crate::stats::Answer;
 use crate::table::{Job, ShadowHandle, ShadowLine};
 
@@ -92,8 +91,9 @@ async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
     let Job { request, half, bytes } = job;
     let request = request
         .map(|body| if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Full::new(body)) });
-    match timeout(limit, exchange(endpoint, request)).await {
-        Ok(Ok(answer)) => half.answered(answer),
+    let started = Instant::now();
+    match timeout(limit, endpoint.ask(request)).await {
+        Ok(Ok(status)) => half.answered(Answer { status: Some(status), latency: started.elapsed() }),
         Ok(Err(error)) => {
             tracing::trace!(%error, "Copy failed");
             half.failed(DropReason::ShadowError);
@@ -101,34 +101,4 @@ async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
         Err(_elapsed) => half.failed(DropReason::Timeout),
     }
     drop(bytes);
-}
-
-/// Why a copy got no whole answer.
-#[derive(Debug, thiserror::Error)]
-enum CopyError {
-    #[error("no answer")]
-    Sent(#[from] SendError),
-    #[error("connection broke within the answer")]
-    Cut(#[source] hyper::Error),
-}
-
-/// Sends and reads to the last byte; the answer is measured and thrown away as it comes.
-async fn exchange(endpoint: &Rc<Endpoint>, request: Request<RequestBody>) -> Result<Answer, CopyError> {
-    let started = Instant::now();
-    let (response, sender) = match endpoint.send(request).await {
-        // Closed for being idle: sent once more, never twice more, or a request that kills its connection would go
-        // through all of them.
-        Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
-            endpoint.send_anew(*spare).await?
-        }
-        sent => sent?,
-    };
-    let status = response.status();
-    let mut body = response.into_body();
-    while let Some(frame) = body.frame().await {
-        frame.map_err(CopyError::Cut)?;
-    }
-    let latency = started.elapsed();
-    endpoint.give_back(sender);
-    Ok(Answer { status: Some(status), latency })
 }

@@ -83,8 +83,15 @@ impl RouteRule {
         let fitting = rules.iter().filter(|rule| path.starts_with(&rule.path));
         match fitting.max_by_key(|rule| rule.path.len()) {
             None => is_safe,
-            Some(rule) => rule.mirror && (is_safe || rule.methods.iter().any(|named| named == method)),
+            Some(rule) => rule.mirror && (is_safe || rule.calls_harmless(method, path)),
         }
+    }
+
+    /// Whether the rule names the method, and the path is its own or one below it: `/search` says nothing of `/searches`.
+    fn calls_harmless(&self, method: &str, path: &str) -> bool {
+        let below = path.strip_prefix(&self.path).unwrap_or(path);
+        let is_own = below.is_empty() || below.starts_with('/') || self.path.ends_with('/');
+        is_own && self.methods.iter().any(|named| named == method)
     }
 }
 

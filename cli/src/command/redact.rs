@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 
 use foreshadow_engine::config::parse_redact;
-use foreshadow_engine::mirror::{BodyKind, Redactor, random_key, redact_body, redact_request};
-use foreshadow_engine::model::{DropReason, MirrorPolicy};
+use foreshadow_engine::mirror::{Redactor, random_key, redact_whole};
+use foreshadow_engine::model::{DropReason, MirrorPolicy, RedactPolicy};
 use hyper::http::request;
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Method, Request};
 
 use crate::args::RedactArgs;
 use crate::command::read_config;
@@ -21,29 +21,40 @@ pub(crate) fn redact(args: &RedactArgs) -> Result<Exit, Failure> {
     let policy = policy(args)?;
     let (live, body) = read_request()?;
     let redactor = Redactor::new(random_key()?, &policy.redact);
-    let copy = redact_request(&redactor, &live).map(|head| head.into_parts().0).map_err(not_mirrored)?;
-    let clean = if body.is_empty() {
-        Vec::new()
-    } else {
-        BodyKind::of(&live.headers)
-            .and_then(|kind| redact_body(&redactor, kind, &body, policy.copy_bytes.get()))
-            .map_err(not_mirrored)?
-    };
+    let copy = redact_whole(&redactor, &live, &body, policy.copy_bytes.get()).map_err(not_mirrored)?;
+    let (copy, clean) = copy.into_parts();
     let mut out = Comparison { out: io::stdout().lock(), is_coloured: is_coloured() };
-    out.line(&first_line(&live), &first_line(&copy))?;
+    out.compare(&[first_line(&live)], &[first_line(&copy)])?;
     out.headers(&live.headers, &copy.headers)?;
-    out.line(&String::from_utf8_lossy(&body), &String::from_utf8_lossy(&clean))?;
+    out.compare(&shown(&body), &shown(&clean))?;
+    if !matches!(live.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        let method = &live.method;
+        eprintln!(
+            "warning: {method} is only mirrored where `mirror.routes` names it (`methods: [{method}]`)"
+        );
+    }
     Ok(Exit::Fine)
 }
 
 fn policy(args: &RedactArgs) -> Result<MirrorPolicy, Failure> {
-    if let Some(config) = &args.config {
-        return Ok(read_config(config)?.policy.mirror);
+    match &args.config {
+        Some(config) => Ok(read_config(config)?.policy.mirror),
+        None => Ok(MirrorPolicy { redact: rules(args.rules.as_deref())?, ..MirrorPolicy::default() }),
     }
-    let Some(path) = &args.rules else { return Ok(MirrorPolicy::default()) };
-    let text = read_text(path)?;
-    let redact = parse_redact(&text).map_err(|error| error.in_file(path.display().to_string()))?;
-    Ok(MirrorPolicy { redact, ..MirrorPolicy::default() })
+}
+
+/// The rules of a file that holds nothing else; none without one.
+pub(crate) fn rules(file: Option<&Path>) -> Result<RedactPolicy, Failure> {
+    let Some(path) = file else { return Ok(RedactPolicy::default()) };
+    Ok(parse_redact(&read_text(path)?).map_err(|error| error.in_file(path.display().to_string()))?)
+}
+
+/// A body line by line; one that is packed is not for a terminal.
+fn shown(body: &[u8]) -> Vec<String> {
+    match std::str::from_utf8(body) {
+        Ok(text) => text.lines().map(str::to_owned).collect(),
+        Err(_packed) => vec![format!("({} bytes that are no text)", body.len())],
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, Failure> {
@@ -110,12 +121,12 @@ struct Comparison<W> {
 }
 
 impl<W: Write> Comparison<W> {
-    fn line(&mut self, before: &str, after: &str) -> io::Result<()> {
+    fn compare(&mut self, before: &[String], after: &[String]) -> io::Result<()> {
         if before == after {
-            return if before.is_empty() { Ok(()) } else { self.print(' ', before) };
+            return before.iter().try_for_each(|line| self.print(' ', line));
         }
-        self.print('-', before)?;
-        self.print('+', after)
+        before.iter().try_for_each(|line| self.print('-', line))?;
+        after.iter().try_for_each(|line| self.print('+', line))
     }
 
     fn headers(&mut self, before: &HeaderMap, after: &HeaderMap) -> io::Result<()> {
@@ -124,13 +135,7 @@ impl<W: Write> Comparison<W> {
                 let values = map.get_all(name).iter();
                 values.map(|value| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect()
             };
-            let (before, after) = (lines(before), lines(after));
-            if before == after {
-                before.iter().try_for_each(|line| self.print(' ', line))?;
-            } else {
-                before.iter().try_for_each(|line| self.print('-', line))?;
-                after.iter().try_for_each(|line| self.print('+', line))?;
-            }
+            self.compare(&lines(before), &lines(after))?;
         }
         self.print(' ', "")
     }

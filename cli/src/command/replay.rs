@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Output, ReplayArgs};
+use crate::command::redact::rules;
 use crate::command::runtime;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -35,6 +36,8 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
             format,
             target,
             host: args.host.as_deref().map(host).transpose()?,
+            redact: rules(args.rules.as_deref())?,
+            is_marked: !args.unmarked,
             speed,
             gap_max: span("--gap-max", &args.gap_max)?,
             rate_max: args.rate_max.as_deref().map(per_second).transpose()?,

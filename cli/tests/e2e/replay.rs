@@ -1,38 +1,68 @@
 //! `foreshadow replay` and `foreshadow redact`, which work alone.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::controller::foreshadow;
 
-/// The bundled sample service; ended when dropped.
+/// How long something may take that takes a moment.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what} not within {PATIENCE:?}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// A service that answers everything and remembers what it was asked. Its threads end with the process.
 struct Sample {
     url: String,
-    child: Child,
+    heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Sample {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = foreshadow().arg("sample-service").env("PORT", port.to_string()).spawn().unwrap();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            sleep(Duration::from_millis(50));
-        }
-        Self { url: format!("http://127.0.0.1:{port}"), child }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let heads = Arc::<Mutex<Vec<String>>>::default();
+        std::thread::spawn({
+            let heads = heads.clone();
+            move || {
+                for stream in listener.incoming().map_while(Result::ok) {
+                    let heads = heads.clone();
+                    std::thread::spawn(move || answer_all(&stream, &heads));
+                }
+            }
+        });
+        Self { url, heads }
+    }
+
+    fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
     }
 }
 
-impl Drop for Sample {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
+fn answer_all(stream: &TcpStream, heads: &Mutex<Vec<String>>) {
+    let mut head = String::new();
+    let mut reader = BufReader::new(stream);
+    while reader.read_line(&mut head).is_ok_and(|read| 0 < read) {
+        if head.ends_with("\r\n\r\n") {
+            heads.lock().unwrap().push(std::mem::take(&mut head));
+            let mut writer = stream;
+            if writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -67,6 +97,23 @@ fn a_log_is_replayed_and_what_may_change_something_is_not() {
     );
     assert_eq!((&told["skipped"]["unsafe_method"], &told["skipped"]["unreadable"]), (&1.into(), &1.into()));
     assert_eq!((&told["knownStatus"], &told["otherStatus"]), (&20.into(), &0.into()));
+    assert!(sample.heads().iter().all(|head| head.contains("x-foreshadow: shadow")));
+}
+
+#[test]
+fn a_replay_obeys_the_rules_and_passes_for_users_if_it_is_told_to() {
+    let sample = Sample::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (log, rules) = (folder.path().join("access.log"), folder.path().join("rules.yaml"));
+    fs::write(&log, line(0, "GET /a?customer=Jane&token=abc HTTP/1.1")).unwrap();
+    fs::write(&rules, "mask: { query: [customer] }\n").unwrap();
+    let rules = rules.display().to_string();
+    let output =
+        replay(&log, &["--to", &sample.url, "--unmarked", "--host", "shop.example", "--rules", &rules]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let head = &sample.heads()[0];
+    assert!(head.starts_with("GET /a?customer=****&token=") && head.contains("host: shop.example"), "{head}");
+    assert!(!head.contains("x-foreshadow") && !head.contains("=abc"), "{head}");
 }
 
 #[test]
@@ -82,7 +129,13 @@ fn a_log_that_grows_is_followed_over_its_rotation_until_somebody_has_enough() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    sleep(Duration::from_secs(1));
+    // From its end on: so it must have been opened before more is written.
+    let files = format!("/proc/{}/fd", child.id());
+    let is_open = || {
+        let files = fs::read_dir(&files).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|path| path == log)
+    };
+    wait_until("the log opened", is_open);
     let append = |second| {
         let mut file = OpenOptions::new().append(true).create(true).open(&log).unwrap();
         file.write_all(line(second, &format!("GET /item/{second} HTTP/1.1")).as_bytes()).unwrap();
@@ -91,12 +144,12 @@ fn a_log_that_grows_is_followed_over_its_rotation_until_somebody_has_enough() {
     append(2);
     fs::rename(&log, folder.path().join("access.log.1")).unwrap();
     append(3);
-    // Its last second is over after one of silence; then it is looked at every 200 ms.
-    sleep(Duration::from_secs(4));
+    wait_until("three requests", || 3 <= sample.heads().len());
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(told(&output)["sent"], 3, "what was there before is not replayed");
+    assert!(sample.heads().iter().all(|head| head.contains("/item/")));
 }
 
 #[test]

@@ -129,9 +129,10 @@ pub(crate) struct Redact {
 pub(crate) struct Hidden {
     /// Headers by name, in any case. Default: none beyond the built-in list.
     pub(crate) headers: Vec<As<HeaderName>>,
-    /// Query parameters by name, in any case. Default: none beyond the built-in list.
+    /// Query parameters by name, in any case: `street` is also `address[street]` and `home.street`. Default: none beyond
+    /// the built-in list.
     pub(crate) query: Vec<Located<Text>>,
-    /// Fields of posted forms by name, in any case. Default: none beyond the built-in list.
+    /// Fields of posted forms by name, likewise. Default: none beyond the built-in list.
     pub(crate) form: Vec<Located<Text>>,
     /// Values in JSON bodies by the names that lead to them, with dots between; `*` stands for any name or place in a
     /// list: `user.address`, `items.*.note`. Default: none beyond the built-in list.
@@ -146,8 +147,9 @@ pub(crate) struct Route {
     pub(crate) path: Scalar<UrlPath>,
     /// Whether such requests may be copied.
     pub(crate) mirror: bool,
-    /// Methods that are copied beside `GET`, `HEAD` and `OPTIONS`, because they have no side effects here: a search that
-    /// is posted, a query in GraphQL. Bodies are JSON or forms, or not copied. Default: none, and then nothing that may
+    /// Methods that are copied beside `GET`, `HEAD` and `OPTIONS`, because they have no side effects at this path and those
+    /// below it: a search that is posted, a query in GraphQL. `POST`, `PUT`, `REPORT` and `SEARCH` may be named. Bodies are
+    /// JSON or forms, or not copied. Default: none, and then nothing that may
     /// change something reaches a shadow.
     #[serde(default)]
     pub(crate) methods: Vec<Located<Text>>,

@@ -73,7 +73,7 @@ pub enum FormatError {
     Adjacent(usize),
     /// `json:` names something that is not read.
     #[error(
-        "expected `time`, `request`, `method`, `target`, `path`, `query`, `status`, `latency`, `host`, `client`, `referer` or `agent`, each with the name it has in the log (`latency=took:ms`), got `{0}`"
+        "expected `time`, `request`, `method`, `target`, `path`, `query`, `status`, `latency`, `host`, `referer` or `agent`, each with the name it has in the log (`latency=took:ms`), got `{0}`"
     )]
     Key(String),
 }
@@ -149,7 +149,7 @@ impl Format {
     ///
     /// # Errors
     /// Why there is none that may be sent again.
-    pub fn read(&self, line: &[u8]) -> Result<Logged, Skipped> {
+    pub(crate) fn read(&self, line: &[u8]) -> Result<Logged, Skipped> {
         if LINE_BYTES_MAX < line.len() {
             return Err(Skipped::TooLong);
         }

@@ -15,7 +15,7 @@ pub(super) struct Keys {
 }
 
 /// What Caddy calls them, what nginx and Envoy are mostly told to, and what log shippers make of it.
-const USUAL: [(Field, &[&str]); 12] = [
+const USUAL: [(Field, &[&str]); 11] = [
     (
         Field::Time(Clock::Any),
         &["ts", "time", "timestamp", "@timestamp", "time_iso8601", "start_time", "time_local", "msec"],
@@ -28,7 +28,6 @@ const USUAL: [(Field, &[&str]); 12] = [
     (Field::Latency(Unit::Millis), &["duration_ms", "latency_ms"]),
     (Field::Latency(Unit::Seconds), &["request_time", "duration"]),
     (Field::Host, &["request.host", "host", "http_host", "authority"]),
-    (Field::Client, &["request.remote_ip", "remote_addr", "client_ip"]),
     (Field::Referer, &["request.headers.Referer.0", "http_referer", "referer"]),
     (Field::Agent, &["request.headers.User-Agent.0", "http_user_agent", "user_agent"]),
 ];
@@ -74,7 +73,6 @@ fn named(name: &str, unit: Unit) -> Option<Field> {
         "status" => Field::Status,
         "latency" => Field::Latency(unit),
         "host" => Field::Host,
-        "client" => Field::Client,
         "referer" => Field::Referer,
         "agent" => Field::Agent,
         _ => return None,

@@ -11,25 +11,25 @@ use jiff::Timestamp;
 
 /// A request that may be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logged {
-    /// When it came or was answered, as the log says. Servers write whole seconds, if nobody told them otherwise.
-    pub at: Timestamp,
+pub(crate) struct Logged {
+    /// The time that was written. Servers write whole seconds, if nobody told them otherwise.
+    pub(crate) written: Timestamp,
+    /// How long before that it came: some servers write the time of the answer.
+    pub(crate) before: Duration,
     /// One without side effects.
-    pub method: Method,
+    pub(crate) method: Method,
     /// Path and query.
-    pub target: PathAndQuery,
+    pub(crate) target: PathAndQuery,
     /// What live answered, if the log says so.
-    pub status: Option<StatusCode>,
+    pub(crate) status: Option<StatusCode>,
     /// How long live took, if the log says so.
-    pub latency: Option<Duration>,
-    /// The address of whoever asked, as it was written: it tells sessions apart, and is never sent.
-    pub client: Option<String>,
+    pub(crate) latency: Option<Duration>,
     /// The host that was asked for.
-    pub host: Option<HeaderValue>,
+    pub(crate) host: Option<HeaderValue>,
     /// The page it came from.
-    pub referer: Option<HeaderValue>,
+    pub(crate) referer: Option<HeaderValue>,
     /// The program that asked.
-    pub agent: Option<HeaderValue>,
+    pub(crate) agent: Option<HeaderValue>,
 }
 
 /// Why a line is not replayed.
@@ -100,7 +100,6 @@ pub(super) enum Field {
     Port,
     /// `HTTP/1.1`.
     Protocol,
-    Client,
     Referer,
     Agent,
     /// Anything else.
@@ -204,18 +203,17 @@ impl<'a> Fields<'a> {
             return Err(Skipped::Unsafe);
         }
         let latency = self.latency();
-        let before = latency.filter(|_| self.is_time_of_answer).unwrap_or_default();
         let header = |field| {
             let value = self.get(field).filter(|value| value.len() <= HEADER_BYTES_MAX);
             value.and_then(|value| HeaderValue::from_str(value).ok())
         };
         Ok(Logged {
-            at: written.checked_sub(before).unwrap_or(written),
+            written,
+            before: latency.filter(|_| self.is_time_of_answer).unwrap_or_default(),
             method,
             target: path_and_query(&target).ok_or(Skipped::BadTarget)?,
             status: self.get(Field::Status).and_then(|value| StatusCode::from_bytes(value.as_bytes()).ok()),
             latency,
-            client: self.get(Field::Client).map(str::to_owned),
             host: header(Field::Host),
             referer: header(Field::Referer),
             agent: header(Field::Agent),
@@ -381,7 +379,7 @@ mod tests {
         ] {
             fields.put(field, value.into()).unwrap();
         }
-        assert_eq!(fields.request().unwrap().at, "2015-05-17T08:05:02.25Z".parse().unwrap());
+        assert_eq!(fields.request().unwrap().before, Duration::from_millis(1250));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //!
 //! *Why not one after the other with the pauses of the log*: a sender that is late once would be late for ever. Every
 //! request has a moment of its own since the beginning, whatever became of those before it. *Units*: seconds of the
-//! log through the speed are seconds here. *Order*: servers write when they have answered, so lines are out of order;
-//! they wait for each other for a minute of the log, where the log is not of now. *Whole seconds*: servers mostly write
-//! no fractions, so all that came within a second would be sent at its first moment; it is spread evenly over it
-//! instead. *Gaps* longer than asked for are cut; a time far back is another file, and begins where the last one ended.
-//! *Cannot see*: within a second, when exactly a request came.
+//! log through the speed are seconds here. *Whole seconds*: servers mostly write no fractions, so all that came within a
+//! second would be sent at its first moment; lines of one second that stand together are spread evenly over it instead.
+//! *Order*: servers write when they have answered, so requests are out of order; they wait for each other for a minute of
+//! the log, where the log is not of now. *Gaps* longer than asked for are cut; a time far back is another file, and begins
+//! where the last one ended. *Cannot see*: within a second, when exactly a request came.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -54,30 +54,35 @@ impl FromStr for Speed {
 
 /// A request and when it is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
+pub(crate) struct Due {
     /// Since the first one.
-    pub after: Duration,
+    pub(crate) after: Duration,
     /// What is to be sent.
-    pub logged: Logged,
+    pub(crate) logged: Logged,
 }
 
 /// How a pace is set.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PaceOptions {
+pub(crate) struct PaceOptions {
     /// How many times as fast as in the log.
-    pub speed: Speed,
+    pub(crate) speed: Speed,
     /// Nothing is due later than so long after the one before it.
-    pub gap_max: Duration,
+    pub(crate) gap_max: Duration,
     /// Whether the lines are of now: then none is kept back for its order.
-    pub is_live: bool,
+    pub(crate) is_live: bool,
 }
 
 /// Gives every request its moment.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     options: PaceOptions,
-    /// Those that wait for their order, and for the end of their second.
+    /// Those of one whole second, until a line of another one.
+    second: Vec<Logged>,
+    /// The log writes fractions of seconds: then a whole one is as exact as any.
+    has_fractions: bool,
+    /// Those that wait for their order.
     waiting: BinaryHeap<Reverse<Waiting>>,
+    /// Bytes of all that wait.
     bytes: usize,
     /// Lines so far.
     number: u64,
@@ -88,17 +93,17 @@ pub struct Pace {
     last: Duration,
 }
 
-/// In the order of the log's times, and of its lines where these are the same.
+/// In the order in which requests came, and of their lines where that is the same.
 #[derive(Debug)]
 struct Waiting {
-    at: Timestamp,
+    came: Timestamp,
     number: u64,
     logged: Logged,
 }
 
 impl Ord for Waiting {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
+        (self.came, self.number).cmp(&(other.came, other.number))
     }
 }
 
@@ -118,10 +123,11 @@ impl Eq for Waiting {}
 
 impl Pace {
     /// A pace as it was asked for.
-    #[must_use]
-    pub fn new(options: PaceOptions) -> Self {
+    pub(crate) fn new(options: PaceOptions) -> Self {
         Self {
             options,
+            second: Vec::new(),
+            has_fractions: false,
             waiting: BinaryHeap::new(),
             bytes: 0,
             number: 0,
@@ -132,27 +138,33 @@ impl Pace {
     }
 
     /// Takes a request in, and gives out those that are sure of their moment.
-    pub fn push(&mut self, logged: Logged) -> Vec<Due> {
-        let at = logged.at;
-        let is_far_back = self.newest.is_some_and(|newest| BACK_MAX < newest.duration_since(at));
+    pub(crate) fn push(&mut self, logged: Logged) -> Vec<Due> {
+        let written = logged.written;
+        let is_far_back = self.newest.is_some_and(|newest| BACK_MAX < newest.duration_since(written));
         let mut due = if is_far_back { self.flush() } else { Vec::new() };
         if is_far_back {
-            self.anchor = Some((at, self.last));
+            self.anchor = Some((written, self.last));
             self.newest = None;
         }
-        self.newest = self.newest.max(Some(at));
-        self.number += 1;
+        self.newest = self.newest.max(Some(written));
+        self.has_fractions |= written.subsec_nanosecond() != 0;
+        if self.second.first().is_some_and(|first| first.written != written) {
+            self.settle_second();
+        }
         self.bytes += size(&logged);
-        self.waiting.push(Reverse(Waiting { at, number: self.number, logged }));
-        let order = if self.options.is_live { SignedDuration::ZERO } else { ORDER };
-        while self.is_sure(order) {
+        self.second.push(logged);
+        if self.has_fractions {
+            self.settle_second();
+        }
+        while self.is_sure() {
             self.give_out(&mut due);
         }
         due
     }
 
     /// Gives out what waits: nothing more will come, or not soon.
-    pub fn flush(&mut self) -> Vec<Due> {
+    pub(crate) fn flush(&mut self) -> Vec<Due> {
+        self.settle_second();
         let mut due = Vec::new();
         while !self.waiting.is_empty() {
             self.give_out(&mut due);
@@ -160,32 +172,34 @@ impl Pace {
         due
     }
 
-    /// Whether nothing can come any more that belongs before the oldest that waits, or into its second.
-    fn is_sure(&self, order: SignedDuration) -> bool {
-        let Some((Reverse(oldest), newest)) = self.waiting.peek().zip(self.newest) else { return false };
-        WAITING_BYTES_MAX < self.bytes
-            || order < newest.duration_since(oldest.at)
-            || (self.options.is_live && !is_whole(oldest.at))
+    /// Spreads those of a second over it and puts them among those that wait for their order.
+    fn settle_second(&mut self) {
+        let second = std::mem::take(&mut self.second);
+        #[expect(clippy::cast_precision_loss, reason = "requests of a second")]
+        let step = if self.has_fractions { 0.0 } else { 1.0 / second.len() as f64 };
+        let mut offset = 0.0;
+        for logged in second {
+            let spread =
+                logged.written.checked_add(Duration::from_secs_f64(offset)).unwrap_or(logged.written);
+            let came = spread.checked_sub(logged.before).unwrap_or(spread);
+            self.number += 1;
+            self.waiting.push(Reverse(Waiting { came, number: self.number, logged }));
+            offset += step;
+        }
     }
 
-    /// Gives out the oldest, with all of its second if its log counts whole ones.
+    /// Whether nothing can come any more that belongs before the oldest that waits.
+    fn is_sure(&self) -> bool {
+        let Some((Reverse(oldest), newest)) = self.waiting.peek().zip(self.newest) else { return false };
+        self.options.is_live || WAITING_BYTES_MAX < self.bytes || ORDER < newest.duration_since(oldest.came)
+    }
+
+    /// Gives out the oldest.
     fn give_out(&mut self, due: &mut Vec<Due>) {
-        let Some(Reverse(oldest)) = self.waiting.pop() else { return };
-        let at = oldest.at;
-        let mut group = vec![oldest.logged];
-        while is_whole(at) && self.waiting.peek().is_some_and(|Reverse(next)| next.at == at) {
-            group.extend(self.waiting.pop().map(|Reverse(next)| next.logged));
-        }
-        self.bytes -= group.iter().map(size).sum::<usize>();
-        let begin = self.moment(at);
-        #[expect(clippy::cast_precision_loss, reason = "requests of a second")]
-        let step = Duration::from_secs_f64(1.0 / self.options.speed.0 / group.len() as f64);
-        let mut after = begin;
-        for logged in group {
-            self.last = self.last.max(after);
-            due.push(Due { after: self.last, logged });
-            after += step;
-        }
+        let Some(Reverse(Waiting { came, logged, .. })) = self.waiting.pop() else { return };
+        self.bytes -= size(&logged);
+        self.last = self.last.max(self.moment(came));
+        due.push(Due { after: self.last, logged });
     }
 
     /// When a time of the log is due.
@@ -202,10 +216,6 @@ impl Pace {
     }
 }
 
-fn is_whole(at: Timestamp) -> bool {
-    at.subsec_nanosecond() == 0
-}
-
 fn size(logged: &Logged) -> usize {
     let headers = [&logged.host, &logged.referer, &logged.agent];
     let headers: usize = headers.into_iter().flatten().map(http::HeaderValue::len).sum();
@@ -215,7 +225,7 @@ fn size(logged: &Logged) -> usize {
 /// Lets no more than so many requests through in a second, however fast the log is replayed. What is too much is left
 /// out, not put off: later it would be load that never was.
 #[derive(Debug)]
-pub struct RateCap {
+pub(crate) struct RateCap {
     per_second: f64,
     allowance: f64,
     last: Duration,
@@ -223,13 +233,12 @@ pub struct RateCap {
 
 impl RateCap {
     /// A cap, in requests per second.
-    #[must_use]
-    pub fn new(per_second: foreshadow_model::PerSecond) -> Self {
+    pub(crate) fn new(per_second: foreshadow_model::PerSecond) -> Self {
         Self { per_second: per_second.get(), allowance: 1.0, last: Duration::ZERO }
     }
 
     /// Whether a request may be sent now, so long after the first one.
-    pub fn admits(&mut self, now: Duration) -> bool {
+    pub(crate) fn admits(&mut self, now: Duration) -> bool {
         let passed = now.saturating_sub(self.last).as_secs_f64();
         self.last = self.last.max(now);
         // No more at once than what a millisecond is worth: timers are no finer, and a burst would pass the rate.
@@ -300,13 +309,38 @@ mod tests {
 
     #[test]
     fn a_live_log_waits_for_nobody_but_the_end_of_a_second() {
-        let mut pace = Pace::new(PaceOptions { is_live: true, ..options("1x") });
-        assert_eq!(pace.push(logged(0.5)).len(), 1);
+        let live = PaceOptions { is_live: true, ..options("1x") };
+        let mut pace = Pace::new(live);
         assert_eq!(pace.push(logged(1.0)).len(), 0);
         assert_eq!(pace.push(logged(1.0)).len(), 0);
         assert_eq!(pace.push(logged(2.0)).len(), 2);
-        assert_eq!(pace.push(logged(1.0)).len(), 1, "late, and due at once");
+        assert_eq!(pace.push(logged(1.0)).len(), 1, "the second of the one before is over");
         assert_eq!(pace.flush().len(), 1);
+        let mut pace = Pace::new(live);
+        for at in [0.5, 1.0, 1.0] {
+            assert_eq!(pace.push(logged(at)).len(), 1, "where fractions are written nothing is spread");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_of_a_log_with_fractions_are_no_groups() {
+        assert_eq!(due(options("1x"), &[0.5, 3.0, 3.0, 3.25]), [0, 2500, 2500, 2750]);
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_spread_before_it_is_taken_back_to_the_request() {
+        let line = |took| {
+            let line =
+                format!("{{\"ts\":1431849903,\"request\":\"GET / HTTP/1.1\",\"request_time\":{took}}}");
+            crate::log::Format::default().read(line.as_bytes()).unwrap()
+        };
+        let mut pace = Pace::new(options("1x"));
+        for took in [0.25, 0.75, 0.0, 0.0] {
+            assert!(pace.push(line(took)).is_empty());
+        }
+        // Answered at 0, 250, 500 and 750 ms; asked at -250, -500, 500, 750.
+        let due: Vec<u128> = pace.flush().iter().map(|due| due.after.as_millis()).collect();
+        assert_eq!(due, [0, 250, 1000, 1250]);
     }
 
     #[test]

@@ -39,7 +39,6 @@ fn nginx_variable(name: &str) -> Field {
         "host" | "http_host" => Field::Host,
         "server_port" => Field::Port,
         "server_protocol" => Field::Protocol,
-        "remote_addr" | "realip_remote_addr" => Field::Client,
         "http_referer" => Field::Referer,
         "http_user_agent" => Field::Agent,
         _ => Field::Other,
@@ -96,7 +95,6 @@ fn apache_directive(argument: &str, letter: char) -> Vec<Piece> {
         ('s', _) => Field::Status,
         ('D', _) => Field::Latency(Unit::Micros),
         ('T', unit) => Field::Latency(Unit::named(unit).unwrap_or(Unit::Seconds)),
-        ('h' | 'a', _) => Field::Client,
         ('v' | 'V', _) | ('i', "host") => Field::Host,
         ('i', "referer") => Field::Referer,
         ('i', "user-agent") => Field::Agent,
@@ -155,9 +153,6 @@ fn envoy_command(command: &str) -> Field {
         "REQ(:AUTHORITY)" | "REQ(HOST)" => Field::Host,
         "REQ(REFERER)" => Field::Referer,
         "REQ(USER-AGENT)" => Field::Agent,
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
-            Field::Client
-        }
         _ => Field::Other,
     }
 }

@@ -9,7 +9,7 @@ use super::format::LINE_BYTES_MAX;
 
 /// Lines, of which no more is held than a line may have.
 #[derive(Debug)]
-pub struct Lines<R> {
+pub(crate) struct Lines<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     /// Its end was read.
@@ -21,7 +21,7 @@ pub struct Lines<R> {
 
 /// A line, without its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line<'a> {
+pub(crate) enum Line<'a> {
     /// All of it.
     Whole(&'a [u8]),
     /// It is longer than a line may be.
@@ -30,7 +30,7 @@ pub enum Line<'a> {
 
 impl<R: Read> Lines<R> {
     /// The lines of what is read.
-    pub fn new(reader: R) -> Self {
+    pub(crate) fn new(reader: R) -> Self {
         let reader = BufReader::new(reader);
         Self { reader, line: Vec::new(), is_whole: false, is_too_long: false, position: 0 }
     }
@@ -39,7 +39,7 @@ impl<R: Read> Lines<R> {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn advance(&mut self) -> io::Result<bool> {
+    pub(crate) fn advance(&mut self) -> io::Result<bool> {
         if self.is_whole {
             (self.is_whole, self.is_too_long) = (false, false);
             self.line.clear();
@@ -66,14 +66,13 @@ impl<R: Read> Lines<R> {
     }
 
     /// Whether there is something after the last line end; it is the line then. For whoever knows that no more comes.
-    pub fn finish(&mut self) -> bool {
+    pub(crate) fn finish(&mut self) -> bool {
         self.is_whole = !self.is_whole && !self.line.is_empty();
         self.is_whole
     }
 
     /// The line that was gone on to last.
-    #[must_use]
-    pub fn line(&self) -> Line<'_> {
+    pub(crate) fn line(&self) -> Line<'_> {
         if self.is_too_long { Line::TooLong } else { Line::Whole(&self.line) }
     }
 }
@@ -88,7 +87,7 @@ const OLD_LOOKS: u32 = 50;
 /// *Truncated* (shorter than what was read): from its beginning. *Gone, or not to be read*: waits until it is back. A line
 /// without its end is not given out before its end is there: servers write in pieces.
 #[derive(Debug)]
-pub struct Tail {
+pub(crate) struct Tail {
     path: PathBuf,
     lines: Lines<File>,
     inode: (u64, u64),
@@ -112,7 +111,7 @@ impl Tail {
     ///
     /// # Errors
     /// When it cannot be read, or is no file.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -135,10 +134,11 @@ impl Tail {
     ///
     /// # Errors
     /// When the file cannot be read any more.
-    pub fn advance(&mut self) -> io::Result<bool> {
+    pub(crate) fn advance(&mut self) -> io::Result<bool> {
         // What cannot be read any more has no more lines.
         self.is_line_old = self.old.as_mut().is_some_and(|old| old.lines.advance().unwrap_or(false));
-        if self.is_line_old {
+        if let Some(old) = self.old.as_mut().filter(|_| self.is_line_old) {
+            old.looks = 0;
             return Ok(true);
         }
         loop {
@@ -167,8 +167,7 @@ impl Tail {
     }
 
     /// See [`Lines::line`].
-    #[must_use]
-    pub fn line(&self) -> Line<'_> {
+    pub(crate) fn line(&self) -> Line<'_> {
         match &self.old {
             Some(old) if self.is_line_old => old.lines.line(),
             _ => self.lines.line(),
@@ -185,6 +184,8 @@ impl Tail {
             return false;
         }
         let Ok(file) = File::open(&self.path) else { return false };
+        // Not what was looked at: it may have been rotated meanwhile.
+        let Ok(metadata) = file.metadata() else { return false };
         let before = std::mem::replace(&mut self.lines, Lines::new(file));
         self.is_in_the_middle = false;
         if is_other {

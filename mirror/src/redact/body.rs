@@ -9,16 +9,17 @@ use http::HeaderMap;
 use http::header::{self, HeaderName};
 
 use super::Redactor;
+use super::parameters::names_a_method;
 
 /// What a body is, and how it is packed. A body that is neither JSON nor a form cannot be read by any rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BodyKind {
-    text: Text,
+    language: Language,
     is_packed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Text {
+enum Language {
     Json,
     Form,
 }
@@ -30,13 +31,13 @@ impl BodyKind {
     /// [`DropReason::RedactionFailed`] when no rule can read such a body.
     pub fn of(headers: &HeaderMap) -> Result<Self, DropReason> {
         let kind = word(headers, &header::CONTENT_TYPE)?;
-        let text = kind.as_deref().and_then(text).ok_or(DropReason::RedactionFailed)?;
+        let language = kind.as_deref().and_then(language).ok_or(DropReason::RedactionFailed)?;
         let is_packed = match word(headers, &header::CONTENT_ENCODING)?.as_deref() {
             None | Some("identity") => false,
             Some("gzip" | "x-gzip") => true,
             Some(_) => return Err(DropReason::RedactionFailed),
         };
-        Ok(Self { text, is_packed })
+        Ok(Self { language, is_packed })
     }
 }
 
@@ -50,12 +51,12 @@ fn word(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, DropRe
     }
 }
 
-fn text(kind: &str) -> Option<Text> {
+fn language(kind: &str) -> Option<Language> {
     let mut parts = kind.split(';').map(str::trim);
-    let text = match parts.next()? {
-        "application/x-www-form-urlencoded" => Text::Form,
-        "application/json" => Text::Json,
-        other if other.starts_with("application/") && other.ends_with("+json") => Text::Json,
+    let language = match parts.next()? {
+        "application/x-www-form-urlencoded" => Language::Form,
+        "application/json" => Language::Json,
+        other if other.starts_with("application/") && other.ends_with("+json") => Language::Json,
         _ => return None,
     };
     let is_utf8 = parts.all(|part| match part.split_once('=') {
@@ -64,7 +65,7 @@ fn text(kind: &str) -> Option<Text> {
         }
         _ => true,
     });
-    is_utf8.then_some(text)
+    is_utf8.then_some(language)
 }
 
 /// The body of a copy, no longer packed.
@@ -86,20 +87,15 @@ pub fn redact_body(
         return Err(DropReason::TooBig);
     }
     let text = std::str::from_utf8(&body).map_err(|_no_text| DropReason::RedactionFailed)?;
-    let clean = match kind.text {
+    let clean = match kind.language {
         // What sends JSON without saying so is understood by servers that do not look.
-        Text::Form if text.trim_start().starts_with(['{', '[', '"']) => None,
+        Language::Form if text.trim_start().starts_with(['{', '[', '"']) => None,
         // Another encoding of characters, which only looks like this one.
-        Text::Form if text.contains('\0') || has_method(text) => None,
-        Text::Form => redactor.parameters(text, &redactor.form).map(Cow::into_owned),
-        Text::Json => redactor.json(text),
+        Language::Form if text.contains('\0') || names_a_method(text) => None,
+        Language::Form => redactor.parameters(text, &redactor.form).map(Cow::into_owned),
+        Language::Json => redactor.json(text),
     };
     clean.map(String::into_bytes).ok_or(DropReason::RedactionFailed)
-}
-
-/// Whether a form says that its method is another one, as web frameworks let it: that may have side effects.
-fn has_method(form: &str) -> bool {
-    form.split(['&', ';']).any(|part| part.to_ascii_lowercase().starts_with("_method="))
 }
 
 fn unpacked(body: &[u8], bytes_max: u64) -> Result<Vec<u8>, DropReason> {

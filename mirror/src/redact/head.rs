@@ -6,8 +6,8 @@ use foreshadow_model::RedactMode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 
+use super::Redactor;
 use super::names::{is_address, is_plain};
-use super::{Redactor, token};
 
 /// Headers that hold an address of a page, query included.
 const PAGES: [&str; 12] = [
@@ -113,6 +113,7 @@ impl Redactor {
         let (site, path) = site_and_path(page);
         let path = self.path(path)?;
         let site = without_user(site);
+        let site = self.revealed(&site).map_or(site, Cow::Owned);
         match query {
             None => HeaderValue::from_str(&format!("{site}{path}")).ok(),
             Some(query) => {
@@ -142,8 +143,13 @@ impl Redactor {
 
 /// `https://host` and the path behind it; a path alone has no site.
 fn site_and_path(page: &str) -> (&str, &str) {
-    let Some(authority) = page.find("//") else { return ("", page) };
-    let path = page[authority + 2..].find('/').map_or(page.len(), |at| authority + 2 + at);
+    let scheme = page.find("//").filter(|&at| {
+        let scheme = page[..at].strip_suffix(':').unwrap_or(if at == 0 { "http" } else { "" });
+        !scheme.is_empty()
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    });
+    let Some(scheme) = scheme else { return ("", page) };
+    let path = page[scheme + 2..].find('/').map_or(page.len(), |at| scheme + 2 + at);
     page.split_at(path)
 }
 
@@ -152,14 +158,5 @@ fn without_user(site: &str) -> Cow<'_, str> {
     match (site.split_once("//"), site.rfind('@')) {
         (Some((scheme, _)), Some(at)) => Cow::Owned(format!("{scheme}//{}", &site[at + 1..])),
         _ => Cow::Borrowed(site),
-    }
-}
-
-/// What becomes of an encoded value.
-pub(super) fn hidden(redactor: &Redactor, value: &str, mode: RedactMode) -> String {
-    match mode {
-        RedactMode::Tokenise => redactor.tokens.encoded(value),
-        RedactMode::Mask => "*".repeat(token::percent_decoded_as_far_as_possible(value).chars().count()),
-        RedactMode::Remove => String::new(),
     }
 }

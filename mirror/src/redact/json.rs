@@ -12,6 +12,9 @@ use super::{LAYERS_MAX, Redactor};
 /// How deep objects and lists may stand within each other. Deeper is not mirrored: every level is a call.
 const DEPTH_MAX: u32 = 64;
 
+/// Values that one text may have. More are not mirrored: each is searched, on the way to live.
+const VALUES_MAX: usize = 4000;
+
 /// The operator's rules, by the names that lead to a value.
 #[derive(Debug)]
 pub(super) struct Paths {
@@ -26,17 +29,13 @@ impl Paths {
     }
 
     fn of(&self, path: &[String]) -> Option<RedactMode> {
+        // A name that holds dots itself counts as several.
         let fits = |names: &[String]| {
-            names.len() == path.len() && names.iter().zip(path).all(|(name, at)| name == "*" || name == at)
+            let mut at = path.iter().flat_map(|name| name.split('.'));
+            names.iter().all(|name| at.next().is_some_and(|at| name == "*" || name == at))
+                && at.next().is_none()
         };
-        let found = self.rules.iter().find(|(names, _)| fits(names));
-        // A name may hold the dots itself.
-        let dotted = || {
-            let has_dots = path.iter().any(|name| name.contains('.'));
-            let whole = if has_dots { path.join(".") } else { return None };
-            self.rules.iter().find(|(names, _)| names.join(".") == whole)
-        };
-        found.or_else(dotted).map(|(_, mode)| *mode)
+        self.rules.iter().find(|(names, _)| fits(names)).map(|(_, mode)| *mode)
     }
 
     /// Whether some rule is about a value of this name.
@@ -55,6 +54,10 @@ enum Unreadable {
     Number(#[from] JsonNumberError),
     #[error("not written")]
     Write(#[from] std::io::Error),
+    #[error("too many values")]
+    TooMany,
+    #[error("another method")]
+    Method,
 }
 
 impl Redactor {
@@ -86,6 +89,7 @@ impl Redactor {
             writer: JsonStreamWriter::new(Vec::with_capacity(text.len())),
             path,
             layers,
+            values: 0,
         };
         walk.value(None).ok()?;
         walk.reader.consume_trailing_whitespace().ok()?;
@@ -95,14 +99,32 @@ impl Redactor {
     /// What becomes of a text that nothing was said about: in a header, or a string of an object that is none itself;
     /// `None` if it stays.
     pub(super) fn text(&self, text: &str) -> Option<String> {
+        if is_enclosed(text)
+            && let Some(clean) = self.json(text)
+        {
+            return (clean != text).then_some(clean);
+        }
+        self.text_within(text)
+    }
+
+    /// The same of a text that is no object.
+    fn text_within(&self, text: &str) -> Option<String> {
         if self.gives_itself_away_whole(text) { Some(self.tokens.text(text)) } else { self.revealed(text) }
     }
 
     /// Whether a text is an address, a form or something encoded, of which no part can be hidden alone.
     fn gives_itself_away_whole(&self, text: &str) -> bool {
+        let may_be_encoded = text.contains('%') || text.contains("\\u");
         self.names_a_secret(text)
-            || (text.contains('%') && self.gives_itself_away(Cow::Borrowed(text), LAYERS_MAX))
+            || (may_be_encoded && self.gives_itself_away(Cow::Borrowed(text), LAYERS_MAX))
     }
+}
+
+/// Whether a text looks like an object, a list or a string of JSON.
+fn is_enclosed(text: &str) -> bool {
+    let text = text.trim();
+    let pairs = [('{', '}'), ('[', ']'), ('"', '"')];
+    2 < text.len() && pairs.iter().any(|&(first, last)| text.starts_with(first) && text.ends_with(last))
 }
 
 struct Walk<'a> {
@@ -111,11 +133,17 @@ struct Walk<'a> {
     writer: JsonStreamWriter<Vec<u8>>,
     path: &'a mut Vec<String>,
     layers: usize,
+    /// So far.
+    values: usize,
 }
 
 impl Walk<'_> {
     /// Passes a value on. What is hidden hides all that stands within it.
     fn value(&mut self, mode: Option<RedactMode>) -> Result<(), Unreadable> {
+        self.values += 1;
+        if VALUES_MAX < self.values {
+            return Err(Unreadable::TooMany);
+        }
         match self.reader.peek()? {
             ValueType::Object => self.object(mode)?,
             ValueType::Array => self.array(mode)?,
@@ -150,6 +178,10 @@ impl Walk<'_> {
         self.writer.begin_object()?;
         while self.reader.has_next()? {
             let name = self.reader.next_name_owned()?;
+            // As web frameworks let a body say that its method is another one.
+            if self.path.is_empty() && name.eq_ignore_ascii_case("_method") {
+                return Err(Unreadable::Method);
+            }
             let builtin = is_secret_name(&name).then_some(RedactMode::Tokenise);
             self.path.push(name.to_ascii_lowercase());
             // What the operator says of this very value counts more than what hides all around it.
@@ -169,8 +201,7 @@ impl Walk<'_> {
 
     /// A name within something hidden may be part of the secret.
     fn name<'b>(&self, name: &'b str, is_hidden: bool) -> Cow<'b, str> {
-        let clean =
-            if is_hidden { Some(self.redactor.tokens.text(name)) } else { self.redactor.revealed(name) };
+        let clean = if is_hidden { Some(self.redactor.tokens.text(name)) } else { self.redactor.text(name) };
         clean.map_or(Cow::Borrowed(name), Cow::Owned)
     }
 
@@ -200,17 +231,13 @@ impl Walk<'_> {
         if let Some(mode) = mode {
             return Some(redactor.hidden(text, mode));
         }
-        let trimmed = text.trim();
-        let is_enclosed = [('{', '}'), ('[', ']'), ('"', '"')]
-            .iter()
-            .any(|&(first, last)| 2 < trimmed.len() && trimmed.starts_with(first) && trimmed.ends_with(last));
-        if is_enclosed {
+        if is_enclosed(text) {
             let Some(layers) = self.layers.checked_sub(1) else { return Some(redactor.tokens.text(text)) };
             if let Some(inner) = redactor.json_within(text, self.path, layers) {
                 return Some(inner);
             }
         }
-        redactor.text(text)
+        redactor.text_within(text)
     }
 
     fn number(&self, number: String, mode: Option<RedactMode>) -> String {

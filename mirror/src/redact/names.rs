@@ -10,7 +10,7 @@ use aho_corasick::AhoCorasick;
 use foreshadow_model::{RedactMode, RedactRule};
 
 /// What has one of these in its name, put together, holds a secret or names a person.
-const SECRET_PARTS: [&str; 26] = [
+const SECRET_PARTS: [&str; 31] = [
     "auth",
     "cookie",
     "token",
@@ -37,14 +37,34 @@ const SECRET_PARTS: [&str; 26] = [
     "forwardeduser",
     "cardnumber",
     "accountnumber",
+    "otpcode",
+    "pincode",
+    "cvvcode",
+    "saml",
+    "username",
 ];
 
 static SECRETS: LazyLock<AhoCorasick> =
     LazyLock::new(|| AhoCorasick::new(SECRET_PARTS).expect("a few short words fit"));
 
 /// Words that make a name a secret's.
-const SECRET_WORDS: [&str; 11] =
-    ["sig", "sid", "jwt", "otp", "pin", "assertion", "iban", "cvv", "cvc", "ssn", "pan"];
+const SECRET_WORDS: [&str; 15] = [
+    "sig",
+    "sid",
+    "jwt",
+    "otp",
+    "pin",
+    "assertion",
+    "iban",
+    "cvv",
+    "cvc",
+    "ssn",
+    "pan",
+    "pass",
+    "pw",
+    "ticket",
+    "hmac",
+];
 
 /// Names of parameters that are secrets when they stand alone; among the members of an object they are ordinary.
 const SECRET_ALONE: [&str; 2] = ["key", "code"];
@@ -92,21 +112,21 @@ impl Names {
 
     /// What becomes of the value of a parameter or field.
     pub(super) fn of_value(&self, name: &str) -> Option<RedactMode> {
-        let name = name.trim();
-        let lower = name.to_ascii_lowercase();
-        self.own_of(&lower).or_else(|| {
-            let is_secret = SECRET_ALONE.contains(&lower.as_str()) || is_secret_name(name);
+        self.own_of(name).or_else(|| {
+            let is_alone = SECRET_ALONE.iter().any(|word| name.trim().eq_ignore_ascii_case(word));
+            let is_secret = is_alone || is_secret_name(name);
             is_secret.then_some(RedactMode::Tokenise)
         })
     }
 
-    /// What the operator says of this name, in lower case, or of one of its words.
-    fn own_of(&self, name: &str) -> Option<RedactMode> {
+    /// What the operator says of this name, or of a part of it in brackets or between dots.
+    pub(super) fn own_of(&self, name: &str) -> Option<RedactMode> {
         if self.own.is_empty() {
             return None;
         }
-        let whole = self.own.get(name).copied();
-        whole.or_else(|| words(name).find_map(|word| self.own.get(word).copied()))
+        let name = name.to_ascii_lowercase();
+        let part = || name.split(['[', ']', '.']).find_map(|part| self.own.get(part.trim()).copied());
+        self.own.get(name.trim()).copied().or_else(part)
     }
 }
 
@@ -137,15 +157,19 @@ fn words(name: &str) -> impl Iterator<Item = &str> {
     name.split(is_sign).flat_map(humps).filter(|word| !word.is_empty())
 }
 
-/// The parts of a word that begin with a capital after a small letter.
+/// The parts of a word that begin with a capital after a small letter, or before one after other capitals (`PINCode`).
 fn humps(word: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(word);
     std::iter::from_fn(move || {
         let word = rest?;
         let bytes = word.as_bytes();
-        let end =
-            bytes.windows(2).position(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
-        let (hump, behind) = word.split_at(end.map_or(word.len(), |at| at + 1));
+        let begins = |at: usize| {
+            let is_small = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_lowercase);
+            bytes[at].is_ascii_uppercase()
+                && (is_small(at - 1) || (bytes[at - 1].is_ascii_uppercase() && is_small(at + 1)))
+        };
+        let end = (1..bytes.len()).find(|&at| begins(at));
+        let (hump, behind) = word.split_at(end.unwrap_or(word.len()));
         rest = (!behind.is_empty()).then_some(behind);
         Some(hump)
     })
@@ -201,6 +225,13 @@ mod tests {
             "Api_Key",
             "E-Mail",
             "client_secret",
+            "PINCode",
+            "CVVCode",
+            "otpcode",
+            "pass",
+            "pw",
+            "SAMLResponse",
+            "x-forwarded-preferred-username",
             "_csrf",
         ] {
             assert!(is_secret_name(name), "{name}");
@@ -213,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_name_is_found_among_the_words_of_another() {
+    fn an_own_name_is_found_within_brackets_and_between_dots() {
         let rule = |name: &str| RedactRule {
             place: foreshadow_model::RedactPlace::Form,
             name: name.into(),
@@ -221,9 +252,11 @@ mod tests {
         };
         let rules = [rule("Street"), rule("full name")];
         let names = Names::new(rules.iter());
-        for name in ["street", "address[street]", "street[]", " street", "Full Name"] {
+        for name in ["street", "address[street]", "street[]", "home.street", " street", "Full Name"] {
             assert_eq!(names.of_value(name), Some(RedactMode::Mask), "{name}");
         }
-        assert_eq!(names.of_value("streetwise"), None);
+        for name in ["streetwise", "no_street"] {
+            assert_eq!(names.of_value(name), None, "{name}");
+        }
     }
 }

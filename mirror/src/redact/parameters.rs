@@ -7,9 +7,12 @@ use std::borrow::Cow;
 
 use foreshadow_model::RedactMode;
 
-use super::names::Names;
+use super::names::{Names, is_secret_name};
 use super::token::{percent_decoded, percent_decoded_as_far_as_possible, percent_encoded};
-use super::{LAYERS_MAX, Redactor, head};
+use super::{LAYERS_MAX, Redactor};
+
+/// Parameters that one text may have. More are not mirrored: each is searched, on the way to live.
+const PARAMETERS_MAX: usize = 1000;
 
 /// One parameter as it was written.
 struct Parameter<'a> {
@@ -40,6 +43,9 @@ impl Redactor {
         let mut clean = String::new();
         let mut is_changed = false;
         let mut carried = None;
+        if PARAMETERS_MAX < text.split(['&', ';']).count() {
+            return None;
+        }
         for part in text.split_inclusive(['&', ';']) {
             let parameter = Parameter::new(part);
             let mode = self.mode(&parameter, names)?.or(carried);
@@ -77,7 +83,7 @@ impl Redactor {
         let is_name_secret = self.is_secret(name)?;
         let value = match mode {
             Some(RedactMode::Remove) => return Some(Some(String::new())),
-            Some(mode) => Some(head::hidden(self, value, mode)),
+            Some(mode) => Some(self.hidden_encoded(value, mode)),
             None => self.value(value)?,
         };
         if value.is_none() && !is_name_secret {
@@ -86,6 +92,15 @@ impl Redactor {
         let name = if is_name_secret { self.tokens.encoded(name) } else { (*name).to_owned() };
         let value = value.unwrap_or_else(|| parameter.value.to_owned());
         Some(Some(format!("{name}{equals}{value}{end}")))
+    }
+
+    /// What becomes of an encoded value that is hidden.
+    fn hidden_encoded(&self, value: &str, mode: RedactMode) -> String {
+        match mode {
+            RedactMode::Tokenise => self.tokens.encoded(value),
+            RedactMode::Mask => "*".repeat(percent_decoded_as_far_as_possible(value).chars().count()),
+            RedactMode::Remove => String::new(),
+        }
     }
 
     /// A value whose name says nothing, as it may leave; `None` inside if that is as it was.
@@ -107,6 +122,10 @@ impl Redactor {
 
     /// The same of a text that may be encoded.
     pub(super) fn gives_itself_away(&self, text: Cow<'_, str>, layers: usize) -> bool {
+        // Escapes of JSON that is none: a name or a value behind them would not be found.
+        if text.contains("\\u") {
+            return true;
+        }
         let is_shown = |text: &str| !self.terms.spans(text).is_empty() || self.names_a_secret(text);
         if is_shown(&text) || (text.contains('+') && is_shown(&text.replace('+', " "))) {
             return true;
@@ -122,16 +141,29 @@ impl Redactor {
     /// Whether a text is an address, form or object in which something has the name of a secret: the name, perhaps the
     /// end of quotes or brackets, and what stands before a value.
     pub(super) fn names_a_secret(&self, text: &str) -> bool {
-        text.match_indices(['=', ':']).any(|(at, _)| {
+        text.match_indices(['=', ':']).any(|(at, sign)| {
             let before = text[..at].trim_end_matches(|c: char| c.is_whitespace() || "\"'\\".contains(c));
             let is_part = |c: char| c.is_alphanumeric() || "-_[].$".contains(c);
             let name = before.rsplit(|c| !is_part(c)).next().unwrap_or_default();
-            !name.is_empty() && self.is_secret_anywhere(name)
+            !name.is_empty() && self.is_secret_anywhere(name, sign)
         })
     }
 
-    /// Whether something of this name is hidden in any part of a request.
-    fn is_secret_anywhere(&self, name: &str) -> bool {
-        self.query.of_value(name).is_some() || self.form.of_value(name).is_some() || self.json.names(name)
+    /// Whether something of this name is hidden in any part of a request. Before a colon it is a member of an object, of
+    /// which some have names that are ordinary there.
+    fn is_secret_anywhere(&self, name: &str, sign: &str) -> bool {
+        let is_hidden = |names: &Names| match sign {
+            "=" => names.of_value(name).is_some(),
+            _ => names.own_of(name).is_some(),
+        };
+        is_secret_name(name) || is_hidden(&self.query) || is_hidden(&self.form) || self.json.names(name)
     }
+}
+
+/// Whether a query or form says that the method is another one.
+pub(crate) fn names_a_method(text: &str) -> bool {
+    text.split(['&', ';']).any(|part| {
+        let name = part.split('=').next().unwrap_or_default();
+        percent_decoded_as_far_as_possible(name).trim().eq_ignore_ascii_case("_method")
+    })
 }

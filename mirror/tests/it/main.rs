@@ -10,5 +10,6 @@ mod mirror;
 mod origin;
 mod pairs;
 mod passing;
+mod secrets;
 mod shadows;
 mod uploads;
