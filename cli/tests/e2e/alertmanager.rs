@@ -2,19 +2,17 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::controller::wait_until;
 use crate::http::{Connection, Request};
 
 pub(crate) const PROGRAM: &str = "prometheus-alertmanager";
 
 /// How long it may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(20);
-
-const POLL: Duration = Duration::from_millis(100);
 
 /// It tells nobody further. Ended when dropped.
 pub(crate) struct Alertmanager {
@@ -39,7 +37,7 @@ impl Alertmanager {
             .spawn()
             .unwrap();
         let alertmanager = Self { address, child, _folder: folder };
-        alertmanager.wait("Alertmanager", START_LIMIT, |this| TcpStream::connect(this.address).is_ok());
+        wait_until("Alertmanager", START_LIMIT, || TcpStream::connect(address).is_ok());
         alertmanager
     }
 
@@ -51,7 +49,7 @@ impl Alertmanager {
     /// Waits until this alarm fires, or no longer does.
     pub(crate) fn wait_for(&self, key: &str, is_firing: bool, limit: Duration) {
         let what = if is_firing { format!("{key} firing") } else { format!("{key} resolved") };
-        self.wait(&what, limit, |this| this.is_firing(key) == is_firing);
+        wait_until(&what, limit, || self.is_firing(key) == is_firing);
     }
 
     fn is_firing(&self, key: &str) -> bool {
@@ -59,16 +57,6 @@ impl Alertmanager {
         let response = Connection::new(self.address).ask(&request).unwrap();
         let alerts: Vec<Value> = serde_json::from_slice(&response.body).unwrap();
         alerts.iter().any(|alert| alert["labels"]["key"] == key)
-    }
-
-    fn wait(&self, what: &str, limit: Duration, is_so: impl Fn(&Self) -> bool) {
-        let tries = limit.as_millis() / POLL.as_millis();
-        let is_so_at_last = (0..tries).any(|_| {
-            let is_so = is_so(self);
-            sleep(if is_so { Duration::ZERO } else { POLL });
-            is_so
-        });
-        assert!(is_so_at_last, "{what} not within {limit:?}");
     }
 }
 

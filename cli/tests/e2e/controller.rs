@@ -217,6 +217,19 @@ fn run(folder: &Path, die_at: Option<&str>) -> Child {
         .unwrap()
 }
 
+/// Waits until something is so; panics when it takes too long.
+pub(crate) fn wait_until(what: &str, limit: Duration, is_so: impl Fn() -> bool) {
+    const LOOK_EVERY: Duration = Duration::from_millis(50);
+    let looks = limit.as_millis() / LOOK_EVERY.as_millis();
+    let is_so_at_last = (0..looks).any(|_| {
+        is_so() || {
+            sleep(LOOK_EVERY);
+            false
+        }
+    });
+    assert!(is_so_at_last, "{what} not within {limit:?}");
+}
+
 /// The first pair's live of this name.
 pub(crate) fn pair<'a>(status: &'a Value, live: &str) -> &'a Value {
     status["pairs"].as_array().unwrap().iter().find(|pair| pair["live"]["id"] == live).unwrap()

@@ -6,23 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::foreshadow;
+use crate::controller::{foreshadow, wait_until};
 
 /// How long something may take that takes a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "{what} not within {PATIENCE:?}");
-        sleep(Duration::from_millis(50));
-    }
-}
 
 /// A service that answers everything and remembers what it was asked. Its threads end with the process.
 struct Sample {
@@ -135,7 +126,7 @@ fn a_log_that_grows_is_followed_over_its_rotation_until_somebody_has_enough() {
         let files = fs::read_dir(&files).into_iter().flatten().flatten();
         files.filter_map(|file| fs::read_link(file.path()).ok()).any(|path| path == log)
     };
-    wait_until("the log opened", is_open);
+    wait_until("the log opened", PATIENCE, is_open);
     let append = |second| {
         let mut file = OpenOptions::new().append(true).create(true).open(&log).unwrap();
         file.write_all(line(second, &format!("GET /item/{second} HTTP/1.1")).as_bytes()).unwrap();
@@ -144,7 +135,7 @@ fn a_log_that_grows_is_followed_over_its_rotation_until_somebody_has_enough() {
     append(2);
     fs::rename(&log, folder.path().join("access.log.1")).unwrap();
     append(3);
-    wait_until("three requests", || 3 <= sample.heads().len());
+    wait_until("three requests", PATIENCE, || 3 <= sample.heads().len());
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
