@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foreshadow_model::DropReason;
-use http::{Request, header, request};
+use http::{HeaderMap, Request, header, request};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -52,7 +52,7 @@ impl Candidate<'_> {
 
     fn is_sampled(&self, sampler: &Sampler) -> bool {
         let rate = self.table.rate(self.entry, &self.parts.method, self.parts.uri.path());
-        if self.parts.headers.contains_key(&MARK) || self.is_another_method() {
+        if self.parts.headers.contains_key(&MARK) {
             return false;
         }
         let source = SessionSource {
@@ -60,7 +60,8 @@ impl Candidate<'_> {
             client: self.client.address.ip(),
             connection: self.client.connection,
         };
-        sampler.samples(rate, &self.table.copies.session, &source)
+        // Looked at last: most requests are not sampled, and need not be searched.
+        sampler.samples(rate, &self.table.copies.session, &source) && !self.is_another_method()
     }
 
     /// Whether a header or the query says that the method is another one, as web frameworks let it. What a body says of
@@ -106,8 +107,8 @@ impl Candidate<'_> {
 
     /// The redacted head of the copy, within the byte budget.
     fn head(&self) -> Result<(Request<()>, HeldBytes), DropReason> {
-        let bytes = self.size();
         let target = self.parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        let bytes = (target + fields_size(&self.parts.headers)) as u64;
         if self.table.copies.copy_bytes.get() < bytes || TARGET_BYTES_MAX < target {
             return Err(DropReason::TooBig);
         }
@@ -122,14 +123,11 @@ impl Candidate<'_> {
         let route = stats::route(&self.parts.method, self.parts.uri.path());
         pair::halves(Arc::clone(&self.entry.stats), route)
     }
+}
 
-    /// Bytes a copy of the head will hold, near enough.
-    fn size(&self) -> u64 {
-        let path = self.parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
-        let fields: usize =
-            self.parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
-        (path + fields) as u64
-    }
+/// Bytes a copy of the headers will hold, near enough.
+fn fields_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
 fn no_room<T>(_full_or_closed: TrySendError<T>) -> DropReason {
@@ -150,6 +148,20 @@ struct Waiting {
     half: ShadowHalf,
     bytes: HeldBytes,
     queue: mpsc::Sender<Job>,
+}
+
+impl Waiting {
+    /// Queues the copy with its body, if there is room.
+    fn send(self, body: Bytes) {
+        let Self { mut request, half, bytes, queue } = self;
+        match queue.try_reserve() {
+            Ok(room) => {
+                forget_body(request.headers_mut());
+                room.send(Job { request: request.map(|()| body), half, bytes });
+            }
+            Err(full) => half.failed(no_room(full)),
+        }
+    }
 }
 
 impl fmt::Debug for Upload {
@@ -178,26 +190,21 @@ impl Upload {
 
     /// The body is complete: the copy is redacted and queued.
     pub(crate) fn finish(&mut self) {
-        if let Err(reason) = self.try_finish() {
-            self.end(reason);
+        let Some(mut waiting) = self.waiting.take() else { return };
+        match self.clean(&mut waiting.bytes) {
+            Ok(clean) => waiting.send(clean),
+            Err(reason) => waiting.half.failed(reason),
         }
     }
 
-    fn try_finish(&mut self) -> Result<(), DropReason> {
+    /// The redacted body, within the byte budget.
+    fn clean(&self, bytes: &mut HeldBytes) -> Result<Bytes, DropReason> {
         let copies = &self.table.copies;
-        let Some(waiting) = &mut self.waiting else { return Ok(()) };
         let clean = redact_body(&self.table.redactor, self.kind, &self.body, copies.copy_bytes.get())?;
         // Unpacked it may be much larger than what was held for it.
         let more = (clean.len() as u64).saturating_sub(self.body.len() as u64);
-        if !waiting.bytes.grow(more, copies.queue_bytes.get()) {
-            return Err(DropReason::QueueFull);
-        }
-        let queue = waiting.queue.clone();
-        let room = queue.try_reserve().map_err(no_room)?;
-        let Some(Waiting { mut request, half, bytes, .. }) = self.waiting.take() else { return Ok(()) };
-        forget_body(request.headers_mut());
-        room.send(Job { request: request.map(|()| Bytes::from(clean)), half, bytes });
-        Ok(())
+        let fits = bytes.grow(more, copies.queue_bytes.get());
+        if fits { Ok(clean.into()) } else { Err(DropReason::QueueFull) }
     }
 
     fn end(&mut self, reason: DropReason) {

@@ -98,7 +98,12 @@ impl Shared {
             tracing::error!(%shadow, "Routing refused: it sends users to a shadow");
             return false;
         }
-        let redactor = Redactor::new(self.key, &routing.copies.redact);
+        // Nearly every routing has other weights or rates, and the same rules: their searchers are not made anew.
+        let redactor = if routing.copies.redact == now.copies.redact {
+            now.redactor.clone()
+        } else {
+            Arc::new(Redactor::new(self.key, &routing.copies.redact))
+        };
         let next = now.next(routing, redactor, |line| self.shadows.open(line));
         self.table.send_replace(Arc::new(next));
         true
@@ -195,7 +200,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn share(listener: &TcpListener) -> io::Result<Shared> {
     let key = random_key()?;
     let none = control::no_routing();
-    let redactor = Redactor::new(key, &none.copies.redact);
+    let redactor = Arc::new(Redactor::new(key, &none.copies.redact));
     Ok(Shared {
         listen: listener.local_addr()?,
         table: watch::Sender::new(Arc::new(Table::empty(none, redactor))),

@@ -106,7 +106,7 @@ pub(crate) struct Table {
     pub(crate) generation: Generation,
     pub(crate) entries: Vec<Entry>,
     pub(crate) copies: CopyRules,
-    pub(crate) redactor: Redactor,
+    pub(crate) redactor: Arc<Redactor>,
     pub(crate) budget: Arc<ByteBudget>,
     /// How often a summary is wanted.
     pub(crate) summary_every: Duration,
@@ -114,7 +114,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// A table that routes nothing.
-    pub(crate) fn empty(routing: Routing, redactor: Redactor) -> Self {
+    pub(crate) fn empty(routing: Routing, redactor: Arc<Redactor>) -> Self {
         Self {
             generation: routing.generation,
             entries: Vec::new(),
@@ -129,7 +129,7 @@ impl Table {
     pub(crate) fn next(
         &self,
         routing: Routing,
-        redactor: Redactor,
+        redactor: Arc<Redactor>,
         mut open: impl FnMut(ShadowLine) -> ShadowHandle,
     ) -> Self {
         let entries = routing
