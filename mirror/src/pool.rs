@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode};
+use foreshadow_model::is_safe_method;
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -228,8 +229,7 @@ impl Endpoint {
 
 /// A second copy of a request that may be sent twice: safe method, no body.
 fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
-    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-    if !safe || !matches!(request.body(), RequestBody::Empty) {
+    if !is_safe_method(request.method().as_str()) || !matches!(request.body(), RequestBody::Empty) {
         return None;
     }
     let mut copy = Request::new(RequestBody::Empty);

@@ -42,7 +42,7 @@ pub use plan::{
 pub use policy::{
     ActionPolicy, ActionType, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy, HorizontalPolicy,
     LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactMode, RedactPlace,
-    RedactPolicy, RedactRule, RouteRule, SessionKey, Template, VerticalPolicy,
+    RedactPolicy, RedactRule, RouteRule, SessionKey, Template, VerticalPolicy, is_safe_method,
 };
 pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,

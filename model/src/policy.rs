@@ -62,6 +62,12 @@ pub enum SessionKey {
     Connection,
 }
 
+/// Whether a method has no side effects (RFC 9110 §9.2.1), but for `TRACE`, which a proxy answers itself.
+#[must_use]
+pub fn is_safe_method(method: &str) -> bool {
+    matches!(method, "GET" | "HEAD" | "OPTIONS")
+}
+
 /// A rule for the requests whose path starts with a prefix; the longest prefix wins.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -76,10 +82,10 @@ pub struct RouteRule {
 
 impl RouteRule {
     /// Whether copies of such requests may go to a shadow: the longest prefix wins, and without a rule only methods may
-    /// that have no side effects (RFC 9110 §9.2.1), but for `TRACE`, which a proxy answers itself.
+    /// that are safe ([`is_safe_method`]).
     #[must_use]
     pub fn may_mirror(rules: &[Self], method: &str, path: &str) -> bool {
-        let is_safe = matches!(method, "GET" | "HEAD" | "OPTIONS");
+        let is_safe = is_safe_method(method);
         let fitting = rules.iter().filter(|rule| path.starts_with(&rule.path));
         match fitting.max_by_key(|rule| rule.path.len()) {
             None => is_safe,

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use foreshadow_engine::config::parse_redact;
 use foreshadow_engine::mirror::{Redactor, random_key, redact_whole};
-use foreshadow_engine::model::{DropReason, MirrorPolicy, RedactPolicy};
+use foreshadow_engine::model::{DropReason, MirrorPolicy, RedactPolicy, is_safe_method};
 use hyper::http::request;
-use hyper::{HeaderMap, Method, Request};
+use hyper::{HeaderMap, Request};
 
 use crate::args::RedactArgs;
 use crate::command::read_config;
@@ -27,7 +27,7 @@ pub(crate) fn redact(args: &RedactArgs) -> Result<Exit, Failure> {
     out.compare(&[first_line(&live)], &[first_line(&copy)])?;
     out.headers(&live.headers, &copy.headers)?;
     out.compare(&shown(&body), &shown(&clean))?;
-    if !matches!(live.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+    if !is_safe_method(live.method.as_str()) {
         let method = &live.method;
         eprintln!(
             "warning: {method} is only mirrored where `mirror.routes` names it (`methods: [{method}]`)"

@@ -23,6 +23,9 @@ use crate::failure::Failure;
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
+/// Late enough that the load was another one than in the log.
+const LATE: Duration = Duration::from_millis(500);
+
 pub(crate) fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
     let usage = |why: String| Failure::message(Exit::Usage, why);
     let format = args.format.parse::<Format>().map_err(|error| usage(error.to_string()))?;
@@ -180,9 +183,6 @@ fn told(tally: &ReplayTally) -> String {
     }
     text
 }
-
-/// Late enough that the load was another one than in the log.
-const LATE: Duration = Duration::from_millis(500);
 
 fn latency(name: &str, histogram: &LogHistogram) -> String {
     let quantile = |q| histogram.quantile(q).map(|ms| format!("{ms:.1}"));

@@ -125,20 +125,20 @@ fn envoy(format: &str) -> Result<Shape, FormatError> {
 
 fn shape(pieces: Vec<Piece>, habits: Habits) -> Result<Shape, FormatError> {
     let template = Template::new(pieces, habits).map_err(|AdjacentFields(at)| FormatError::Adjacent(at))?;
-    complete(|wanted| template.has(wanted))?;
+    complete(&template.fields().collect::<Vec<_>>())?;
     Ok(Shape::Template(template))
 }
 
 /// Whether what is there is enough to ask again: a time, a method, a target.
-pub(super) fn complete(has: impl Fn(&dyn Fn(Field) -> bool) -> bool) -> Result<(), FormatError> {
-    let has_request = has(&|field| field == Field::Request);
-    if !has(&|field| matches!(field, Field::Time(_))) {
+pub(super) fn complete(fields: &[Field]) -> Result<(), FormatError> {
+    let has_request = fields.contains(&Field::Request);
+    if !fields.iter().any(|field| matches!(field, Field::Time(_))) {
         return Err(FormatError::Lacks("when a request came"));
     }
-    if !has_request && !has(&|field| field == Field::Method) {
+    if !has_request && !fields.contains(&Field::Method) {
         return Err(FormatError::Lacks("the method of a request"));
     }
-    if !has_request && !has(&|field| matches!(field, Field::Target | Field::Path)) {
+    if !has_request && !fields.iter().any(|field| matches!(field, Field::Target | Field::Path)) {
         return Err(FormatError::Lacks("the path of a request"));
     }
     Ok(())

@@ -57,7 +57,7 @@ impl FromStr for Keys {
             Ok::<_, FormatError>((field, key.to_owned()))
         };
         let keys: Vec<(Field, String)> = text.split(',').map(key).collect::<Result<_, _>>()?;
-        complete(|wanted| keys.iter().any(|(field, _)| wanted(*field)))?;
+        complete(&keys.iter().map(|(field, _)| *field).collect::<Vec<_>>())?;
         Ok(Self { keys })
     }
 }

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use foreshadow_model::is_safe_method;
 use http::header::HeaderValue;
 use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// A request that may be sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +52,6 @@ pub enum Skipped {
 }
 
 impl Skipped {
-    /// All of them, in the order of the type.
-    pub const ALL: [Self; 6] =
-        [Self::Unreadable, Self::NoRequest, Self::Unsafe, Self::BadTarget, Self::Unredactable, Self::TooLong];
-
     /// The word that stands for it in keys and labels.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -150,6 +148,27 @@ impl Unit {
     }
 }
 
+/// What is encoded in a path: all but what RFC 3986 §3.3 lets stand there.
+const IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=');
+
 /// Bytes of a referer or agent; longer ones are left out.
 const HEADER_BYTES_MAX: usize = 4096;
 
@@ -199,7 +218,7 @@ impl<'a> Fields<'a> {
         let written = self.time().ok_or(Skipped::Unreadable)?;
         let (method, target) = self.asked().ok_or(Skipped::NoRequest)?;
         let method = Method::from_bytes(method.as_bytes()).map_err(|_invalid| Skipped::NoRequest)?;
-        if !matches!(method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        if !is_safe_method(method.as_str()) {
             return Err(Skipped::Unsafe);
         }
         let latency = self.latency();
@@ -249,7 +268,7 @@ impl<'a> Fields<'a> {
             (Some(target), _) if target.contains('?') => return Some((method, target.into())),
             (Some(target), _) => Cow::Borrowed(target),
             // Servers write it as they understood it: decoded.
-            (None, Some(path)) => Cow::Owned(encoded(path)),
+            (None, Some(path)) => utf8_percent_encode(path, IN_A_PATH).into(),
             (None, None) => return None,
         };
         Some((method, query.map_or(path.clone(), |query| format!("{path}?{query}").into())))
@@ -262,19 +281,6 @@ fn in_one(request: &str) -> Option<(&str, Cow<'_, str>)> {
     let (method, target) = (words.next()?, words.next()?);
     let is_http = words.next().is_none_or(|version| version.starts_with("HTTP/"));
     (is_http && words.next().is_none()).then_some((method, target.into()))
-}
-
-/// A decoded path as it may be asked for.
-fn encoded(path: &str) -> String {
-    let is_open = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:@!$&'()*+,;=".contains(&byte);
-    path.bytes().fold(String::with_capacity(path.len()), |mut encoded, byte| {
-        if is_open(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-        encoded
-    })
 }
 
 /// The target in origin form; `*` and the targets of tunnels are none.

@@ -38,8 +38,8 @@ impl Template {
             match (joined.last_mut(), piece) {
                 (Some(Piece::Literal(before)), Piece::Literal(text)) => before.push_str(&text),
                 (Some(Piece::Field(_)), Piece::Field(_)) => {
-                    let fields = joined.iter().filter(|piece| matches!(piece, Piece::Field(_))).count();
-                    return Err(AdjacentFields(fields));
+                    let before = Self { pieces: joined, habits };
+                    return Err(AdjacentFields(before.fields().count()));
                 }
                 (_, Piece::Literal(text)) if text.is_empty() => {}
                 (_, piece) => joined.push(piece),
@@ -48,8 +48,12 @@ impl Template {
         Ok(Self { pieces: joined, habits })
     }
 
-    pub(super) fn has(&self, wanted: impl Fn(Field) -> bool) -> bool {
-        self.pieces.iter().any(|piece| matches!(piece, Piece::Field(field) if wanted(*field)))
+    /// The fields it has.
+    pub(super) fn fields(&self) -> impl Iterator<Item = Field> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Field(field) => Some(*field),
+            Piece::Literal(_) => None,
+        })
     }
 
     /// The fields of a line; `None` if it does not have this shape.

@@ -6,13 +6,17 @@
 use std::borrow::Cow;
 
 use foreshadow_model::RedactMode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::names::{Names, is_secret_name};
-use super::token::{percent_decoded, percent_decoded_as_far_as_possible, percent_encoded};
+use super::token::{percent_decoded, percent_decoded_as_far_as_possible};
 use super::{LAYERS_MAX, Redactor};
 
 /// Parameters that one text may have. More are not mirrored: each is searched, on the way to live.
 const PARAMETERS_MAX: usize = 1000;
+
+/// What is encoded in a value: all but what RFC 3986 §2.3 calls unreserved.
+const IN_A_VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// One parameter as it was written.
 struct Parameter<'a> {
@@ -109,7 +113,7 @@ impl Redactor {
         if decoded.trim_start().starts_with(['{', '[', '"'])
             && let Some(clean) = self.json(&decoded).or_else(|| self.json(&decoded.replace('+', " ")))
         {
-            return Some(Some(percent_encoded(&clean)));
+            return Some(Some(utf8_percent_encode(&clean, IN_A_VALUE).to_string()));
         }
         Some(self.is_secret(value)?.then(|| self.tokens.encoded(value)))
     }

@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
+
 /// Makes tokens.
 pub(super) struct Tokens {
     key: [u8; 32],
@@ -129,24 +131,7 @@ pub(crate) fn percent_decoded(text: &str) -> Option<Cow<'_, str>> {
 
 /// The same where a broken encoding is no mistake: a percent sign may be one. For searching, not for sending.
 pub(super) fn percent_decoded_as_far_as_possible(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let bytes: Vec<u8> = units(text.as_bytes()).into_iter().map(|unit| unit.0).collect();
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// A text as it may stand in a query or a form.
-pub(super) fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    percent_decode_str(text).decode_utf8_lossy()
 }
 
 /// The byte that two hexadecimal digits stand for.
