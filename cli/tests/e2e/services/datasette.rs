@@ -31,7 +31,7 @@ pub(crate) const SERVICE: &Service = &Service {
     ready: "/-/versions.json",
     cpu: ["500m", "750m"],
     memory: ["256Mi", "384Mi"],
-    scarce_cpu: "500m",
+    scarce_cpu: "250m",
     storage: &["data"],
     prepare,
     requests,

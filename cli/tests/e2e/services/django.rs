@@ -23,7 +23,7 @@ pub(crate) const SERVICE: &Service = &Service {
     ready: "/admin/login/",
     cpu: ["500m", "750m"],
     memory: ["256Mi", "384Mi"],
-    scarce_cpu: "500m",
+    scarce_cpu: "200m",
     storage: &["data"],
     prepare,
     requests: || vec![Request::get("/admin/login/"), Request::get("/admin/login/?next=/admin/")],
