@@ -57,6 +57,8 @@ pub(crate) enum Verb {
     /// Read the configuration file again now; says what is in force, what is rolled over the lives, or why all of it is
     /// refused. By itself a changed file is read once it has rested for a tick.
     Reload(ControllerArgs),
+    /// Run the mirror alone, without a controller: a balancer that copies a redacted share of the requests to shadows.
+    Mirror(MirrorArgs),
     /// Send what an access log tells of to an address, with the timing of the log. Safe methods only, redacted.
     Replay(ReplayArgs),
     /// Show what becomes of a request before it leaves as a copy: read on standard input, as it goes over the wire.
@@ -234,6 +236,20 @@ Formats:
                         the LogFormat of Apache, as it was written
   '[%START_TIME%] %REQ(:METHOD)% %REQ(:PATH)%'
                         the format string of Envoy, as it was written";
+
+/// Arguments of `mirror`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MirrorArgs {
+    /// Its file, such as config/examples/mirror.yaml. Read again at every SIGHUP.
+    #[arg(default_value = "mirror.yaml")]
+    pub(crate) config: PathBuf,
+    /// Take the place of the mirror that serves this file already; no connection is refused and no request lost.
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// How to print what happened.
+    #[arg(short, long, value_enum, default_value_t = Output::Human)]
+    pub(crate) output: Output,
+}
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = FORMATS)]

@@ -6,6 +6,7 @@ pub(crate) mod control;
 pub(crate) mod explain;
 pub(crate) mod hidden;
 pub(crate) mod history;
+pub(crate) mod mirror;
 pub(crate) mod plan;
 pub(crate) mod redact;
 pub(crate) mod replay;
@@ -24,13 +25,17 @@ use crate::failure::Failure;
 /// Reads and checks a configuration file; its warnings go to standard error.
 pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))?;
-    let directory = std::path::absolute(path)?.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    let config =
-        config::parse(&text, &directory).map_err(|error| error.in_file(path.display().to_string()))?;
+    let config = config::parse(&text, &absolute_folder(path)?)
+        .map_err(|error| error.in_file(path.display().to_string()))?;
     for warning in &config.warnings {
         eprintln!("warning: {warning}");
     }
     Ok(config)
+}
+
+/// The folder of a file, from where paths in it are taken.
+pub(crate) fn absolute_folder(file: &Path) -> Result<PathBuf, Failure> {
+    Ok(std::path::absolute(file)?.parent().map_or_else(PathBuf::new, Path::to_path_buf))
 }
 
 /// The state folder of the controller that is meant.

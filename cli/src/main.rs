@@ -53,6 +53,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Reject(alarm) => command::control::alarm(&alarm, |live| Command::Reject { live }),
         Verb::Revert(revert) => command::control::revert(&revert),
         Verb::Reload(to) => command::control::reload(&to),
+        Verb::Mirror(args) => command::mirror::mirror(&args),
         Verb::Replay(args) => command::replay::replay(&args),
         Verb::Redact(args) => command::redact::redact(&args),
         Verb::Demo(demo) => demo::run(&demo),

@@ -5,17 +5,18 @@
 
 mod action;
 mod alerts;
+mod alone;
+mod front;
 mod mirror;
 mod platform;
 
+pub(crate) use self::alone::alone;
 pub(crate) use self::mirror::redact;
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{
-    ComparePolicy, ForecastPolicy, MirrorPolicy, Mode, OnExit, PerSecond, Policy, ProbePolicy, Ratio,
-};
+use foreshadow_model::{ComparePolicy, ForecastPolicy, Mode, OnExit, PerSecond, Policy, ProbePolicy, Ratio};
 
 use crate::error::Refusal;
 use crate::file::{self, File};
@@ -38,7 +39,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
     let policy = Policy {
         mode: mode(file.mode),
         tick,
-        mirror: MirrorPolicy::try_from(file.mirror)?,
+        mirror: mirror::policy(file.mirror, directory)?,
         probe: ProbePolicy::try_from(file.probe)?,
         compare: ComparePolicy::try_from(file.compare)?,
         action,

@@ -3,6 +3,8 @@
 
 mod action;
 mod alerts;
+mod alone;
+mod front;
 mod mirror;
 mod platform;
 
@@ -18,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{Action, ActionKind, Guards, Horizontal, Vertical};
 pub(crate) use self::alerts::{Alerts, Api};
+pub(crate) use self::alone::{Alone, AloneLive};
+pub(crate) use self::front::{BalanceKind, ForwardedKind, Front, Patience, Tls};
 pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
 use crate::names::EnvName;

@@ -16,7 +16,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, LocalNode, Policy, Ratio, RedactPolicy, ServiceName, Template};
+use foreshadow_model::{
+    Bytes, LocalNode, MirrorPolicy, Policy, Ratio, RedactPolicy, SampleRate, ServiceName, Template, Weight,
+};
 use serde::de::DeserializeOwned;
 
 pub use self::error::ConfigError;
@@ -50,6 +52,42 @@ pub struct Config {
     pub logs: LogPolicy,
     /// What is allowed and yet hardly meant. One sentence each, for the operator to see.
     pub warnings: Vec<String>,
+}
+
+/// A checked file of a mirror that stands alone. Every path in it is absolute if the directory given was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alone {
+    /// Where users connect. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where their requests go; one or more.
+    pub lives: Vec<AloneLive>,
+    /// What is copied, and how users are let in. Its rates are nobody's.
+    pub mirror: MirrorPolicy,
+    /// Threads that serve users; `None` leaves it to the machine.
+    pub workers: Option<u32>,
+    /// How often it is told what happened.
+    pub report: Duration,
+    /// Where metrics are served, a loopback address; `None` is nowhere.
+    pub metrics: Option<SocketAddr>,
+    /// The folder of its socket.
+    pub state: PathBuf,
+}
+
+/// A live of such a mirror, and its shadow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AloneLive {
+    /// Its address, `http` or `https`, without a path.
+    pub url: String,
+    /// Its share of requests.
+    pub weight: Weight,
+    /// The address of its shadow.
+    pub shadow: Option<String>,
+    /// The share of its sessions that is mirrored.
+    pub rate: SampleRate,
+    /// Whether it and its shadow are spoken to by HTTP/2.
+    pub http2: bool,
+    /// PEM file of the authorities that may have signed their certificates; `None` are those that the system trusts.
+    pub authorities: Option<PathBuf>,
 }
 
 /// How much of the logs of one instance is kept.
@@ -102,6 +140,16 @@ fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
     Ok(serde_saphyr::from_str_with_options(text, options)?)
 }
 
+/// Reads the text of the file of a mirror that stands alone, as [`parse`] does.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_alone(text: &str, directory: &Path) -> Result<Alone, ConfigError> {
+    from_yaml::<file::Alone>(text)
+        .and_then(|file| check::alone(file, directory))
+        .map_err(|refusal| ConfigError::of_refusal(refusal, text))
+}
+
 /// Reads the text of a file that holds nothing but what may stand at `mirror.redact`.
 ///
 /// # Errors
@@ -116,6 +164,12 @@ pub fn parse_redact(text: &str) -> Result<RedactPolicy, ConfigError> {
 #[must_use]
 pub fn schema() -> schemars::Schema {
     schemars::schema_for!(File)
+}
+
+/// The JSON Schema of the file of a mirror that stands alone, committed as `schemas/mirror.schema.json`.
+#[must_use]
+pub fn alone_schema() -> schemars::Schema {
+    schemars::schema_for!(file::Alone)
 }
 
 #[cfg(test)]

@@ -64,25 +64,66 @@ fn the_reference_file_is_read_without_a_warning() {
     assert_eq!(config.nodes.unwrap()[1].cpus, [1, 2, 3, 5]);
 }
 
+/// Every key of a schema.
+fn keys(schema: &serde_json::Value, out: &mut Vec<String>) {
+    match schema {
+        serde_json::Value::Object(map) => {
+            if let Some(serde_json::Value::Object(properties)) = map.get("properties") {
+                out.extend(properties.keys().cloned());
+            }
+            map.values().for_each(|value| keys(value, out));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, out)),
+        _ => {}
+    }
+}
+
 #[test]
 fn the_reference_file_names_every_key() {
-    fn keys(schema: &serde_json::Value, out: &mut Vec<String>) {
-        match schema {
-            serde_json::Value::Object(map) => {
-                if let Some(serde_json::Value::Object(properties)) = map.get("properties") {
-                    out.extend(properties.keys().cloned());
-                }
-                map.values().for_each(|value| keys(value, out));
-            }
-            serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, out)),
-            _ => {}
-        }
-    }
     let mut all = Vec::new();
     keys(schema().as_value(), &mut all);
     assert!(60 < all.len(), "{all:?}");
     for key in all {
         assert!(REFERENCE.contains(&format!("{key}:")), "{key}");
+    }
+}
+
+#[test]
+fn the_file_of_a_mirror_alone_is_read_and_names_every_key_of_its_own() {
+    const EXAMPLE: &str = include_str!("../examples/mirror.yaml");
+    let config = parse_alone(EXAMPLE, Path::new("/srv/shop")).unwrap();
+    let [first, second] = &config.lives[..] else { panic!("two lives") };
+    assert_eq!((first.shadow.as_deref(), first.rate.get()), (Some("http://127.0.0.1:9101"), 0.25));
+    assert_eq!((second.rate.get(), second.http2, second.weight), (0.1, true, Weight::FULL));
+    assert_eq!(second.authorities.as_deref(), Some(Path::new("/srv/shop/ca.pem")));
+    assert_eq!(config.mirror.front.tls.unwrap().key, Path::new("/srv/shop/key.pem"));
+    let (mut both, mut all) = (Vec::new(), Vec::new());
+    keys(schema().as_value(), &mut both);
+    keys(alone_schema().as_value(), &mut all);
+    for key in all.iter().filter(|key| !both.contains(key)) {
+        assert!(EXAMPLE.contains(&format!("{key}:")), "{key}");
+    }
+}
+
+#[test]
+fn what_a_mirror_alone_cannot_do_is_refused() {
+    for (text, message) in [
+        ("lives: []", "expected a live, got none"),
+        ("lives: [{ url: http://a:1/b }]", "expected an address without a path, such as `http://127.0.0.1:9001`"),
+        ("lives: [{ url: http://a:1, weight: 101 }]", "expected `weight` between 0 and 100, got 101"),
+        (
+            "lives: [{ url: http://a:1 }]\nmirror: { rate: { max: 20% } }",
+            "expected no `mirror.rate` without a controller to move it, got `20%`",
+        ),
+        ("lives: [{ url: http://a:1 }]\nmetrics: 0.0.0.0:80", "expected a loopback address, got `0.0.0.0:80`"),
+        (
+            "lives: [{ url: http://a:1 }]\nmirror: { front: { timeouts: { idle: 0s } } }",
+            "expected `idle` between `1ms` and `24h`, got `0s`",
+        ),
+    ] {
+        let error = parse_alone(text, Path::new("/srv/shop")).unwrap_err();
+        assert_eq!(error.message(), message);
+        assert!(1 <= error.line(), "{message}");
     }
 }
 
@@ -317,15 +358,17 @@ fn an_environment_can_be_written_once_and_used_twice() {
 
 /// `UPDATE_SCHEMA=1 cargo test -p foreshadow-config schema` writes the file anew; so does `cargo xtask schema`.
 #[test]
-fn the_committed_schema_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/config.schema.json");
-    let current = serde_json::to_string_pretty(schema().as_value()).unwrap() + "\n";
-    if std::env::var_os("UPDATE_SCHEMA").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &current).unwrap();
+fn every_committed_schema_is_current() {
+    for (file, schema) in [("config.schema.json", schema()), ("mirror.schema.json", alone_schema())] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas").join(file);
+        let current = serde_json::to_string_pretty(schema.as_value()).unwrap() + "\n";
+        if std::env::var_os("UPDATE_SCHEMA").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &current).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(committed == current, "`{file}` is stale: run `cargo xtask schema` and commit the result");
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == current, "the schema is stale: run `cargo xtask schema` and commit the result");
 }
 
 /// Lines of a file, one of them mangled, so that arbitrary text gets past the first key.

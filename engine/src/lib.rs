@@ -3,6 +3,7 @@
 //! `cycle.rs` shows the whole product in one screen. Everything it calls is either pure (`observe`, `compare`, `decide`)
 //! or a handle to a task that this crate started ([`run`]).
 
+mod alone;
 mod clock;
 mod cycle;
 mod deploy;
@@ -27,6 +28,7 @@ mod senses;
 mod status;
 mod voice;
 
+pub use alone::{AloneError, Audience, mirror_alone, mirror_socket};
 pub use cycle::CycleError;
 pub use diverging::remembered_diverging;
 pub use doctor::{Check, examine};
@@ -39,7 +41,7 @@ pub use foreshadow_mirror as mirror;
 pub use foreshadow_model as model;
 pub use foreshadow_platform::local::{LAUNCH_FAILED, NotReadyError, launch};
 pub use foreshadow_probe::helper_answer;
-pub use foreshadow_serve::{Client, ClientError, Command, Refusal, Refused};
+pub use foreshadow_serve::{Client, ClientError, Command, MirrorTotals, Refusal, Refused};
 pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
 
 use std::path::{Path, PathBuf};

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_act::{Balancer, BalancerError};
-use foreshadow_model::wire::{CopyRules, Routing, ShadowTarget, Upstream};
-use foreshadow_model::{Generation, Instance, InstanceId, Inventory, MirrorPolicy, SampleRate, Weight};
+use foreshadow_model::wire::{Routing, ShadowTarget, Upstream};
+use foreshadow_model::{
+    Generation, Instance, InstanceId, Inventory, MirrorPolicy, SampleRate, Speech, Weight,
+};
 use tokio::sync::watch;
 
 /// The wanted routing. Clones share it.
@@ -29,7 +31,8 @@ impl Plane {
         let routing = Routing {
             generation: Generation(0),
             upstreams: Vec::new(),
-            copies: rules(policy),
+            front: policy.front.clone(),
+            copies: policy.clone().into(),
             summary_every: tick,
         };
         Self { state: Arc::default(), routing: watch::Sender::new(routing) }
@@ -40,9 +43,10 @@ impl Plane {
         self.lock().weights = weights;
     }
 
-    /// Other rules for copies, for every request from now on.
+    /// Other rules for users and copies, for every request from now on.
     pub(crate) fn set_policy(&self, policy: &MirrorPolicy) {
-        self.amend(|routing| &mut routing.copies, rules(policy));
+        self.amend(|routing| &mut routing.copies, policy.clone().into());
+        self.amend(|routing| &mut routing.front, policy.front.clone());
     }
 
     /// Follows the wanted routing.
@@ -105,18 +109,6 @@ impl Plane {
     }
 }
 
-fn rules(policy: &MirrorPolicy) -> CopyRules {
-    CopyRules {
-        queue: policy.queue,
-        queue_bytes: policy.queue_bytes,
-        copy_bytes: policy.copy_bytes,
-        shadow_timeout: policy.shadow_timeout,
-        session: policy.session.clone(),
-        redact: policy.redact.clone(),
-        routes: policy.routes.clone(),
-    }
-}
-
 impl Balancer for Plane {
     async fn set_weight(&self, live: &InstanceId, weight: Weight) -> Result<(), BalancerError> {
         let mut state = self.lock();
@@ -138,11 +130,13 @@ fn upstreams(state: &State) -> Vec<Upstream> {
         .map(|pair| Upstream {
             id: pair.live.id.clone(),
             address: address(&pair.live),
+            speech: Speech::default(),
             weight: state.weights.get(&pair.live.id).copied().unwrap_or(Weight::FULL),
             shadow: pair.shadow.as_ref().filter(|shadow| shadow.is_ready()).map(|shadow| ShadowTarget {
                 id: shadow.id.clone(),
                 address: address(shadow),
                 netns: shadow.netns.clone(),
+                speech: Speech::default(),
             }),
             sample_rate: state.rates.get(&pair.live.id).copied().unwrap_or_default(),
         })

@@ -16,9 +16,26 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::copy::Upload;
+use crate::grpc;
+use crate::idle::Busy;
 use crate::pair::LiveHalf;
-use crate::pool::{Endpoint, Sender};
+use crate::pool::{Endpoint, Sender, UnderWay};
+use crate::stall::Stall;
 use crate::stats::{Answer, Stats};
+
+/// Why a body ends before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// Whoever sends it broke off.
+    #[error("connection broke within the body")]
+    Cut(#[from] hyper::Error),
+    /// Whoever sends it did not send more of it.
+    #[error("no more of the body came in time")]
+    Stalled,
+}
+
+/// A piece of a body, its end, or neither yet.
+type Piece = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 
 /// The body of a request to an instance.
 pub(crate) enum RequestBody {
@@ -32,12 +49,9 @@ pub(crate) enum RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Piece {
         match self.get_mut() {
             Self::Client(body) => body.poll_frame(cx),
             Self::Empty => Poll::Ready(None),
@@ -77,12 +91,35 @@ impl RequestBody {
         }
     }
 
-    /// Where the time is summed up that live had to wait for this body; `None` for a request without one.
-    pub(crate) fn waits(&self) -> Option<Rc<Cell<Duration>>> {
+    /// How far this body has come; `None` for a request without one.
+    pub(crate) fn progress(&self) -> Option<Rc<Progress>> {
         match self {
-            Self::Client(body) => Some(body.waits.clone()),
+            Self::Client(body) => Some(body.progress.clone()),
             Self::Empty | Self::Whole(_) => None,
         }
+    }
+}
+
+/// How far a body has come on its way from the client.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// How long live had to wait for it, all in all.
+    waited: Cell<Duration>,
+    /// When the last piece of it came.
+    moved: Cell<Instant>,
+}
+
+impl Progress {
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited.get()
+    }
+
+    pub(crate) fn moved(&self) -> Instant {
+        self.moved.get()
+    }
+
+    fn add(&self, more: Duration) {
+        self.waited.set(self.waited.get() + more);
     }
 }
 
@@ -92,22 +129,33 @@ impl RequestBody {
 pub(crate) struct ClientBody {
     inner: Incoming,
     dry_since: Option<Instant>,
-    waits: Rc<Cell<Duration>>,
+    progress: Rc<Progress>,
+    stall: Stall,
     /// The copy that gets the same bytes; apart, since hardly any request has one.
     upload: Option<Box<Upload>>,
 }
 
 impl ClientBody {
-    pub(crate) fn new(inner: Incoming, upload: Option<Upload>) -> Self {
-        Self { inner, dry_since: None, waits: Rc::default(), upload: upload.map(Box::new) }
+    /// A body whose client must not let live wait for longer than `patience` for the next piece.
+    pub(crate) fn new(inner: Incoming, upload: Option<Upload>, patience: Duration) -> Self {
+        let progress = Rc::new(Progress { waited: Cell::default(), moved: Cell::new(Instant::now()) });
+        Self { inner, dry_since: None, progress, stall: Stall::new(patience), upload: upload.map(Box::new) }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.inner).poll_frame(cx);
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Piece {
+        let mut frame = Pin::new(&mut self.inner).poll_frame(cx).map_err(BodyError::from);
         if frame.is_pending() {
             self.dry_since.get_or_insert_with(Instant::now);
-        } else if let Some(since) = self.dry_since.take() {
-            self.waits.set(self.waits.get() + since.elapsed());
+            if self.stall.poll_over(cx).is_ready() {
+                frame = Poll::Ready(Some(Err(BodyError::Stalled)));
+            }
+        } else {
+            let now = Instant::now();
+            if let Some(since) = self.dry_since.take() {
+                self.progress.add(now - since);
+            }
+            self.progress.moved.set(now);
+            self.stall.moved();
         }
         if self.upload.is_some() {
             self.copy(&frame);
@@ -115,7 +163,7 @@ impl ClientBody {
         frame
     }
 
-    fn copy(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, hyper::Error>>>) {
+    fn copy(&mut self, frame: &Piece) {
         let Some(upload) = &mut self.upload else { return };
         let is_complete = match frame {
             Poll::Pending => return,
@@ -137,44 +185,61 @@ impl ClientBody {
             upload.finish();
             self.upload = None;
             // What it took us is nothing that live took.
-            self.waits.set(self.waits.get() + began.elapsed());
+            self.progress.add(began.elapsed());
         }
     }
 }
 
-/// The body of an answer to a client.
-pub(crate) enum AnswerBody {
+/// The body of an answer to a client, who has no answer before the end of it.
+pub(crate) struct AnswerBody {
+    words: Words,
+    _busy: Option<Busy>,
+}
+
+enum Words {
     /// Streamed from live.
-    Live(LiveBody),
+    Live(Box<LiveBody>),
     /// The mirror's own words.
     Own(Full<Bytes>),
 }
 
+impl AnswerBody {
+    pub(crate) fn live(body: LiveBody) -> Self {
+        Self { words: Words::Live(Box::new(body)), _busy: None }
+    }
+
+    pub(crate) fn own(text: &'static str) -> Self {
+        Self { words: Words::Own(Full::new(Bytes::from_static(text.as_bytes()))), _busy: None }
+    }
+
+    /// The client is busy for as long as this body lasts.
+    pub(crate) fn during(self, busy: Busy) -> Self {
+        Self { _busy: Some(busy), ..self }
+    }
+}
+
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Live(body) => body.poll_frame(cx),
-            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Piece {
+        match &mut self.get_mut().words {
+            Words::Live(body) => body.poll_frame(cx),
+            Words::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Live(body) => body.inner.is_end_stream(),
-            Self::Own(body) => body.is_end_stream(),
+        match &self.words {
+            Words::Live(body) => body.inner.is_end_stream(),
+            Words::Own(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Live(body) => body.inner.size_hint(),
-            Self::Own(body) => body.size_hint(),
+        match &self.words {
+            Words::Live(body) => body.inner.size_hint(),
+            Words::Own(body) => body.size_hint(),
         }
     }
 }
@@ -187,8 +252,8 @@ pub(crate) struct Ending {
     pub(crate) half: Option<LiveHalf>,
     pub(crate) endpoint: Rc<Endpoint>,
     pub(crate) sender: Sender,
-    /// See [`RequestBody::waits`].
-    pub(crate) upload: Option<Rc<Cell<Duration>>>,
+    pub(crate) under_way: UnderWay,
+    pub(crate) upload: Option<Rc<Progress>>,
 }
 
 /// Live's answer. Counts the latency once, at the last byte, without the time it waited for a slow client: a client
@@ -198,33 +263,59 @@ pub(crate) struct LiveBody {
     ending: Option<Ending>,
     handed_over: Option<Instant>,
     client_time: Duration,
+    stall: Stall,
 }
 
 impl LiveBody {
-    pub(crate) fn new(inner: Incoming, ending: Ending) -> Self {
-        let mut body = Self { inner, ending: Some(ending), handed_over: None, client_time: Duration::ZERO };
+    /// An answer of which live must not let the client wait for longer than `patience` for the next piece.
+    pub(crate) fn new(inner: Incoming, ending: Ending, patience: Duration) -> Self {
+        let mut body = Self {
+            inner,
+            ending: Some(ending),
+            handed_over: None,
+            client_time: Duration::ZERO,
+            stall: Stall::new(patience),
+        };
         if body.inner.is_end_stream() {
             body.complete();
         }
         body
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Piece {
         if let Some(handed_over) = self.handed_over.take() {
             self.client_time += handed_over.elapsed();
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) if !self.inner.is_end_stream() => self.handed_over = Some(Instant::now()),
-            Some(Ok(_)) | None => self.complete(),
-            Some(Err(_)) => self.broken(),
+        let frame = Pin::new(&mut self.inner).poll_frame(cx).map_err(BodyError::from);
+        if frame.is_pending() {
+            ready!(self.stall.poll_over(cx));
+            self.broken();
+            return Poll::Ready(Some(Err(BodyError::Stalled)));
         }
-        Poll::Ready(frame)
+        self.stall.moved();
+        match &frame {
+            Poll::Ready(Some(Ok(piece))) => {
+                let status = piece.trailers_ref().and_then(grpc::status);
+                if let (Some(status), Some(ending)) = (status, &mut self.ending) {
+                    ending.status = status;
+                }
+                if self.inner.is_end_stream() {
+                    self.complete();
+                } else {
+                    self.handed_over = Some(Instant::now());
+                }
+            }
+            Poll::Ready(None) => self.complete(),
+            Poll::Ready(Some(Err(_))) => self.broken(),
+            Poll::Pending => {}
+        }
+        frame
     }
 
     fn complete(&mut self) {
         let Some(mut ending) = self.ending.take() else { return };
         ending.count(Some(ending.status), self.client_time);
+        drop(ending.under_way);
         ending.endpoint.give_back(ending.sender);
     }
 
@@ -239,8 +330,20 @@ impl LiveBody {
 }
 
 impl Ending {
+    /// Live broke off.
+    pub(crate) fn broken(&mut self) {
+        self.count(None, Duration::ZERO);
+    }
+
+    /// Live speaks something else than HTTP from now on, and its connection is no more to be asked.
+    pub(crate) fn upgraded(mut self) -> UnderWay {
+        self.count(Some(self.status), Duration::ZERO);
+        self.stats.upgraded();
+        self.under_way
+    }
+
     fn count(&mut self, status: Option<StatusCode>, client_time: Duration) {
-        let client_time = client_time + self.upload.take().map_or(Duration::ZERO, |waits| waits.get());
+        let client_time = client_time + self.upload.take().map_or(Duration::ZERO, |upload| upload.waited());
         let answer = Answer { status, latency: self.started.elapsed().saturating_sub(client_time) };
         self.stats.live(answer);
         if let Some(half) = self.half.take() {

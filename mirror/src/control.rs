@@ -11,8 +11,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_model::Generation;
 use foreshadow_model::wire::{FromMirror, LINE_BYTES_MAX, PROTOCOL, Routing, Summary, ToMirror};
+use foreshadow_model::{FrontRules, Generation, MirrorPolicy, with_causes};
 use rustix::time::ClockId;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -34,9 +34,14 @@ const SUMMARY_EVERY_MIN: Duration = Duration::from_millis(10);
 
 /// Opens the socket; the file of a dead mirror is replaced, that of a living one is not.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    listen_in_place_of(path, false)
+}
+
+/// The same, but the file of a living one is replaced as well where that is meant.
+pub(crate) fn listen_in_place_of(path: &Path, is_meant: bool) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(file) if !file.file_type().is_socket() => return Err(io::ErrorKind::AlreadyExists.into()),
-        Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
+        Ok(_) if !is_meant && std::os::unix::net::UnixStream::connect(path).is_ok() => {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         Ok(_) => std::fs::remove_file(path)?,
@@ -94,30 +99,30 @@ pub(crate) async fn serve(door: Door, shared: Arc<Shared>, cancel: CancellationT
 }
 
 /// A controller that was greeted.
-struct Guest {
+pub(crate) struct Guest {
     lines: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
     /// The routing it was told of.
     generation: Generation,
     /// What it said before its turn.
-    said: Option<ToMirror>,
+    pub(crate) said: Option<ToMirror>,
 }
 
 /// Whether the guest said something, rather than went away. Waits for ever if there is none. Cancel-safe.
-async fn spoken(guest: &mut Option<Guest>) -> bool {
+pub(crate) async fn spoken(guest: &mut Option<Guest>) -> bool {
     let Some(guest) = guest else { return std::future::pending().await };
     guest.said = guest.lines.next().await.ok().flatten();
     guest.said.is_some()
 }
 
 /// Greets a controller; `None` if it has gone already.
-async fn admit(stream: UnixStream, front: &TcpListener, shared: &Shared) -> Option<Guest> {
+pub(crate) async fn admit(stream: UnixStream, front: &TcpListener, shared: &Shared) -> Option<Guest> {
     let greeted = greet(stream, front, shared).await;
     greeted.inspect_err(|error| tracing::debug!(%error, "Controller went away before it was greeted")).ok()
 }
 
 /// The next controller. Cancel-safe.
-async fn accept(listener: &UnixListener) -> UnixStream {
+pub(crate) async fn accept(listener: &UnixListener) -> UnixStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
@@ -181,7 +186,9 @@ fn obey(said: ToMirror, shared: &Shared) {
     match said {
         ToMirror::Drain { within } => shared.drain(within),
         ToMirror::Route { routing } => {
-            shared.route(*routing);
+            if let Err(error) = shared.route(*routing) {
+                tracing::error!(why = %with_causes(&error), "Routing refused");
+            }
         }
     }
 }
@@ -232,17 +239,17 @@ fn line(message: &FromMirror) -> io::Result<Vec<u8>> {
 }
 
 /// Spans and processor time between two summaries.
-struct SummaryClock {
+pub(crate) struct SummaryClock {
     last: Instant,
     cpu: f64,
 }
 
 impl SummaryClock {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { last: Instant::now(), cpu: cpu_seconds() }
     }
 
-    fn summary(&mut self, shared: &Shared) -> Summary {
+    pub(crate) fn summary(&mut self, shared: &Shared) -> Summary {
         let (now, cpu) = (Instant::now(), cpu_seconds());
         let summary = shared.summary((now - self.last).as_secs_f64(), cpu - self.cpu);
         (self.last, self.cpu) = (now, cpu);
@@ -258,19 +265,11 @@ fn cpu_seconds() -> f64 {
 
 /// The routing that is in force before a controller spoke: nothing behind it, nothing mirrored.
 pub(crate) fn no_routing() -> Routing {
-    let policy = foreshadow_model::MirrorPolicy::default();
     Routing {
         generation: Generation(0),
         upstreams: Vec::new(),
-        copies: foreshadow_model::wire::CopyRules {
-            queue: policy.queue,
-            queue_bytes: policy.queue_bytes,
-            copy_bytes: policy.copy_bytes,
-            shadow_timeout: policy.shadow_timeout,
-            session: policy.session,
-            redact: policy.redact,
-            routes: policy.routes,
-        },
+        front: FrontRules::default(),
+        copies: MirrorPolicy::default().into(),
         summary_every: SUMMARY_EVERY,
     }
 }

@@ -9,11 +9,12 @@ use http::{HeaderMap, Request, header, request};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::allowance::Allowance;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::pair::{self, LiveHalf, ShadowHalf};
 use crate::proxy::Client;
 use crate::redact::{BodyKind, forget_body, names_a_method, redact_body, redact_request};
-use crate::sample::{Sampler, SessionSource};
+use crate::sample::Sampler;
 use crate::stats;
 use crate::table::{Entry, HeldBytes, Job, Table};
 
@@ -45,8 +46,13 @@ impl Candidate<'_> {
             return None;
         }
         self.entry.stats.sampled();
-        let result =
-            if self.has_body { self.wait_for_body(&shadow.queue) } else { self.queue(&shadow.queue) };
+        let result = if !self.entry.allowance.takes_copy(&self.table.copies) {
+            Err(DropReason::OverBudget)
+        } else if self.has_body {
+            self.wait_for_body(&shadow.queue)
+        } else {
+            self.queue(&shadow.queue)
+        };
         result.inspect_err(|reason| self.entry.stats.dropped(*reason)).ok()
     }
 
@@ -55,11 +61,7 @@ impl Candidate<'_> {
         if self.parts.headers.contains_key(&MARK) {
             return false;
         }
-        let source = SessionSource {
-            headers: &self.parts.headers,
-            client: self.client.address.ip(),
-            connection: self.client.connection,
-        };
+        let source = self.client.source(&self.parts.headers);
         // Looked at last: most requests are not sampled, and need not be searched.
         sampler.samples(rate, &self.table.copies.session, &source) && !self.is_another_method()
     }
@@ -101,6 +103,7 @@ impl Candidate<'_> {
             kind,
             body: Vec::new(),
             table: self.table.clone(),
+            allowance: self.entry.allowance.clone(),
         };
         Ok(Taken { half, upload: Some(upload) })
     }
@@ -111,6 +114,9 @@ impl Candidate<'_> {
         let bytes = (target + fields_size(&self.parts.headers)) as u64;
         if self.table.copies.copy_bytes.get() < bytes || TARGET_BYTES_MAX < target {
             return Err(DropReason::TooBig);
+        }
+        if !self.entry.allowance.takes_bytes(bytes, &self.table.copies) {
+            return Err(DropReason::OverBudget);
         }
         let limit = self.table.copies.queue_bytes.get();
         let held = self.table.budget.take(bytes, limit).ok_or(DropReason::QueueFull)?;
@@ -141,6 +147,7 @@ pub(crate) struct Upload {
     kind: BodyKind,
     body: Vec<u8>,
     table: Arc<Table>,
+    allowance: Arc<Allowance>,
 }
 
 struct Waiting {
@@ -200,6 +207,9 @@ impl Upload {
     /// The redacted body, within the byte budget.
     fn clean(&self, bytes: &mut HeldBytes) -> Result<Bytes, DropReason> {
         let copies = &self.table.copies;
+        if !self.allowance.takes_bytes(self.body.len() as u64, copies) {
+            return Err(DropReason::OverBudget);
+        }
         let clean = redact_body(&self.table.redactor, self.kind, &self.body, copies.copy_bytes.get())?;
         // Unpacked it may be much larger than what was held for it.
         let more = (clean.len() as u64).saturating_sub(self.body.len() as u64);

@@ -12,26 +12,41 @@
 //!
 //! What is absent on purpose: nothing on the way to live awaits anything of a shadow, and payload reaches no log.
 
+mod allowance;
+mod alone;
 mod balance;
 mod body;
 mod control;
 mod copy;
+mod destination;
+mod front;
+mod grpc;
 pub mod handover;
 mod headers;
+mod idle;
+mod local;
 pub mod log;
 mod netns;
 mod pair;
 mod pool;
+mod predecessor;
 mod proxy;
+mod proxy_protocol;
 mod redact;
 pub mod replay;
 mod sample;
 mod server;
 mod shadow;
+mod stall;
 mod stats;
 mod table;
+mod tls;
+mod tunnel;
 mod worker;
 
+pub use alone::{Lead, Prepared, Running, prepare};
+pub use destination::{Destination, DestinationError};
 pub use redact::{BodyKind, Redactor, redact_body, redact_request, redact_whole};
 pub use sample::{Sampler, SessionSource};
-pub use server::{Listen, MirrorError, Options, bind, random_key, run};
+pub use server::{Listen, MirrorError, Options, RouteError, bind, harden, random_key, run};
+pub use tls::TlsError;

@@ -1,40 +1,42 @@
-//! Keep-alive connections to one instance, owned by one thread.
+//! Connections to one instance, owned by one thread: kept alive, and with HTTP/2 shared.
+
+mod line;
+mod way;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::is_safe_method;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use hyper::client::conn::http1::SendRequest;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::line::Sender;
+use self::line::{Multiplexed, Opened, as_http1, as_http2, is_grpc};
+pub(crate) use self::way::{Patience, Place, Way};
 use crate::body::RequestBody;
-use crate::netns;
 
 /// Idle connections kept per instance and thread.
 const IDLE_MAX: usize = 256;
 
-/// How long an instance may take to accept a connection. A host that is gone refuses nothing, it is silent.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// After this idle time a connection is let go.
 const IDLE_FOR: Duration = Duration::from_secs(60);
+
+/// Streams over one connection at the same time. Most servers allow a hundred or more, and say so; a request that is one
+/// too many would wait for another one to end.
+const STREAMS_MAX: u32 = 100;
 
 /// How long an instance that refuses connections is passed over, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// The sending half of a connection.
-pub(crate) type Sender = SendRequest<RequestBody>;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -71,28 +73,72 @@ pub(crate) enum AskError {
 
 /// One instance, seen from one thread.
 pub(crate) struct Endpoint {
-    address: SocketAddr,
-    netns: Option<PathBuf>,
-    idle: RefCell<VecDeque<(Sender, Instant)>>,
+    way: Arc<Way>,
+    patience: Cell<Patience>,
+    idle: RefCell<VecDeque<(SendRequest<RequestBody>, Instant)>>,
+    shared: RefCell<Vec<Multiplexed>>,
+    /// Held by whoever opens a connection that others will share: they wait for it rather than open their own.
+    dialling: Mutex<()>,
     tasks: TaskTracker,
     paused_until: Cell<Option<Instant>>,
     pause: Cell<Duration>,
+    /// When it took connections again after it had refused them.
+    back_since: Cell<Option<Instant>>,
+    active: Cell<u32>,
+}
+
+/// A request under way to an instance.
+pub(crate) struct UnderWay(Rc<Endpoint>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+    }
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: SocketAddr, netns: Option<PathBuf>, tasks: TaskTracker) -> Rc<Self> {
+    pub(crate) fn new(way: Arc<Way>, patience: Patience, tasks: TaskTracker) -> Rc<Self> {
         Rc::new(Self {
-            address,
-            netns,
+            way,
+            patience: Cell::new(patience),
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            dialling: Mutex::default(),
             tasks,
             paused_until: Cell::new(None),
             pause: Cell::new(PAUSE_MIN),
+            back_since: Cell::new(None),
+            active: Cell::new(0),
         })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn place(&self) -> &Place {
+        self.way.place()
+    }
+
+    pub(crate) fn set_patience(&self, patience: Patience) {
+        self.patience.set(patience);
+    }
+
+    /// Requests under way.
+    pub(crate) fn active(&self) -> u32 {
+        self.active.get()
+    }
+
+    /// Counts a request for as long as what it returns is kept.
+    pub(crate) fn begin(self: &Rc<Self>) -> UnderWay {
+        self.active.set(self.active.get() + 1);
+        UnderWay(self.clone())
+    }
+
+    /// The part of its share that it gets, 0 to 1, while it comes back within so long.
+    pub(crate) fn regained(&self, slow_start: Duration) -> f64 {
+        let Some(since) = self.back_since.get().filter(|_| !slow_start.is_zero()) else { return 1.0 };
+        let part = since.elapsed().as_secs_f64() / slow_start.as_secs_f64();
+        if 1.0 <= part {
+            self.back_since.set(None);
+        }
+        part.min(1.0)
     }
 
     /// Whether it refused connections a moment ago and is passed over.
@@ -108,16 +154,11 @@ impl Endpoint {
         &self,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
-        while let Some(mut sender) = self.idle_sender() {
-            let spare = repeatable(&request);
-            match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, sender)),
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) => request = unsent,
-                    None => {
-                        return Err(SendError::Broken { source: error.into_error(), was_idle: true, spare });
-                    }
-                },
+        let is_http2 = self.is_http2(&request);
+        while let Some(sender) = self.open_sender(is_http2) {
+            match self.send_over(sender, request, true).await {
+                Err(SendError::NeverSent { request: unsent }) => request = *unsent,
+                sent => return sent,
             }
         }
         self.send_anew(request).await
@@ -128,19 +169,35 @@ impl Endpoint {
         &self,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
-        let mut sender = match self.connect().await {
-            Ok(sender) => sender,
+        match self.dial(self.is_http2(&request)).await {
+            Ok(sender) => self.send_over(sender, request, false).await,
             Err(error) => {
-                tracing::debug!(%error, address = %self.address, "Instance refuses connections");
-                return Err(SendError::NeverSent { request: Box::new(request) });
+                tracing::debug!(%error, address = %self.place().address, "Instance refuses connections");
+                Err(SendError::NeverSent { request: Box::new(request) })
             }
-        };
+        }
+    }
+
+    fn is_http2(&self, request: &Request<RequestBody>) -> bool {
+        self.place().speech.http2 || is_grpc(request.headers())
+    }
+
+    async fn send_over(
+        &self,
+        mut sender: Sender,
+        mut request: Request<RequestBody>,
+        was_idle: bool,
+    ) -> Result<(Response<Incoming>, Sender), SendError> {
         let spare = repeatable(&request);
-        match sender.try_send_request(request).await {
+        match &sender {
+            Sender::Http1(_) => as_http1(&mut request),
+            Sender::Http2(_) => as_http2(&mut request, self.way.is_tls()),
+        }
+        match sender.try_send(request).await {
             Ok(response) => Ok((response, sender)),
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => SendError::NeverSent { request: Box::new(request) },
-                None => SendError::Broken { source: error.into_error(), was_idle: false, spare },
+                None => SendError::Broken { source: error.into_error(), was_idle, spare },
             }),
         }
     }
@@ -165,6 +222,7 @@ impl Endpoint {
 
     /// Keeps a connection for the next request.
     pub(crate) fn give_back(&self, sender: Sender) {
+        let Sender::Http1(sender) = sender else { return };
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
         // One a time is enough: there is never more than one that came since the last look.
@@ -176,9 +234,13 @@ impl Endpoint {
         }
     }
 
+    fn open_sender(&self, is_http2: bool) -> Option<Sender> {
+        if is_http2 { self.stream() } else { self.idle_sender().map(Sender::Http1) }
+    }
+
     /// The connection used last that can take a request now. One that is still busy, because the instance answered
     /// before an upload was over, is left: to wait for it would be to wait for another client.
-    fn idle_sender(&self) -> Option<Sender> {
+    fn idle_sender(&self) -> Option<SendRequest<RequestBody>> {
         let mut idle = self.idle.borrow_mut();
         let mut at = idle.len();
         while let Some(before) = at.checked_sub(1) {
@@ -195,15 +257,51 @@ impl Endpoint {
         None
     }
 
-    async fn connect(&self) -> io::Result<Sender> {
+    /// A stream of a connection that has room for one. Of several the first are filled, so that the last fall idle.
+    fn stream(&self) -> Option<Sender> {
+        let mut shared = self.shared.borrow_mut();
+        shared.retain(|connection| !connection.is_closed());
+        while 1 < shared.len() && shared.last().is_some_and(|last| last.active() == 0) {
+            shared.pop();
+        }
+        shared
+            .iter()
+            .find(|connection| connection.active() < STREAMS_MAX)
+            .map(|found| Sender::Http2(found.stream()))
+    }
+
+    async fn dial(&self, is_http2: bool) -> io::Result<Sender> {
+        let _alone = if is_http2 { Some(self.dialling.lock().await) } else { None };
+        // Somebody else may have opened one meanwhile.
+        if let Some(sender) = self.stream().filter(|_| is_http2) {
+            return Ok(sender);
+        }
+        Ok(match self.connect(is_http2).await? {
+            Opened::Http1(sender) => Sender::Http1(sender),
+            Opened::Http2(sender) => {
+                let connection = Multiplexed::new(sender);
+                let stream = connection.stream();
+                self.shared.borrow_mut().push(connection);
+                Sender::Http2(stream)
+            }
+        })
+    }
+
+    async fn connect(&self, is_http2: bool) -> io::Result<Opened> {
+        let patience = self.patience.get();
         // The first attempt after a pause finds out whether it is back; the others do not wait for it meanwhile.
         let is_first = self.paused_until.get().is_some() && !self.is_paused();
         if is_first {
-            self.paused_until.set(Some(Instant::now() + CONNECT_TIMEOUT));
+            self.paused_until.set(Some(Instant::now() + patience.connect));
         }
-        let connecting = timeout(CONNECT_TIMEOUT, netns::connect(self.address, self.netns.as_deref()));
-        let stream = match connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => stream,
+        match self.way.open(is_http2, patience, &self.tasks).await {
+            Ok(opened) => {
+                if self.paused_until.take().is_some() {
+                    self.back_since.set(Some(Instant::now()));
+                }
+                self.pause.set(PAUSE_MIN);
+                Ok(opened)
+            }
             Err(error) => {
                 // Many connections refused at once are one refusal.
                 if is_first || !self.is_paused() {
@@ -211,19 +309,9 @@ impl Endpoint {
                     self.paused_until.set(Some(Instant::now() + pause));
                     self.pause.set((pause * 2).min(PAUSE_MAX));
                 }
-                return Err(error);
+                Err(error)
             }
-        };
-        self.paused_until.set(None);
-        self.pause.set(PAUSE_MIN);
-        let (sender, connection) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        self.tasks.spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::trace!(%error, "Connection to an instance ended");
-            }
-        });
-        Ok(sender)
+        }
     }
 }
 

@@ -2,30 +2,32 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use foreshadow_model::Balance;
+use http::header::{self, HeaderMap, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::balance::Balancer;
-use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, RequestBody};
+use crate::balance::{self, Balancer};
+use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, Progress, RequestBody};
 use crate::copy::Candidate;
-use crate::headers;
 use crate::pair::LiveHalf;
 use crate::pool::{Endpoint, SendError};
-use crate::sample::Sampler;
+use crate::sample::{self, Sampler, SessionSource};
+use crate::server::Shared;
 use crate::stats::{Answer, Stats};
 use crate::table::{Entry, Table};
+use crate::tunnel::{self, Wish};
+use crate::{front, grpc, headers};
 
 /// A client that goes away after waiting this long for the first byte of an answer got none, and that is live's
 /// failure. Without it a frozen live would look like a live without requests. Sooner is the client's own whim.
@@ -39,6 +41,21 @@ pub(crate) struct Client {
     pub(crate) forwarded: HeaderValue,
     /// A number unique to the connection.
     pub(crate) connection: u64,
+    /// Whether it came by TLS.
+    pub(crate) is_tls: bool,
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr, connection: u64, is_tls: bool) -> Self {
+        let forwarded = HeaderValue::from_str(&address.ip().to_canonical().to_string());
+        let forwarded = forwarded.unwrap_or(HeaderValue::from_static("unknown"));
+        Self { address, forwarded, connection, is_tls }
+    }
+
+    /// Where the key of its session may be.
+    pub(crate) fn source<'a>(&self, headers: &'a HeaderMap) -> SessionSource<'a> {
+        SessionSource { headers, client: self.address.ip(), connection: self.connection }
+    }
 }
 
 /// One worker thread's view: the table and its own connections. Nothing in it is shared between threads.
@@ -46,8 +63,19 @@ pub(crate) struct Proxy {
     view: RefCell<Rc<View>>,
     balancer: RefCell<Balancer>,
     sampler: Sampler,
-    tasks: TaskTracker,
+    tracks: Tracks,
+    /// Threads that share every limit.
+    workers: u32,
     refused: Arc<AtomicU64>,
+}
+
+/// Who waits for what at the end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tracks {
+    /// Connections to instances: they end when nobody asks them anything any more.
+    pub(crate) lives: TaskTracker,
+    /// Connections of users, tunnels among them: they are waited for.
+    pub(crate) users: TaskTracker,
 }
 
 /// A table and the endpoints of its entries, at the same places. A request keeps the view it began with: places in
@@ -57,16 +85,37 @@ struct View {
     endpoints: Vec<Rc<Endpoint>>,
 }
 
+/// A request on its way to live.
+struct Passage {
+    request: Request<RequestBody>,
+    half: Option<LiveHalf>,
+    /// What the client wants to speak instead of HTTP.
+    wish: Option<Wish>,
+    /// The number of its session, where sessions have a live of their own.
+    session: Option<u64>,
+}
+
+/// Where a request goes.
+enum Choice {
+    Live(usize),
+    /// Every live that takes connections has as much to do as it may.
+    Full,
+    /// There is no live.
+    Nobody,
+}
+
 impl Proxy {
-    /// `refused` counts the requests no live could take.
-    pub(crate) fn new(
-        table: Arc<Table>,
-        sampler: Sampler,
-        tasks: TaskTracker,
-        refused: Arc<AtomicU64>,
-    ) -> Self {
+    pub(crate) fn new(shared: &Shared, tracks: Tracks) -> Self {
+        let table = shared.table();
         let empty = Rc::new(View { table: table.clone(), endpoints: Vec::new() });
-        let proxy = Self { view: RefCell::new(empty), balancer: RefCell::default(), sampler, tasks, refused };
+        let proxy = Self {
+            view: RefCell::new(empty),
+            balancer: RefCell::default(),
+            sampler: shared.sampler.clone(),
+            tracks,
+            workers: shared.workers,
+            refused: shared.refused.clone(),
+        };
         proxy.adopt(table);
         proxy
     }
@@ -74,24 +123,37 @@ impl Proxy {
     /// Takes over a newer table; connections to instances that stay are kept.
     pub(crate) fn adopt(&self, table: Arc<Table>) {
         let before = self.view.borrow().clone();
+        let patience = table.front.patience();
         let endpoint = |entry: &Entry| {
-            let address = entry.upstream.address;
-            let known = before.endpoints.iter().find(|endpoint| endpoint.address() == address);
-            known.cloned().unwrap_or_else(|| Endpoint::new(address, None, self.tasks.clone()))
+            let known = before.endpoints.iter().find(|endpoint| endpoint.place() == entry.way.place());
+            if let Some(known) = known {
+                known.set_patience(patience);
+                return known.clone();
+            }
+            Endpoint::new(entry.way.clone(), patience, self.tracks.lives.clone())
         };
         let endpoints = table.entries.iter().map(endpoint).collect();
         *self.view.borrow_mut() = Rc::new(View { table, endpoints });
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
+    pub(crate) async fn answer(
+        &self,
+        client: &Client,
+        mut request: Request<Incoming>,
+    ) -> Response<AnswerBody> {
         let view = self.view.borrow().clone();
-        let (mut parts, body) = request.into_parts();
-        if parts.method == Method::CONNECT {
+        let rules = &view.table.front.rules;
+        if request.method() == Method::CONNECT {
             return self.refuse(StatusCode::NOT_IMPLEMENTED);
         }
-        let Some(chosen) = self.choose(&view, None) else {
-            return self.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        let wish = Wish::of(&mut request);
+        let (mut parts, body) = request.into_parts();
+        let session = (rules.balance == Balance::Hash)
+            .then(|| sample::session(&view.table.copies.session, &client.source(&parts.headers)));
+        let chosen = match self.choose(&view, session, None) {
+            Choice::Live(chosen) => chosen,
+            Choice::Full | Choice::Nobody => return self.refuse(StatusCode::SERVICE_UNAVAILABLE),
         };
         let has_body = !body.is_end_stream();
         headers::strip_hop_by_hop(&mut parts.headers);
@@ -103,55 +165,108 @@ impl Proxy {
             host_from_authority(&mut parts);
             headers::join_cookies(&mut parts.headers);
         }
-        let taken = view.table.entries.get(chosen).and_then(|entry| {
+        let entry = view.table.entries.get(chosen).filter(|_| wish.is_none());
+        let taken = entry.and_then(|entry| {
             Candidate { table: &view.table, entry, client, parts: &parts, has_body }.take_copy(&self.sampler)
         });
         let (half, upload) = taken.map_or((None, None), |taken| (Some(taken.half), taken.upload));
-        headers::forwarded_for(&mut parts.headers, &client.forwarded);
+        front::tell_of(client, rules.forwarded, &mut parts.headers);
+        if let Some(wish) = &wish {
+            wish.ask(&mut parts.headers);
+        }
         if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {
             parts.uri = origin_form(&parts.uri);
         }
         parts.version = Version::HTTP_11;
-        let body =
-            if has_body { RequestBody::Client(ClientBody::new(body, upload)) } else { RequestBody::Empty };
-        self.forward(&view, chosen, Request::from_parts(parts, body), half).await
-    }
-
-    /// The next live by weight, `except` left out; `None` if there is none that takes connections.
-    fn choose(&self, view: &View, except: Option<usize>) -> Option<usize> {
-        self.choose_open(view, except).or_else(|| {
-            // Every weight is 0 or every live refuses: a refused connection is still better tried than not.
-            let any = |(at, entry): (usize, &Entry)| {
-                if Some(at) == except { 0 } else { entry.upstream.weight.get().max(1) }
-            };
-            self.balancer.borrow_mut().pick(view.table.entries.iter().enumerate().map(any))
-        })
-    }
-
-    /// The next live by weight among those that have one and did not just refuse a connection.
-    fn choose_open(&self, view: &View, except: Option<usize>) -> Option<usize> {
-        let open = |(at, (entry, endpoint)): (usize, (&Entry, &Rc<Endpoint>))| {
-            let is_usable = Some(at) != except && !endpoint.is_paused();
-            if is_usable { entry.upstream.weight.get() } else { 0 }
+        let body = if has_body {
+            RequestBody::Client(ClientBody::new(body, upload, rules.patience.stall))
+        } else {
+            RequestBody::Empty
         };
-        let all = view.table.entries.iter().zip(&view.endpoints).enumerate();
-        self.balancer.borrow_mut().pick(all.map(open))
+        let passage = Passage { request: Request::from_parts(parts, body), half, wish, session };
+        self.forward(&view, chosen, passage).await
+    }
+
+    /// The live that a request goes to, `except` left out.
+    fn choose(&self, view: &View, session: Option<u64>, except: Option<usize>) -> Choice {
+        if let Some(chosen) = self.choose_open(view, session, except) {
+            return Choice::Live(chosen);
+        }
+        let others = || view.endpoints.iter().enumerate().filter(|(at, _)| Some(*at) != except);
+        let is_full = |endpoint: &Endpoint| self.in_flight_max(view) <= endpoint.active();
+        if others().any(|(_, endpoint)| is_full(endpoint)) {
+            return Choice::Full;
+        }
+        // Every weight is 0 or every live refuses: a refused connection is still better tried than not.
+        let any = |(at, entry): (usize, &Entry)| {
+            if Some(at) == except { 0 } else { entry.upstream.weight.get().max(1) }
+        };
+        let picked = self.balancer.borrow_mut().pick(view.table.entries.iter().enumerate().map(any));
+        picked.map_or(Choice::Nobody, Choice::Live)
+    }
+
+    /// The next live among those that have a weight, room, and did not just refuse a connection.
+    fn choose_open(&self, view: &View, session: Option<u64>, except: Option<usize>) -> Option<usize> {
+        let (rules, room) = (&view.table.front.rules, self.in_flight_max(view));
+        let weight = |(at, (entry, endpoint)): (usize, (&Entry, &Rc<Endpoint>))| {
+            let is_usable = Some(at) != except && !endpoint.is_paused() && endpoint.active() < room;
+            if is_usable {
+                gained(entry.upstream.weight.get(), endpoint.regained(rules.slow_start))
+            } else {
+                0
+            }
+        };
+        let lives = || view.table.entries.iter().zip(&view.endpoints);
+        let weights = || lives().enumerate().map(weight);
+        let mut balancer = self.balancer.borrow_mut();
+        match (rules.balance, session) {
+            (Balance::Hash, Some(session)) => {
+                let ids = view.table.entries.iter().map(|entry| &entry.upstream.id);
+                balance::home(session, ids.zip(weights()))
+            }
+            (Balance::LeastLoaded, _) => {
+                let burden = |endpoint: &Endpoint, weight| balance::burden(endpoint.active(), weight);
+                let loaded = || view.endpoints.iter().zip(weights());
+                let open = loaded().filter(|(_, weight)| 0 < *weight);
+                let least = open.map(|(endpoint, weight)| burden(endpoint, weight)).min_by(f64::total_cmp)?;
+                let lightest = |(endpoint, weight): (&Rc<Endpoint>, u16)| {
+                    if burden(endpoint, weight) <= least { weight } else { 0 }
+                };
+                balancer.pick(loaded().map(lightest))
+            }
+            _ => balancer.pick(weights()),
+        }
+    }
+
+    /// Requests that this thread may have under way to one live.
+    fn in_flight_max(&self, view: &View) -> u32 {
+        view.table.front.rules.in_flight.div_ceil(self.workers)
     }
 
     /// Where a safe request goes whose connection broke: to another live, since this one may just have been killed.
     /// Without a live beside it only a connection that was idle is worth another try.
-    fn choose_again(&self, view: &View, broken: usize, was_idle: bool) -> Option<usize> {
-        self.choose_open(view, Some(broken))
-            .or_else(|| if was_idle { Some(broken) } else { self.choose(view, Some(broken)) })
-    }
-
-    async fn forward(
+    fn choose_again(
         &self,
         view: &View,
-        mut at: usize,
-        mut request: Request<RequestBody>,
-        mut half: Option<LiveHalf>,
-    ) -> Response<AnswerBody> {
+        session: Option<u64>,
+        broken: usize,
+        was_idle: bool,
+    ) -> Option<usize> {
+        if let Some(other) = self.choose_open(view, session, Some(broken)) {
+            return Some(other);
+        }
+        if was_idle {
+            return Some(broken);
+        }
+        match self.choose(view, session, Some(broken)) {
+            Choice::Live(other) => Some(other),
+            Choice::Full | Choice::Nobody => None,
+        }
+    }
+
+    async fn forward(&self, view: &View, mut at: usize, passage: Passage) -> Response<AnswerBody> {
+        let Passage { mut request, mut half, mut wish, session } = passage;
+        let patience = view.table.front.rules.patience;
         // Sent twice at the most: a request that kills whoever takes it must not go through all lives.
         let mut is_repeated = false;
         // Whether this live's count has the request already.
@@ -160,42 +275,58 @@ impl Proxy {
             let (Some(entry), Some(endpoint)) = (view.table.entries.get(at), view.endpoints.get(at)) else {
                 break;
             };
-            let upload = request.body().waits();
+            let upload = request.body().progress();
             if !is_offered {
                 entry.stats.offered();
             }
+            let under_way = endpoint.begin();
             let waiting = Waiting { started: Instant::now(), stats: Some(&entry.stats) };
-            let sent =
-                if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await };
+            let sending = async {
+                if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await }
+            };
+            let sent = within(sending, patience.answer, upload.as_deref()).await;
             let started = waiting.over();
             match sent {
-                Ok((response, sender)) => {
+                None => {
+                    fail(&entry.stats, half.take(), started.elapsed());
+                    return self.refuse(StatusCode::GATEWAY_TIMEOUT);
+                }
+                Some(Ok((response, sender))) => {
                     entry.note_ejected(false);
                     let ending = Ending {
                         started,
-                        status: response.status(),
+                        status: grpc::status(response.headers()).unwrap_or(response.status()),
                         stats: entry.stats.clone(),
                         half,
                         endpoint: endpoint.clone(),
                         sender,
+                        under_way,
                         upload,
                     };
-                    return to_client(response, ending);
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return self.tunnel(response, ending, wish.take());
+                    }
+                    return to_client(response, ending, patience.stall);
                 }
-                Err(SendError::NeverSent { request: unsent }) => {
+                Some(Err(SendError::NeverSent { request: unsent })) => {
                     entry.stats.not_taken();
                     entry.note_ejected(true);
                     // The copy went to the shadow of a live that does not answer: the pair is void.
                     drop(half.take());
-                    let Some(next) = self.choose(view, Some(at)) else { break };
+                    let Choice::Live(next) = self.choose(view, session, Some(at)) else { break };
                     (at, request, is_offered) = (next, *unsent, false);
                     request.body_mut().forget_upload();
                 }
-                Err(SendError::Broken { source, was_idle, spare }) => {
+                Some(Err(SendError::Broken { source, .. })) if source.is_user() => {
+                    // The client sent no more of its body: that is nothing live did.
+                    entry.stats.not_taken();
+                    return self.refuse(StatusCode::REQUEST_TIMEOUT);
+                }
+                Some(Err(SendError::Broken { source, was_idle, spare })) => {
                     tracing::debug!(error = %source, live = %entry.upstream.id, "Live broke off before its answer");
                     let again = spare
                         .filter(|_| !is_repeated)
-                        .and_then(|spare| Some((self.choose_again(view, at, was_idle)?, *spare)));
+                        .and_then(|spare| Some((self.choose_again(view, session, at, was_idle)?, *spare)));
                     // What a connection that was idle did not carry was never answered: the repeat is the same request.
                     is_offered = was_idle && again.is_some();
                     if !is_offered {
@@ -217,17 +348,67 @@ impl Proxy {
         self.refuse(StatusCode::BAD_GATEWAY)
     }
 
-    fn refuse(&self, status: StatusCode) -> Response<AnswerBody> {
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        let text = match status {
-            StatusCode::SERVICE_UNAVAILABLE => "foreshadow: no instance of the service is ready\n",
-            StatusCode::NOT_IMPLEMENTED => "foreshadow: no tunnels\n",
-            _ => "foreshadow: the instance broke off before it answered\n",
+    /// Live speaks something else from now on. Nobody may have asked it to.
+    fn tunnel(
+        &self,
+        mut response: Response<Incoming>,
+        mut ending: Ending,
+        wish: Option<Wish>,
+    ) -> Response<AnswerBody> {
+        let protocol = response.headers().get(header::UPGRADE).cloned();
+        let (Some(wish), Some(protocol)) = (wish, protocol) else {
+            ending.broken();
+            return self.refuse(StatusCode::BAD_GATEWAY);
         };
-        let mut response = Response::new(AnswerBody::Own(Full::new(Bytes::from_static(text.as_bytes()))));
+        let live = hyper::upgrade::on(&mut response);
+        let under_way = ending.upgraded();
+        self.tracks.users.spawn_local(async move {
+            wish.grant(live).await;
+            drop(under_way);
+        });
+        let (mut parts, _empty) = response.into_parts();
+        headers::strip_hop_by_hop(&mut parts.headers);
+        tunnel::ask_for(&mut parts.headers, protocol);
+        Response::from_parts(parts, AnswerBody::own(""))
+    }
+
+    /// The answer to somebody who is one too many, or whose request no live took.
+    pub(crate) fn refuse(&self, status: StatusCode) -> Response<AnswerBody> {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let mut response = Response::new(AnswerBody::own(match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                "foreshadow: no instance of the service is ready or has room\n"
+            }
+            StatusCode::NOT_IMPLEMENTED => "foreshadow: no tunnels\n",
+            StatusCode::GATEWAY_TIMEOUT => "foreshadow: the instance did not answer in time\n",
+            StatusCode::REQUEST_TIMEOUT => "foreshadow: the body of the request did not come in time\n",
+            _ => "foreshadow: the instance broke off before it answered\n",
+        }));
         *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
+    }
+}
+
+/// The part of a weight that a live has gained so far; never nothing, or it would never gain more.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and a weight")]
+fn gained(weight: u16, part: f64) -> u16 {
+    if weight == 0 { 0 } else { (f64::from(weight) * part).ceil().max(1.0) as u16 }
+}
+
+/// What comes of sending, or `None` if that took too long. The time counts from the last byte of the request.
+async fn within<T>(
+    sending: impl Future<Output = T>,
+    limit: Duration,
+    upload: Option<&Progress>,
+) -> Option<T> {
+    let mut sending = pin!(sending);
+    let mut until = Instant::now() + limit;
+    loop {
+        if let Ok(sent) = timeout_at(until, &mut sending).await {
+            return Some(sent);
+        }
+        until = upload.filter(|upload| until < upload.moved() + limit)?.moved() + limit;
     }
 }
 
@@ -264,11 +445,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-fn to_client(response: Response<Incoming>, ending: Ending) -> Response<AnswerBody> {
+fn to_client(response: Response<Incoming>, ending: Ending, patience: Duration) -> Response<AnswerBody> {
     let (mut parts, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut parts.headers);
     parts.version = Version::HTTP_11;
-    Response::from_parts(parts, AnswerBody::Live(LiveBody::new(body, ending)))
+    Response::from_parts(parts, AnswerBody::live(LiveBody::new(body, ending, patience)))
 }
 
 /// HTTP/2 has the host in `:authority`; HTTP/1.1 wants it as a header.

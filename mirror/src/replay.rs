@@ -9,13 +9,12 @@
 
 mod read;
 mod tally;
-mod target;
 
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use foreshadow_model::{PerSecond, RedactPolicy};
+use foreshadow_model::{PerSecond, RedactPolicy, Speech};
 use http::Request;
 use http::header::{self, HeaderValue};
 use tokio::sync::mpsc;
@@ -25,17 +24,21 @@ use tokio_util::task::TaskTracker;
 
 use self::read::Event;
 use crate::body::RequestBody;
+use crate::destination::Destination;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::log::{Due, Format, Logged, Pace, PaceOptions, RateCap, Skipped, Speed};
-use crate::pool::Endpoint;
+use crate::pool::{Endpoint, Patience, Place, Way};
 use crate::redact::{Redactor, redact_request};
+use crate::tls::TlsError;
 
 pub use self::read::LogSource;
 pub use self::tally::ReplayTally;
-pub use self::target::{ReplayTarget, TargetError};
 
 /// After so long without a line those that wait for their order, or the end of their second, wait no longer.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// How long the target may take to take a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
 /// How far the clock of a log of now may be off from ours: servers hold lines back for seconds before they write them.
 const AHEAD_MAX: Duration = Duration::from_secs(10);
@@ -49,7 +52,7 @@ pub struct ReplayOptions {
     /// How they are written.
     pub format: Format,
     /// Where requests go.
-    pub target: ReplayTarget,
+    pub target: Destination,
     /// The host they ask for, whatever the log says.
     pub host: Option<HeaderValue>,
     /// What must not leave beyond the built-in list.
@@ -79,6 +82,9 @@ pub enum ReplayError {
         /// Why.
         source: std::io::Error,
     },
+    /// TLS cannot be spoken.
+    #[error("TLS cannot be spoken")]
+    Tls(#[source] TlsError),
     /// The key for tokens or the thread that reads could not be made.
     #[error("failed to start")]
     Start(#[source] std::io::Error),
@@ -109,8 +115,12 @@ impl Progress {
 pub async fn replay(options: ReplayOptions, progress: Progress) -> Result<(), ReplayError> {
     let events = read::start(&options.source, options.format.clone())?;
     let key = crate::server::random_key().map_err(ReplayError::Start)?;
+    let speech = Speech { http2: false, tls: options.target.tls.clone() };
+    let way =
+        Way::new(Place { address: options.target.address, netns: None, speech }).map_err(ReplayError::Tls)?;
+    let patience = Patience { connect: CONNECT_WITHIN, stall: options.patience };
     let sender = Rc::new(Sender {
-        endpoint: Endpoint::new(options.target.address(), None, TaskTracker::new()),
+        endpoint: Endpoint::new(Arc::new(way), patience, TaskTracker::new()),
         redactor: Redactor::new(key, &options.redact),
         options,
         progress,

@@ -4,7 +4,7 @@
 //! when it sees a user's requests one after the other. Why a hash against a threshold: sets are nested, so a higher
 //! rate only *adds* sessions. A request without the configured key falls back to its connection, never to everything.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::net::IpAddr;
 
 use foreshadow_model::{SampleRate, SessionKey};
@@ -37,16 +37,25 @@ impl Sampler {
     }
 
     fn hash(&self, key: &SessionKey, source: &SessionSource<'_>) -> u64 {
-        let found = match key {
-            SessionKey::Cookie(name) => cookie(source.headers, name),
-            SessionKey::Header(name) => source.headers.get(name).map(http::HeaderValue::as_bytes),
-            SessionKey::ClientAddress => return self.hasher.hash_one(source.client),
-            SessionKey::Connection => None,
-        };
-        match found {
-            Some(value) => self.hasher.hash_one(value),
-            None => self.hasher.hash_one(source.connection),
-        }
+        hash(&self.hasher, key, source)
+    }
+}
+
+/// A number of the session that is the same in every thread and after every start. Clients can choose it.
+pub(crate) fn session(key: &SessionKey, source: &SessionSource<'_>) -> u64 {
+    hash(&BuildHasherDefault::<DefaultHasher>::default(), key, source)
+}
+
+fn hash(hasher: &impl BuildHasher, key: &SessionKey, source: &SessionSource<'_>) -> u64 {
+    let found = match key {
+        SessionKey::Cookie(name) => cookie(source.headers, name),
+        SessionKey::Header(name) => source.headers.get(name).map(http::HeaderValue::as_bytes),
+        SessionKey::ClientAddress => return hasher.hash_one(source.client),
+        SessionKey::Connection => None,
+    };
+    match found {
+        Some(value) => hasher.hash_one(value),
+        None => hasher.hash_one(source.connection),
     }
 }
 

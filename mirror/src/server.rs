@@ -6,10 +6,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use foreshadow_model::InstanceId;
 use foreshadow_model::wire::{Routing, ShadowTarget, Summary};
+use foreshadow_model::{Generation, InstanceId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +19,14 @@ use crate::redact::Redactor;
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
 use crate::table::Table;
+use crate::tls::TlsError;
 use crate::{control, handover, worker};
 
 /// Connections that may wait to be accepted while a mirror is started again; the kernel's own bound may be lower.
 const BACKLOG: i32 = 4096;
+
+/// How often it is looked whether certificates were written anew.
+pub(crate) const CERTIFICATES_EVERY: Duration = Duration::from_secs(2);
 
 /// Where the socket that users connect to comes from.
 #[derive(Debug, Clone, Copy)]
@@ -65,9 +70,39 @@ pub enum MirrorError {
         /// Why.
         source: io::Error,
     },
+    /// A mirror serves there already.
+    #[error("a mirror with pid {pid} serves `{listen}` already")]
+    Running {
+        /// Its process.
+        pid: u32,
+        /// Where its users connect.
+        listen: SocketAddr,
+    },
+    /// The first routing cannot be.
+    #[error("failed to do what is asked")]
+    Route(#[from] RouteError),
     /// A thread, a runtime or the key could not be made.
     #[error("failed to start")]
     Start(#[source] io::Error),
+}
+
+/// Why a routing is not taken over. The one in force stays.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// It is not newer.
+    #[error("routing {offered} is not newer than {in_force}, which is in force")]
+    Older {
+        /// The one that is not taken.
+        offered: Generation,
+        /// The one that stays.
+        in_force: Generation,
+    },
+    /// A shadow answers nobody.
+    #[error("it sends users to the shadow {0}")]
+    ServesUsers(InstanceId),
+    /// TLS cannot be spoken as it is wanted.
+    #[error("TLS cannot be spoken")]
+    Tls(#[from] TlsError),
 }
 
 /// What workers, control task and shadow thread share.
@@ -77,26 +112,39 @@ pub(crate) struct Shared {
     shadows: ShadowThread,
     key: [u8; 32],
     pub(crate) sampler: Sampler,
+    /// Threads on the live path.
+    pub(crate) workers: u32,
     pub(crate) refused: Arc<AtomicU64>,
     pub(crate) drain: CancellationToken,
     drain_within: Mutex<Duration>,
+    /// Workers that have served their last connection.
+    ends: watch::Sender<u32>,
 }
 
 impl Shared {
+    /// A worker has served its last connection.
+    pub(crate) fn worker_ended(&self) {
+        self.ends.send_modify(|ends| *ends += 1);
+    }
+
+    /// Waits until all workers have.
+    pub(crate) async fn drained(&self) {
+        // The sender is here: there is no error to come.
+        drop(self.ends.subscribe().wait_for(|ends| self.workers <= *ends).await);
+    }
+
     pub(crate) fn table(&self) -> Arc<Table> {
         self.table.borrow().clone()
     }
 
-    /// Takes over a routing if it is newer than the one in force.
-    pub(crate) fn route(&self, routing: Routing) -> bool {
+    /// Takes over a routing if it is newer than the one in force and can be.
+    pub(crate) fn route(&self, routing: Routing) -> Result<(), RouteError> {
         let now = self.table();
         if routing.generation <= now.generation {
-            tracing::warn!(offered = %routing.generation, in_force = %now.generation, "Older routing refused");
-            return false;
+            return Err(RouteError::Older { offered: routing.generation, in_force: now.generation });
         }
         if let Some(shadow) = shadow_among_lives(&routing) {
-            tracing::error!(%shadow, "Routing refused: it sends users to a shadow");
-            return false;
+            return Err(RouteError::ServesUsers(shadow));
         }
         // Nearly every routing has other weights or rates, and the same rules: their searchers are not made anew.
         let redactor = if routing.copies.redact == now.copies.redact {
@@ -104,9 +152,9 @@ impl Shared {
         } else {
             Arc::new(Redactor::new(self.key, &routing.copies.redact))
         };
-        let next = now.next(routing, redactor, |line| self.shadows.open(line));
+        let next = now.next(routing, redactor, |line, way, connect| self.shadows.open(line, way, connect))?;
         self.table.send_replace(Arc::new(next));
-        true
+        Ok(())
     }
 
     pub(crate) fn drain(&self, within: Duration) {
@@ -152,10 +200,9 @@ fn shadow_among_lives(routing: &Routing) -> Option<InstanceId> {
 /// # Errors
 /// [`MirrorError`] if it cannot be started; once started it only ends in good order.
 pub fn run(options: &Options) -> Result<(), MirrorError> {
-    let front = front(options.listen)?;
-    let shared = Arc::new(share(&front).map_err(MirrorError::Start)?);
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MirrorError::Start)?;
+    let front = open_front(&options.listen)?;
+    let shared = Arc::new(share(&front, options.workers).map_err(MirrorError::Start)?);
+    let runtime = runtime()?;
     // Everything that can fail comes before the first user is served.
     let socket = {
         let _within = runtime.enter();
@@ -163,22 +210,54 @@ pub fn run(options: &Options) -> Result<(), MirrorError> {
             .map_err(|source| MirrorError::Socket { path: options.socket.clone(), source })?
     };
     let is_awaited = matches!(options.listen, Listen::Inherited);
-    let workers = (0..options.workers.max(1))
-        .map(|number| worker::start(number, &front, &shared, is_awaited))
-        .collect::<io::Result<Vec<_>>>()
-        .map_err(MirrorError::Start)?;
+    let workers = start_workers(&front, &shared, is_awaited)?;
     // The workers have their own, and control gives its away when it drains: nobody else must keep the port open.
-    runtime.block_on(control_plane(options, control::Door { socket, front }, &shared))?;
+    let door = control::Door { socket, front };
+    runtime.block_on(control_plane(&options.socket, door, &shared))?;
+    join(workers);
+    Ok(())
+}
+
+/// Keeps what users send out of dumps of this process's memory, and lets it have as many connections as the system
+/// allows it.
+pub fn harden() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "Memory of this process can be dumped");
+    }
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "This process can leave a core file");
+    }
+    let files = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }) {
+        tracing::warn!(%error, "Fewer connections are possible than the system allows");
+    }
+}
+
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, MirrorError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MirrorError::Start)
+}
+
+pub(crate) fn start_workers(
+    front: &TcpListener,
+    shared: &Arc<Shared>,
+    is_awaited: bool,
+) -> Result<Vec<JoinHandle<()>>, MirrorError> {
+    let all = (0..shared.workers).map(|number| worker::start(number, front, shared, is_awaited));
+    all.collect::<io::Result<Vec<_>>>().map_err(MirrorError::Start)
+}
+
+pub(crate) fn join(workers: Vec<JoinHandle<()>>) {
     for worker in workers {
         if worker.join().is_err() {
             tracing::error!("A worker thread panicked");
         }
     }
-    Ok(())
 }
 
-fn front(listen: Listen) -> Result<TcpListener, MirrorError> {
-    let front = match listen {
+pub(crate) fn open_front(listen: &Listen) -> Result<TcpListener, MirrorError> {
+    let front = match *listen {
         Listen::At(address) => bind(address).map_err(|source| MirrorError::Listen { address, source })?,
         Listen::Inherited => handover::inherited().map_err(MirrorError::Inherit)?,
     };
@@ -197,7 +276,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(front)
 }
 
-fn share(listener: &TcpListener) -> io::Result<Shared> {
+pub(crate) fn share(listener: &TcpListener, workers: usize) -> io::Result<Shared> {
     let key = random_key()?;
     let none = control::no_routing();
     let redactor = Arc::new(Redactor::new(key, &none.copies.redact));
@@ -207,9 +286,11 @@ fn share(listener: &TcpListener) -> io::Result<Shared> {
         shadows: ShadowThread::start()?,
         key,
         sampler: Sampler::default(),
+        workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
         refused: Arc::default(),
         drain: CancellationToken::new(),
         drain_within: Mutex::new(Duration::from_secs(10)),
+        ends: watch::Sender::new(0),
     })
 }
 
@@ -223,17 +304,14 @@ pub fn random_key() -> io::Result<[u8; 32]> {
     Ok(key)
 }
 
-async fn control_plane(
-    options: &Options,
-    door: control::Door,
-    shared: &Arc<Shared>,
-) -> Result<(), MirrorError> {
-    let own = inode(&options.socket);
+async fn control_plane(path: &Path, door: control::Door, shared: &Arc<Shared>) -> Result<(), MirrorError> {
+    let own = inode(path);
     let mut terminate = signal(SignalKind::terminate()).map_err(MirrorError::Start)?;
     // A mirror serves users: it must not go down with the terminal of whoever started the controller.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(MirrorError::Start)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(MirrorError::Start)?;
-    tracing::info!(listen = %shared.listen, workers = options.workers, "Mirror serves");
+    let mut certificates = tokio::time::interval(CERTIFICATES_EVERY);
+    tracing::info!(listen = %shared.listen, workers = shared.workers, "Mirror serves");
     let serve = control::serve(door, shared.clone(), shared.drain.clone());
     tokio::pin!(serve);
     loop {
@@ -242,16 +320,24 @@ async fn control_plane(
             _ = terminate.recv() => shared.drain.cancel(),
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {}
+            _ = certificates.tick() => refresh_certificates(shared),
         }
     }
     tracing::info!("Mirror drains");
     // The next mirror may have put its own there already.
-    if own.is_some() && inode(&options.socket) == own {
-        drop(std::fs::remove_file(&options.socket));
+    if own.is_some() && inode(path) == own {
+        drop(std::fs::remove_file(path));
     }
     Ok(())
 }
 
-fn inode(path: &Path) -> Option<u64> {
+/// Reads the certificate that users are shown again if it was written anew.
+pub(crate) fn refresh_certificates(shared: &Shared) {
+    if let Some(identity) = &shared.table().front.identity {
+        identity.refresh();
+    }
+}
+
+pub(crate) fn inode(path: &Path) -> Option<u64> {
     std::fs::symlink_metadata(path).ok().map(|file| file.ino())
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::body::RequestBody;
-use crate::pool::Endpoint;
+use crate::pool::{Endpoint, Patience, Way};
 use crate::stats::Answer;
 use crate::table::{Job, ShadowHandle, ShadowLine};
 
@@ -32,6 +32,8 @@ const NICE: i32 = 5;
 /// Asks the shadow thread to serve one more shadow.
 struct Order {
     line: ShadowLine,
+    way: Arc<Way>,
+    connect: Duration,
     jobs: mpsc::Receiver<Job>,
 }
 
@@ -61,11 +63,12 @@ impl ShadowThread {
     }
 
     /// Opens a queue to a shadow.
-    pub(crate) fn open(&self, line: ShadowLine) -> ShadowHandle {
+    pub(crate) fn open(&self, line: ShadowLine, way: Arc<Way>, connect: Duration) -> ShadowHandle {
         // The bound keeps a mistyped policy from asking the channel for more than it can number.
         let (queue, jobs) =
             mpsc::channel(usize::try_from(line.queue).map_or(QUEUE_MAX, |n| n.clamp(1, QUEUE_MAX)));
-        if self.orders.try_send(Order { line: line.clone(), jobs }).is_err() {
+        let order = Order { line: line.clone(), way, connect, jobs };
+        if self.orders.try_send(order).is_err() {
             // The handle stays without a reader: its copies are counted as dropped, live notices nothing.
             tracing::warn!(shadow = %line.target.id, "Shadow thread does not keep up");
         }
@@ -74,8 +77,9 @@ impl ShadowThread {
 }
 
 async fn serve(mut order: Order, tasks: TaskTracker) {
-    let ShadowLine { target, timeout, .. } = order.line;
-    let endpoint = Endpoint::new(target.address, target.netns, tasks.clone());
+    let timeout = order.line.timeout;
+    let patience = Patience { connect: order.connect, stall: timeout };
+    let endpoint = Endpoint::new(order.way, patience, tasks.clone());
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     while let Some(job) = order.jobs.recv().await {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };

@@ -42,6 +42,7 @@ struct Counts {
     agreement: Agreement,
     sampled: u64,
     drops: Drops,
+    upgraded: u64,
 }
 
 impl Stats {
@@ -72,6 +73,10 @@ impl Stats {
 
     pub(crate) fn sampled(&self) {
         self.lock().sampled += 1;
+    }
+
+    pub(crate) fn upgraded(&self) {
+        self.lock().upgraded += 1;
     }
 
     pub(crate) fn dropped(&self, reason: DropReason) {
@@ -121,6 +126,7 @@ impl Stats {
             drops: counts.drops,
             sample_rate,
             ejected,
+            upgraded: counts.upgraded,
         }
     }
 }

@@ -11,9 +11,13 @@ use foreshadow_model::{Generation, RouteRule, SampleRate};
 use http::Method;
 use tokio::sync::mpsc;
 
+use crate::allowance::Allowance;
+use crate::front::Front;
 use crate::pair::ShadowHalf;
+use crate::pool::{Place, Way};
 use crate::redact::{Redactor, percent_decoded};
 use crate::stats::Stats;
+use crate::tls::TlsError;
 
 /// A copy on its way to a shadow.
 pub(crate) struct Job {
@@ -85,8 +89,10 @@ pub(crate) struct ShadowLine {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) upstream: Upstream,
+    pub(crate) way: Arc<Way>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) shadow: Option<ShadowHandle>,
+    pub(crate) allowance: Arc<Allowance>,
     /// Set by the workers: it refuses connections.
     pub(crate) ejected: Arc<AtomicBool>,
 }
@@ -105,6 +111,7 @@ impl Entry {
 pub(crate) struct Table {
     pub(crate) generation: Generation,
     pub(crate) entries: Vec<Entry>,
+    pub(crate) front: Arc<Front>,
     pub(crate) copies: CopyRules,
     pub(crate) redactor: Arc<Redactor>,
     pub(crate) budget: Arc<ByteBudget>,
@@ -118,6 +125,7 @@ impl Table {
         Self {
             generation: routing.generation,
             entries: Vec::new(),
+            front: Arc::default(),
             copies: routing.copies,
             redactor,
             budget: Arc::default(),
@@ -125,45 +133,34 @@ impl Table {
         }
     }
 
-    /// The table for a newer routing; counters and shadow queues of instances that stay are taken along.
+    /// The table for a newer routing; counters, shadow queues and the ways to instances that stay are taken along.
+    ///
+    /// # Errors
+    /// When TLS is to be spoken with an instance or with users and cannot be.
     pub(crate) fn next(
         &self,
         routing: Routing,
         redactor: Arc<Redactor>,
-        mut open: impl FnMut(ShadowLine) -> ShadowHandle,
-    ) -> Self {
-        let entries = routing
-            .upstreams
-            .into_iter()
-            .map(|upstream| {
-                let before = self.entries.iter().find(|entry| entry.upstream.id == upstream.id);
-                let shadow = upstream.shadow.clone().map(|target| {
-                    let line = ShadowLine {
-                        target,
-                        queue: routing.copies.queue,
-                        timeout: routing.copies.shadow_timeout,
-                    };
-                    match before.and_then(|entry| entry.shadow.as_ref()) {
-                        Some(handle) if handle.line == line => handle.clone(),
-                        _ => open(line),
-                    }
-                });
-                Entry {
-                    stats: before.map_or_else(Arc::default, |entry| entry.stats.clone()),
-                    ejected: before.map_or_else(Arc::default, |entry| entry.ejected.clone()),
-                    shadow,
-                    upstream,
-                }
-            })
-            .collect();
-        Self {
+        open: impl FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle,
+    ) -> Result<Self, TlsError> {
+        let front = if routing.front == self.front.rules {
+            self.front.clone()
+        } else {
+            Arc::new(Front::open(routing.front)?)
+        };
+        let mut next =
+            Successor { before: self, copies: &routing.copies, connect: front.rules.patience.connect, open };
+        let entries =
+            routing.upstreams.into_iter().map(|upstream| next.entry(upstream)).collect::<Result<_, _>>()?;
+        Ok(Self {
             generation: routing.generation,
             entries,
+            front,
             copies: routing.copies,
             redactor,
             budget: self.budget.clone(),
             summary_every: routing.summary_every,
-        }
+        })
     }
 
     /// The rate for a request: the entry's own, or none where its method or a rule says so. The longest prefix wins. A
@@ -174,6 +171,43 @@ impl Table {
         // A server that reads the path another way than we do must not be led round a rule either.
         let may_mirror = may(path) && (rules.is_empty() || plain_path(path).is_some_and(|path| may(&path)));
         if may_mirror { entry.upstream.sample_rate } else { SampleRate::NONE }
+    }
+}
+
+/// Makes entries of a newer table.
+struct Successor<'a, O> {
+    before: &'a Table,
+    copies: &'a CopyRules,
+    connect: Duration,
+    open: O,
+}
+
+impl<O: FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle> Successor<'_, O> {
+    fn entry(&mut self, upstream: Upstream) -> Result<Entry, TlsError> {
+        let before = self.before.entries.iter().find(|entry| entry.upstream.id == upstream.id);
+        let shadow = upstream.shadow.clone().map(|target| self.shadow(target, before)).transpose()?;
+        let place = Place::of_live(&upstream);
+        let way = match before.filter(|before| *before.way.place() == place) {
+            Some(before) => before.way.clone(),
+            None => Arc::new(Way::new(place)?),
+        };
+        Ok(Entry {
+            stats: before.map_or_else(Arc::default, |entry| entry.stats.clone()),
+            ejected: before.map_or_else(Arc::default, |entry| entry.ejected.clone()),
+            allowance: before.map_or_else(Arc::default, |entry| entry.allowance.clone()),
+            shadow,
+            way,
+            upstream,
+        })
+    }
+
+    fn shadow(&mut self, target: ShadowTarget, before: Option<&Entry>) -> Result<ShadowHandle, TlsError> {
+        let place = Place::of_shadow(&target);
+        let line = ShadowLine { target, queue: self.copies.queue, timeout: self.copies.shadow_timeout };
+        match before.and_then(|entry| entry.shadow.as_ref()) {
+            Some(handle) if handle.line == line => Ok(handle.clone()),
+            _ => Ok((self.open)(line, Arc::new(Way::new(place)?), self.connect)),
+        }
     }
 }
 

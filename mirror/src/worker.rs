@@ -1,5 +1,6 @@
 //! A thread on the live path: accepts users, serves them, finishes what runs when it is to end.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
@@ -10,16 +11,27 @@ use std::time::Duration;
 
 use foreshadow_model::Generation;
 use futures_util::FutureExt as _;
-use http::header::HeaderValue;
+use http::StatusCode;
+use http::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::proxy::{Client, Proxy};
+use crate::front::Front;
+use crate::idle::Activity;
+use crate::local::LocalExecutor;
+use crate::proxy::{Client, Proxy, Tracks};
+use crate::proxy_protocol;
 use crate::server::Shared;
+use crate::stall::Flowing;
+
+/// How long a client may take to open TLS, and the balancer before us to say who the client is.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// How long a connection that was accepted while draining may take to send its request.
 const LATE: Duration = Duration::from_millis(200);
@@ -30,7 +42,7 @@ const FIRST_ROUTING: Duration = Duration::from_secs(2);
 
 /// Starts a worker. One that is `awaited` lets users wait for the first routing instead of refusing them.
 pub(crate) fn start(
-    number: usize,
+    number: u32,
     listener: &TcpListener,
     shared: &Arc<Shared>,
     is_awaited: bool,
@@ -43,13 +55,14 @@ pub(crate) fn start(
             if let Err(error) = work(listener, &shared, is_awaited).await {
                 tracing::error!(%error, "Worker cannot accept connections");
             }
+            shared.worker_ended();
         });
     })
 }
 
 async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let tasks = TaskTracker::new();
+    let tracks = Tracks::default();
     let mut tables = shared.table.subscribe();
     if is_awaited {
         let first = tables.wait_for(|table| Generation(0) < table.generation);
@@ -58,22 +71,21 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> 
             _first_or_too_late = tokio::time::timeout(FIRST_ROUTING, first) => {}
         }
     }
-    let proxy =
-        Rc::new(Proxy::new(shared.table(), shared.sampler.clone(), tasks.clone(), shared.refused.clone()));
-    let connections = TaskTracker::new();
+    let proxy = Rc::new(Proxy::new(shared, tracks.clone()));
+    let users = Users { proxy, connections: tracks.users, workers: shared.workers };
+    let mut front = shared.table().front.clone();
     loop {
         tokio::select! {
             () = shared.drain.cancelled() => break,
             changed = tables.changed() => {
                 if changed.is_ok() {
                     let table = tables.borrow_and_update().clone();
-                    proxy.adopt(table);
+                    front = table.front.clone();
+                    users.proxy.adopt(table);
                 }
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, address)) => {
-                    connections.spawn_local(serve(stream, address, proxy.clone(), shared.drain.clone()));
-                }
+                Ok((stream, address)) => users.let_in(stream, address, &front, &shared.drain),
                 Err(error) => {
                     tracing::warn!(%error, "Connection not accepted");
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -85,44 +97,112 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> 
     let late = CancellationToken::new();
     let mut is_late = false;
     while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        connections.spawn_local(serve(stream, address, proxy.clone(), late.clone()));
+        users.let_in(stream, address, &front, &late);
         is_late = true;
     }
     drop(listener);
-    connections.close();
+    users.connections.close();
     let within = shared.drain_within();
     let finished = async {
         if is_late {
             tokio::time::sleep(LATE).await;
             late.cancel();
         }
-        connections.wait().await;
+        users.connections.wait().await;
     };
     if tokio::time::timeout(within, finished).await.is_err() {
-        tracing::warn!(connections = connections.len(), "Connections cut off: they did not finish in time");
+        let connections = users.connections.len();
+        tracing::warn!(connections, "Connections cut off: they did not finish in time");
     }
     Ok(())
 }
 
-/// Serves one client connection, HTTP/1.1 or HTTP/2 with prior knowledge.
-async fn serve(stream: TcpStream, address: SocketAddr, proxy: Rc<Proxy>, drain: CancellationToken) {
-    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "Client went away at once");
-        return;
+/// The users of one thread.
+struct Users {
+    proxy: Rc<Proxy>,
+    connections: TaskTracker,
+    workers: u32,
+}
+
+impl Users {
+    fn let_in(&self, stream: TcpStream, address: SocketAddr, front: &Arc<Front>, drain: &CancellationToken) {
+        let connections_max = front.rules.connections.div_ceil(self.workers) as usize;
+        let connections = self.connections.len();
+        // Even a refusal takes room: of those some wait for theirs, and the others hear nothing.
+        if connections_max + connections_max / 8 + 16 < connections {
+            return;
+        }
+        let (front, drain) = (front.clone(), drain.clone());
+        let host = Host { proxy: self.proxy.clone(), is_full: connections_max <= connections };
+        self.connections.spawn_local(async move {
+            if let Err(error) = welcome(stream, address, &front, (host, drain)).await {
+                tracing::debug!(%error, "Client was not let in");
+            }
+        });
     }
-    let client = Rc::new(Client {
-        address,
-        forwarded: HeaderValue::from_str(&address.ip().to_string())
-            .unwrap_or(HeaderValue::from_static("unknown")),
-        connection: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
-    });
-    let service = service_fn(move |request| {
-        let (proxy, client) = (proxy.clone(), client.clone());
-        async move { Ok::<_, std::convert::Infallible>(proxy.answer(&client, request).await) }
+}
+
+/// Who answers a client.
+struct Host {
+    proxy: Rc<Proxy>,
+    /// The client is one too many, and told so.
+    is_full: bool,
+}
+
+/// Finds out who a client is and serves them.
+async fn welcome(
+    stream: TcpStream,
+    address: SocketAddr,
+    front: &Front,
+    (host, drain): (Host, CancellationToken),
+) -> io::Result<()> {
+    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+    stream.set_nodelay(true)?;
+    let patience = front.rules.patience;
+    let mut stream = Flowing::new(stream, patience.stall);
+    let address = if front.rules.proxy_protocol {
+        timeout(GREETING, proxy_protocol::read(&mut stream)).await??.unwrap_or(address)
+    } else {
+        address
+    };
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let client = Client::new(address, number, front.identity.is_some());
+    match &front.identity {
+        None => serve(stream, client, host, (drain, patience.idle)).await,
+        Some(identity) => {
+            let stream = timeout(GREETING, identity.acceptor().accept(stream)).await??;
+            serve(stream, client, host, (drain, patience.idle)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Serves one client, HTTP/1.1 or HTTP/2, whichever it begins with.
+async fn serve<S>(stream: S, client: Client, host: Host, (drain, idle): (CancellationToken, Duration))
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let activity = Activity::new();
+    let idle = if host.is_full { LATE } else { idle };
+    let (client, host) = (Rc::new(client), Rc::new(host));
+    let service = service_fn({
+        let activity = activity.clone();
+        move |request| {
+            let (host, client, busy) = (host.clone(), client.clone(), activity.begin());
+            async move {
+                let answer = if host.is_full {
+                    let mut refusal = host.proxy.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                    refusal.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                    refusal
+                } else {
+                    host.proxy.answer(&client, request).await
+                };
+                Ok::<_, Infallible>(answer.map(|body| body.during(busy)))
+            }
+        }
     });
     let builder = auto::Builder::new(LocalExecutor);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -130,25 +210,13 @@ async fn serve(stream: TcpStream, address: SocketAddr, proxy: Rc<Proxy>, drain: 
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = activity.idle_for(idle) => {
+            connection.as_mut().graceful_shutdown();
+            // Whoever sent half a head would never send the rest.
+            timeout(LATE, connection).await.unwrap_or(Ok(()))
+        }
     };
     if let Err(error) = result {
         tracing::trace!(%error, "Client connection ended");
-    }
-}
-
-/// Lets HTTP/2 streams run on the thread of their connection.
-#[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future<Output = ()> + 'static,
-{
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "owned by its connection: the stream ends when the connection does"
-    )]
-    fn execute(&self, future: F) {
-        drop(tokio::task::spawn_local(future));
     }
 }

@@ -9,6 +9,7 @@ mod alarm;
 mod assessment;
 mod error;
 mod forecast;
+mod front;
 mod histogram;
 mod instance;
 mod ledger;
@@ -28,6 +29,7 @@ pub use assessment::{
 };
 pub use error::with_causes;
 pub use forecast::Forecast;
+pub use front::{Balance, Forwarded, FrontRules, Patience, Speech, TlsFiles, TlsName};
 pub use histogram::LogHistogram;
 pub use instance::{
     CgroupPaths, Instance, InstanceId, InvalidName, Inventory, NoShadow, NodeName, NodeRoom, Pair, Phase,

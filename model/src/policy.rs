@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, MilliCpu, PerSecond, Ratio, SampleRate, Tick};
+use crate::{Bytes, FrontRules, MilliCpu, PerSecond, Ratio, SampleRate, Tick};
 
 /// Whether foreshadow may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +161,8 @@ pub struct MirrorPolicy {
     pub rate_max: SampleRate,
     /// Copies per second and pair, at most.
     pub copies_per_second: u32,
+    /// Bytes of copies per second and pair, at most.
+    pub copied_per_second: Bytes,
     /// Copies waiting for one shadow, at most.
     pub queue: u32,
     /// Bytes of copies waiting for all shadows, at most.
@@ -175,6 +177,8 @@ pub struct MirrorPolicy {
     pub redact: RedactPolicy,
     /// Rules by path.
     pub routes: Vec<RouteRule>,
+    /// How users are let in.
+    pub front: FrontRules,
 }
 
 impl Default for MirrorPolicy {
@@ -183,6 +187,7 @@ impl Default for MirrorPolicy {
             rate_min: SampleRate::clamped(0.01),
             rate_max: SampleRate::clamped(0.5),
             copies_per_second: 200,
+            copied_per_second: Bytes::mebi(8),
             queue: 1024,
             queue_bytes: Bytes::mebi(16),
             copy_bytes: Bytes::new(64 << 10),
@@ -190,6 +195,7 @@ impl Default for MirrorPolicy {
             session: SessionKey::default(),
             redact: RedactPolicy::default(),
             routes: Vec::new(),
+            front: FrontRules::default(),
         }
     }
 }

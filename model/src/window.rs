@@ -23,17 +23,20 @@ pub enum DropReason {
     LiveAborted,
     /// The request holds something that no rule knows how to redact, such as a body that is neither JSON nor a form.
     RedactionFailed,
+    /// There were as many copies, or bytes of copies, in this second as there may be.
+    OverBudget,
 }
 
 impl DropReason {
     /// Every reason, in the order they are shown.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::QueueFull,
         Self::TooBig,
         Self::Timeout,
         Self::ShadowError,
         Self::LiveAborted,
         Self::RedactionFailed,
+        Self::OverBudget,
     ];
 
     /// The label it carries in metrics and prints.
@@ -46,6 +49,7 @@ impl DropReason {
             Self::ShadowError => "shadow_error",
             Self::LiveAborted => "live_aborted",
             Self::RedactionFailed => "redaction_failed",
+            Self::OverBudget => "over_budget",
         }
     }
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agreement, Bytes, Drops, Generation, InstanceId, LogMoments, RedactPolicy, RouteRule, SampleRate,
-    SessionKey, SideWindow, Weight,
+    Agreement, Bytes, Drops, FrontRules, Generation, InstanceId, LogMoments, MirrorPolicy, RedactPolicy,
+    RouteRule, SampleRate, SessionKey, SideWindow, Speech, Weight,
 };
 
 /// Version of this protocol. A peer of another version is refused with both numbers.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// The longest line either side accepts, in bytes.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
@@ -31,6 +31,8 @@ pub struct ShadowTarget {
     pub address: SocketAddr,
     /// That namespace.
     pub netns: Option<PathBuf>,
+    /// How it is spoken to.
+    pub speech: Speech,
 }
 
 /// One live behind the balancer.
@@ -41,6 +43,8 @@ pub struct Upstream {
     pub id: InstanceId,
     /// Its address.
     pub address: SocketAddr,
+    /// How it is spoken to.
+    pub speech: Speech,
     /// Its share of new requests relative to its peers.
     pub weight: Weight,
     /// Where its copies go; `None` mirrors nothing.
@@ -53,6 +57,10 @@ pub struct Upstream {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CopyRules {
+    /// Copies per second for one shadow, at most. The rate is what keeps them below it; this is for what comes at once.
+    pub copies_per_second: u32,
+    /// Bytes of copies per second for one shadow, at most.
+    pub copied_per_second: Bytes,
     /// Copies waiting for one shadow, at most.
     pub queue: u32,
     /// Bytes of copies waiting for all shadows, at most.
@@ -69,6 +77,22 @@ pub struct CopyRules {
     pub routes: Vec<RouteRule>,
 }
 
+impl From<MirrorPolicy> for CopyRules {
+    fn from(policy: MirrorPolicy) -> Self {
+        Self {
+            copies_per_second: policy.copies_per_second,
+            copied_per_second: policy.copied_per_second,
+            queue: policy.queue,
+            queue_bytes: policy.queue_bytes,
+            copy_bytes: policy.copy_bytes,
+            shadow_timeout: policy.shadow_timeout,
+            session: policy.session,
+            redact: policy.redact,
+            routes: policy.routes,
+        }
+    }
+}
+
 /// Everything the mirror must know; always whole, never a difference.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -77,6 +101,8 @@ pub struct Routing {
     pub generation: Generation,
     /// The lives.
     pub upstreams: Vec<Upstream>,
+    /// How users are let in.
+    pub front: FrontRules,
     /// How copies are taken.
     pub copies: CopyRules,
     /// How often a summary is wanted.
@@ -123,6 +149,8 @@ pub struct UpstreamSummary {
     pub sample_rate: SampleRate,
     /// Whether the mirror itself holds live back because it does not answer.
     pub ejected: bool,
+    /// Connections that became something else than HTTP, such as WebSocket. None of their bytes are copied.
+    pub upgraded: u64,
 }
 
 /// What one tick looked like from the data plane.
@@ -177,7 +205,7 @@ mod tests {
         };
         let line = serde_json::to_string(&hello).unwrap();
         assert_eq!(
-            line, r#"{"type":"hello","protocol":2,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
+            line, r#"{"type":"hello","protocol":3,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
             "the shape is a promise: change PROTOCOL with it"
         );
         assert_eq!(serde_json::from_str::<FromMirror>(&line).unwrap(), hello);

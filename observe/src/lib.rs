@@ -115,6 +115,7 @@ mod tests {
             drops: Drops::default(),
             sample_rate: SampleRate::ALL,
             ejected: false,
+            upgraded: 0,
         };
         Summary {
             generation: Generation(1),

@@ -85,7 +85,7 @@ pub async fn serve_api(
 }
 
 /// Once cancelled, connections have a moment to finish: who does not read its answer must not hold up the end.
-async fn until_cancelled(
+pub(crate) async fn until_cancelled(
     serving: impl IntoFuture<Output = io::Result<()>>,
     cancel: CancellationToken,
 ) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod door;
 mod feed;
 mod host;
 mod metrics;
+mod mirror;
 mod records;
 mod routes;
 
@@ -24,5 +25,6 @@ pub use client::{Client, ClientError};
 pub use command::{Command, Done, Refusal, Refused, Request};
 pub use door::{listen, serve, serve_api};
 pub use feed::Feed;
+pub use mirror::{LiveTotals, MirrorTotals, serve_mirror};
 pub use records::{JournalQuery, Records, RecordsError, SeriesRow};
 pub use routes::{Readings, openapi};

@@ -51,24 +51,29 @@ pub(crate) fn text(
     }
     of_loop(&mut sheet, sums);
     of_alarms(&mut sheet, alarms);
-    let mut text = String::new();
-    let written: fmt::Result = match format {
-        Format::OpenMetrics => openmetrics_text::encode(&mut text, &sheet.0),
-        Format::Prometheus => prometheus_text::encode(&mut text, &sheet.0),
-    };
-    written.expect("text can be written to");
-    text
+    sheet.written(format)
 }
 
-type Labels = Vec<(&'static str, String)>;
+pub(crate) type Labels = Vec<(&'static str, String)>;
 
 /// A registry that is filled once and written once.
 #[derive(Default)]
-struct Sheet(Registry);
+pub(crate) struct Sheet(Registry);
 
 impl Sheet {
+    /// All of it as text.
+    pub(crate) fn written(&self, format: Format) -> String {
+        let mut text = String::new();
+        let written: fmt::Result = match format {
+            Format::OpenMetrics => openmetrics_text::encode(&mut text, &self.0),
+            Format::Prometheus => prometheus_text::encode(&mut text, &self.0),
+        };
+        written.expect("text can be written to");
+        text
+    }
+
     /// Quantities that go up and down.
-    fn gauge(&mut self, name: &str, unit: Option<&str>, help: &str, values: Vec<(Labels, f64)>) {
+    pub(crate) fn gauge(&mut self, name: &str, unit: Option<&str>, help: &str, values: Vec<(Labels, f64)>) {
         let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).set(value);
@@ -77,7 +82,7 @@ impl Sheet {
     }
 
     /// Sums since the start; `_total` is appended.
-    fn counter(&mut self, name: &str, unit: Option<&str>, help: &str, values: Vec<(Labels, f64)>) {
+    pub(crate) fn counter(&mut self, name: &str, unit: Option<&str>, help: &str, values: Vec<(Labels, f64)>) {
         let family = Family::<Labels, Counter<f64, AtomicU64>>::default();
         for (labels, value) in values {
             family.get_or_create(&labels).inc_by(value.max(0.0));
@@ -95,11 +100,11 @@ impl Sheet {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of one run stay far below 2⁵³")]
-const fn count(n: u64) -> f64 {
+pub(crate) const fn count(n: u64) -> f64 {
     n as f64
 }
 
-fn bare(value: f64) -> Vec<(Labels, f64)> {
+pub(crate) fn bare(value: f64) -> Vec<(Labels, f64)> {
     vec![(Vec::new(), value)]
 }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: claims of speed, measured side by side on this machine.
 
+mod copies;
+mod load;
 mod mirror;
 mod ratio;
 mod server;

@@ -18,6 +18,7 @@ pub(crate) fn launch() -> Result<Exit, Failure> {
 /// Runs the mirror in a session of its own.
 pub(crate) fn mirror(args: &MirrorWorkerArgs) -> Result<Exit, Failure> {
     start_log();
+    mirror::harden();
     // Fails for a process that leads a group already, such as one started by hand in a shell: then it has what it needs.
     nix::unistd::setsid().ok();
     let listen = args.listen.map_or(Listen::Inherited, Listen::At);

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use foreshadow_engine::mirror::Destination;
 use foreshadow_engine::mirror::log::{Format, Skipped, Speed};
 use foreshadow_engine::mirror::replay::{
-    LogSource, Progress, ReplayOptions, ReplayTally, ReplayTarget, replay as run_replay,
+    LogSource, Progress, ReplayOptions, ReplayTally, replay as run_replay,
 };
 use foreshadow_engine::model::{LogHistogram, PerSecond};
 use hyper::header::HeaderValue;
@@ -49,11 +50,11 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<Exit, Failure> {
         })
     };
     runtime()?.block_on(async {
-        let target = ReplayTarget::find(&args.to).await.map_err(|error| {
+        let target = Destination::find_open(&args.to).await.map_err(|error| {
             let exit = if error.is_transient() { Exit::Failed } else { Exit::Usage };
             Failure::new(&error)
                 .with_exit(exit)
-                .remedy("name where requests shall go: `--to http://127.0.0.1:8080`; TLS is not spoken yet")
+                .remedy("name where requests shall go: `--to http://127.0.0.1:8080`")
         })?;
         run(options(target)?, args.output).await
     })

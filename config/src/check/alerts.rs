@@ -7,6 +7,7 @@ use super::at_least;
 use crate::AlertPolicy;
 use crate::error::Refusal;
 use crate::file::{Alerts, Api};
+use crate::notation::{As, Located};
 
 impl TryFrom<Alerts> for AlertPolicy {
     type Error = Refusal;
@@ -21,7 +22,12 @@ impl TryFrom<Alerts> for AlertPolicy {
 
 /// It asks nobody who they are, so that nobody from outside may reach it.
 pub(super) fn api(api: Api) -> Result<Option<SocketAddr>, Refusal> {
-    let Some(listen) = api.listen else { return Ok(None) };
+    loopback(api.listen)
+}
+
+/// An address that nobody from outside may reach.
+pub(super) fn loopback(listen: Option<Located<As<SocketAddr>>>) -> Result<Option<SocketAddr>, Refusal> {
+    let Some(listen) = listen else { return Ok(None) };
     let address = listen.value.0;
     if !address.ip().is_loopback() {
         return Err(Refusal::new(format!("expected a loopback address, got `{address}`"))

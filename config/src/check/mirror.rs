@@ -1,54 +1,53 @@
 //! The rules of the mirror.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use foreshadow_model::{
     Bytes, MirrorPolicy, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule, SampleRate, SessionKey,
 };
 
-use super::{at_least, count, percent, within};
+use super::{at_least, count, front, percent, within};
 use crate::error::Refusal;
 use crate::file::{self, Mirror, Session};
 use crate::notation::{Located, Notation, Scalar, Text};
 use crate::units::Percent;
 
-impl TryFrom<Mirror> for MirrorPolicy {
-    type Error = Refusal;
-
-    fn try_from(mirror: Mirror) -> Result<Self, Refusal> {
-        let (min, max) = (&mirror.rate.min, &mirror.rate.max);
-        let (rate_min, rate_max) = (sample_rate(min, "min")?, sample_rate(max, "max")?);
-        if max.get() < min.get() {
-            let (min_text, max_text) = (min.get().write(), max.get().write());
-            let message = format!("expected `min` not above `max`, got `{min_text}` and `{max_text}`");
-            return Err(Refusal::new(message).at(min).at(max));
-        }
-        let budget = &mirror.budget;
-        let copy_bytes = within(&budget.copy_size, "copySize", Bytes::new(1 << 10), Bytes::mebi(1))?;
-        let queue_bytes = *budget.queue_size.get();
-        if queue_bytes < copy_bytes {
-            let (queue, copy) = (queue_bytes.write(), copy_bytes.write());
-            let message =
-                format!("expected `queueSize` of at least one `copySize`, got `{queue}` and `{copy}`");
-            return Err(Refusal::new(message).at(&budget.queue_size).at(&budget.copy_size));
-        }
-        Ok(Self {
-            rate_min,
-            rate_max,
-            copies_per_second: count(&budget.copies_per_second, "copiesPerSecond", 1, u32::MAX)?,
-            queue: count(&budget.queue, "queue", 1, u32::MAX)?,
-            queue_bytes,
-            copy_bytes,
-            shadow_timeout: at_least(&mirror.shadow_timeout, "shadowTimeout", Duration::from_millis(10))?,
-            session: SessionKey::try_from(mirror.session)?,
-            redact: redact(mirror.redact)?,
-            routes: routes(mirror.routes)?,
-        })
+/// The rules, with paths of theirs taken from the folder of the file.
+pub(crate) fn policy(mirror: Mirror, directory: &Path) -> Result<MirrorPolicy, Refusal> {
+    let (min, max) = (&mirror.rate.min, &mirror.rate.max);
+    let (rate_min, rate_max) = (sample_rate(min, "min")?, sample_rate(max, "max")?);
+    if max.get() < min.get() {
+        let (min_text, max_text) = (min.get().write(), max.get().write());
+        let message = format!("expected `min` not above `max`, got `{min_text}` and `{max_text}`");
+        return Err(Refusal::new(message).at(min).at(max));
     }
+    let budget = &mirror.budget;
+    let copy_bytes = within(&budget.copy_size, "copySize", Bytes::new(1 << 10), Bytes::mebi(1))?;
+    let queue_bytes = *budget.queue_size.get();
+    if queue_bytes < copy_bytes {
+        let (queue, copy) = (queue_bytes.write(), copy_bytes.write());
+        let message = format!("expected `queueSize` of at least one `copySize`, got `{queue}` and `{copy}`");
+        return Err(Refusal::new(message).at(&budget.queue_size).at(&budget.copy_size));
+    }
+    Ok(MirrorPolicy {
+        rate_min,
+        rate_max,
+        copies_per_second: count(&budget.copies_per_second, "copiesPerSecond", 1, u32::MAX)?,
+        copied_per_second: at_least(&budget.size_per_second, "sizePerSecond", copy_bytes)?,
+        queue: count(&budget.queue, "queue", 1, u32::MAX)?,
+        queue_bytes,
+        copy_bytes,
+        shadow_timeout: at_least(&mirror.shadow_timeout, "shadowTimeout", Duration::from_millis(10))?,
+        session: SessionKey::try_from(mirror.session)?,
+        redact: redact(mirror.redact)?,
+        routes: routes(mirror.routes)?,
+        front: front::rules(mirror.front, directory)?,
+    })
 }
 
-fn sample_rate(scalar: &Scalar<Percent>, name: &str) -> Result<SampleRate, Refusal> {
+pub(super) fn sample_rate(scalar: &Scalar<Percent>, name: &str) -> Result<SampleRate, Refusal> {
     let share = within(scalar, name, percent(0.0), percent(100.0))?;
     Ok(SampleRate::clamped(share.fraction()))
 }

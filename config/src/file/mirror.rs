@@ -6,6 +6,7 @@ use foreshadow_model::{Bytes, MirrorPolicy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Front;
 use crate::names::{CookieName, HeaderName, UrlPath};
 use crate::notation::{As, Located, Scalar, Text};
 use crate::units::Percent;
@@ -27,6 +28,8 @@ pub(crate) struct Mirror {
     pub(crate) routes: Vec<Route>,
     /// How long a shadow may take to answer. Default `10s`: longer than any answer a user would wait for.
     pub(crate) shadow_timeout: Scalar<Duration>,
+    /// How users are let in, and how long who waits for whom.
+    pub(crate) front: Front,
 }
 
 impl Default for Mirror {
@@ -38,6 +41,7 @@ impl Default for Mirror {
             redact: Redact::default(),
             routes: Vec::new(),
             shadow_timeout: Scalar::of(MirrorPolicy::default().shadow_timeout),
+            front: Front::default(),
         }
     }
 }
@@ -69,6 +73,9 @@ pub(crate) struct Budget {
     /// Copies per second and pair, 1 or more. Default 200: a 5-second window then holds a thousand pairs, and more
     /// sharpen nothing.
     pub(crate) copies_per_second: Located<u32>,
+    /// Bytes of copies per second and pair, one `copySize` or more. Default `8Mi`: less than a tenth of a network of 1
+    /// Gbit/s.
+    pub(crate) size_per_second: Scalar<Bytes>,
     /// Copies waiting for one shadow, 1 or more. Default 1024: five seconds of the default rate.
     pub(crate) queue: Located<u32>,
     /// Bytes of copies waiting for all shadows, one `copySize` or more. Default `16Mi`: what 1024 copies of usual size
@@ -84,6 +91,7 @@ impl Default for Budget {
         let policy = MirrorPolicy::default();
         Self {
             copies_per_second: Located::unset(policy.copies_per_second),
+            size_per_second: Scalar::of(policy.copied_per_second),
             queue: Located::unset(policy.queue),
             queue_size: Scalar::of(policy.queue_bytes),
             copy_size: Scalar::of(policy.copy_bytes),

@@ -5,11 +5,15 @@
 mod client;
 mod control;
 mod copies;
+mod front;
+mod grpc;
 mod lives;
 mod mirror;
 mod origin;
 mod pairs;
 mod passing;
 mod secrets;
+mod secure;
 mod shadows;
+mod tunnels;
 mod uploads;

@@ -11,7 +11,8 @@ use std::time::Duration;
 use foreshadow_mirror::{Listen, MirrorError, Options};
 use foreshadow_model::wire::{CopyRules, FromMirror, Routing, ShadowTarget, Summary, ToMirror, Upstream};
 use foreshadow_model::{
-    Agreement, Bytes, Drops, Generation, InstanceId, RedactPolicy, SampleRate, SessionKey, SideWindow, Weight,
+    Agreement, Bytes, Drops, FrontRules, Generation, InstanceId, RedactPolicy, SampleRate, SessionKey,
+    SideWindow, Speech, Weight,
 };
 use tempfile::TempDir;
 
@@ -28,6 +29,7 @@ pub(crate) struct Total {
     pub(crate) drops: Drops,
     pub(crate) pairs: u64,
     pub(crate) is_ejected: bool,
+    pub(crate) upgraded: u64,
 }
 
 /// One conversation with a mirror.
@@ -112,6 +114,7 @@ impl Controller {
             total.sampled += seen.sampled;
             total.pairs += u64::from(seen.paired.n);
             total.is_ejected = seen.ejected;
+            total.upgraded += seen.upgraded;
         }
         Some(*summary)
     }
@@ -204,7 +207,10 @@ pub(crate) fn routing(generation: u64, upstreams: Vec<Upstream>) -> Routing {
     Routing {
         generation: Generation(generation),
         upstreams,
+        front: FrontRules::default(),
         copies: CopyRules {
+            copies_per_second: u32::MAX,
+            copied_per_second: Bytes::mebi(1 << 20),
             queue: 1024,
             queue_bytes: Bytes::mebi(4),
             copy_bytes: Bytes::new(16 << 10),
@@ -222,6 +228,7 @@ pub(crate) fn live(number: u32, address: SocketAddr) -> Upstream {
     Upstream {
         id: InstanceId::live(number),
         address,
+        speech: Speech::default(),
         weight: Weight::FULL,
         shadow: None,
         sample_rate: SampleRate::NONE,
@@ -230,7 +237,8 @@ pub(crate) fn live(number: u32, address: SocketAddr) -> Upstream {
 
 /// The same live with a shadow that gets this share.
 pub(crate) fn shadowed(live: Upstream, shadow: SocketAddr, share: f64) -> Upstream {
-    let target = ShadowTarget { id: live.id.shadow_of(), address: shadow, netns: None };
+    let target =
+        ShadowTarget { id: live.id.shadow_of(), address: shadow, netns: None, speech: Speech::default() };
     Upstream { shadow: Some(target), sample_rate: SampleRate::clamped(share), ..live }
 }
 

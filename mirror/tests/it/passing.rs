@@ -183,7 +183,7 @@ fn what_belongs_to_one_connection_goes_no_further() {
         "x-hop: 1",
         "keep-alive: timeout=5",
         "te: trailers",
-        "upgrade: websocket",
+        "upgrade: h2c",
         "proxy-connection: keep-alive",
         "x-end: 2",
         "x-forwarded-for: 192.0.2.1",

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 /// Processor of load generator and origins, and of what is measured.
 pub(crate) const LOAD_CORE: &str = "0";
@@ -20,58 +20,166 @@ const ANSWER_BYTES: usize = 1024;
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// Where a mirror says what happened.
+    pub(crate) report: Option<PathBuf>,
 }
 
 impl Server {
     /// An nginx that answers everything from memory.
     pub(crate) fn origin(dir: &Path, name: &str) -> anyhow::Result<Self> {
-        let body = "x".repeat(ANSWER_BYTES);
-        let location = format!("default_type text/plain; return 200 \"{body}\";");
-        Self::nginx(dir, name, LOAD_CORE, "", &location)
+        Self::nginx(dir, name, (LOAD_CORE, ""), "", &answer())
     }
 
-    /// An nginx that does for a live what the mirror does without copies.
-    pub(crate) fn proxy(dir: &Path, live: SocketAddr) -> anyhow::Result<Self> {
-        let upstream =
-            format!("upstream live {{ server {live}; keepalive 256; keepalive_requests 1000000000; }}");
-        let location = "proxy_pass http://live; proxy_http_version 1.1; \
-                        proxy_set_header Connection \"\"; proxy_set_header Host $http_host; \
-                        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;";
-        Self::nginx(dir, "proxy", PROXY_CORE, &upstream, location)
+    /// The same by HTTP/2 with prior knowledge.
+    pub(crate) fn origin_h2(dir: &Path, name: &str) -> anyhow::Result<Self> {
+        Self::nginx(dir, name, (LOAD_CORE, "http2"), "", &answer())
     }
 
-    fn nginx(dir: &Path, name: &str, core: &str, http: &str, location: &str) -> anyhow::Result<Self> {
+    /// An nginx that does for a live what the mirror does; with its own mirror for so many in a hundred requests.
+    pub(crate) fn nginx_proxy(
+        dir: &Path,
+        name: &str,
+        live: SocketAddr,
+        shadow: Option<(SocketAddr, u32)>,
+        listen: &str,
+    ) -> anyhow::Result<Self> {
+        let kept = |name: &str, to| {
+            format!("upstream {name} {{ server {to}; keepalive 256; keepalive_requests 1000000000; }}\n")
+        };
+        let pass = "proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $http_host; \
+                    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; \
+                    proxy_set_header X-Forwarded-Proto $scheme;";
+        let (mut http, mut location) = (kept("live", live), format!("proxy_pass http://live; {pass}"));
+        if let Some((shadow, share)) = shadow {
+            http += &kept("shadow", shadow);
+            write!(http, "split_clients $http_x_visitor $copied {{ {share}% 1; * 0; }}")?;
+            location = format!(
+                "mirror /copy; {location} }} location = /copy {{ internal; if ($copied = 0) {{ return 204; }} \
+                 proxy_pass http://shadow$request_uri; {pass}"
+            );
+        }
+        if listen == "ssl" {
+            http += "ssl_certificate cert.pem; ssl_certificate_key key.pem;";
+        }
+        Self::nginx(dir, name, (PROXY_CORE, listen), &http, &location)
+    }
+
+    fn nginx(
+        dir: &Path,
+        name: &str,
+        (core, listen): (&str, &str),
+        http: &str,
+        location: &str,
+    ) -> anyhow::Result<Self> {
         let address = free_address()?;
         let mut text = format!(
             "daemon off; master_process off; pid {name}.pid; error_log stderr error;\n\
              events {{ worker_connections 4096; }}\n\
-             http {{ access_log off; keepalive_requests 1000000000;\n"
+             http {{ access_log off; keepalive_requests 1000000000; http2_max_requests 1000000000;\n"
         );
         for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             writeln!(text, "{kind}_temp_path {name}-{kind};")?;
         }
-        writeln!(text, "{http}\nserver {{ listen {address} backlog=4096; location / {{ {location} }} }} }}")?;
-        let file = dir.join(format!("{name}.conf"));
-        std::fs::write(&file, text).with_context(|| format!("failed to write `{}`", file.display()))?;
+        writeln!(
+            text,
+            "{http}\nserver {{ listen {address} {listen} backlog=4096; location / {{ {location} }} }} }}"
+        )?;
+        let file = written(dir, &format!("{name}.conf"), &text)?;
         let mut command = pinned(core, Path::new("nginx"));
-        command.arg("-p").arg(dir).arg("-c").arg(&file);
+        command.arg("-p").arg(dir).arg("-c").arg(file);
         Self::start(command, address)
     }
 
-    /// The mirror; returns its control socket as well.
-    pub(crate) fn mirror(dir: &Path, binary: &Path) -> anyhow::Result<(Self, PathBuf)> {
+    /// An HAProxy of one thread in front of a live.
+    pub(crate) fn haproxy(dir: &Path, live: SocketAddr) -> anyhow::Result<Self> {
         let address = free_address()?;
-        let socket = dir.join("mirror.sock");
+        let text = format!(
+            "global\n nbthread 1\ndefaults\n mode http\n option forwardfor\n http-reuse always\n timeout client 60s\n \
+             timeout server 60s\n timeout connect 2s\nfrontend users\n bind {address}\n \
+             http-request set-header X-Forwarded-Proto http\n default_backend live\nbackend live\n server live {live}\n"
+        );
+        let mut command = pinned(PROXY_CORE, Path::new("haproxy"));
+        command.arg("-db").arg("-f").arg(written(dir, "haproxy.cfg", &text)?);
+        Self::start(command, address)
+    }
+
+    /// An Envoy of one worker in front of a live, with its mirror policy for so many in a hundred requests.
+    pub(crate) fn envoy(
+        dir: &Path,
+        binary: &Path,
+        name: &str,
+        (live, shadow, share): (SocketAddr, SocketAddr, u32),
+        is_http2: bool,
+    ) -> anyhow::Result<Self> {
+        let address = free_address()?;
+        let options = if is_http2 { "http2_protocol_options: {}" } else { "http_protocol_options: {}" };
+        let cluster = |name: &str, to: SocketAddr| {
+            format!(
+                "  - name: {name}\n    type: STATIC\n    typed_extension_protocol_options:\n      \
+                 envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n        \
+                 \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n        \
+                 explicit_http_config: {{ {options} }}\n    load_assignment: {{ cluster_name: {name}, endpoints: \
+                 [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }} }}] }}] }}\n",
+                to.ip(),
+                to.port()
+            )
+        };
+        let copies = if share == 0 {
+            String::new()
+        } else {
+            format!(
+                ", request_mirror_policies: [{{ cluster: shadow, runtime_fraction: {{ default_value: {{ numerator: {share} }} }} }}]"
+            )
+        };
+        let text = format!(
+            "static_resources:\n  listeners:\n  - address: {{ socket_address: {{ address: {}, port_value: {} }} }}\n    \
+             filter_chains:\n    - filters:\n      - name: envoy.filters.network.http_connection_manager\n        \
+             typed_config:\n          \
+             \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\n          \
+             stat_prefix: users\n          use_remote_address: true\n          http_filters:\n          - name: envoy.filters.http.router\n            \
+             typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }}\n          \
+             route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, \
+             route: {{ cluster: live{copies} }} }}] }}] }}\n  clusters:\n{}{}",
+            address.ip(),
+            address.port(),
+            cluster("live", live),
+            cluster("shadow", shadow)
+        );
+        let file = written(dir, &format!("{}.yaml", name.replace(' ', "-")), &text)?;
         let mut command = pinned(PROXY_CORE, binary);
-        command.arg("mirror-worker").arg("--listen").arg(address.to_string());
-        command.arg("--socket").arg(&socket).args(["--workers", "1"]).env("RUST_LOG", "warn");
-        Ok((Self::start(command, address)?, socket))
+        command.args(["--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c"]).arg(file);
+        Self::start(command, address)
+    }
+
+    /// The mirror alone, of one worker, with a shadow that gets so many in a hundred requests.
+    pub(crate) fn mirror(
+        dir: &Path,
+        binary: &Path,
+        name: &str,
+        (live, shadow, share): (SocketAddr, Option<SocketAddr>, u32),
+        extra: &str,
+    ) -> anyhow::Result<Self> {
+        let (address, name) = (free_address()?, name.replace([' ', '%'], ""));
+        let shadow = shadow.map(|shadow| format!(", shadow: \"http://{shadow}\"")).unwrap_or_default();
+        let text = format!(
+            "listen: {address}\nlives: [{{ url: \"http://{live}\"{shadow} }}]\nrate: {share}%\nworkers: 1\nreport: 1s\n\
+             mirror: {{ session: {{ header: x-visitor }}, budget: {{ copiesPerSecond: 1000000, sizePerSecond: 1Gi }}, \
+             shadowTimeout: 1s, {extra} }}\n"
+        );
+        let file = written(dir, &format!("{name}.yaml"), &text)?;
+        let report = dir.join(format!("{name}.jsonl"));
+        let mut command = pinned(PROXY_CORE, binary);
+        command.arg("mirror").arg(file).args(["-o", "json"]).env("FORESHADOW_LOG", "error");
+        command.stdout(std::fs::File::create(&report)?).stderr(Stdio::null());
+        let mut server = Self::start(command, address)?;
+        server.report = Some(report);
+        Ok(server)
     }
 
     fn start(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
         let child =
             command.stdin(Stdio::null()).spawn().with_context(|| format!("failed to start {command:?}"))?;
-        let mut server = Self { child, address };
+        let mut server = Self { child, address, report: None };
         for _ in 0..250 {
             if TcpStream::connect(address).is_ok() {
                 return Ok(server);
@@ -126,6 +234,59 @@ pub(crate) fn pinned(core: &str, program: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", core]).arg(program);
     command
+}
+
+/// A file of the measurement.
+fn written(dir: &Path, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let file = dir.join(name);
+    std::fs::write(&file, text).with_context(|| format!("failed to write `{}`", file.display()))?;
+    Ok(file)
+}
+
+fn answer() -> String {
+    format!("default_type text/plain; return 200 \"{}\";", "x".repeat(ANSWER_BYTES))
+}
+
+/// Writes a certificate for TLS in front of everything.
+pub(crate) fn certificate(dir: &Path) -> anyhow::Result<()> {
+    let mut openssl = Command::new("openssl");
+    openssl.current_dir(dir).args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]);
+    openssl.args(["-keyout", "key.pem", "-out", "cert.pem", "-days", "30", "-subj", "/CN=localhost"]);
+    let output = openssl.output().context("failed to run openssl")?;
+    ensure!(output.status.success(), "no certificate: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// Envoy, where the machine has it.
+pub(crate) fn envoy() -> Option<PathBuf> {
+    let named = std::env::var_os("FORESHADOW_ENVOY").map(PathBuf::from);
+    named.filter(|path| path.is_file()).or_else(|| is_there("envoy").then(|| PathBuf::from("envoy")))
+}
+
+/// Whether a program is on the path.
+pub(crate) fn is_there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
+/// The release binary, built now.
+pub(crate) fn built(root: &Path) -> anyhow::Result<PathBuf> {
+    let status = Command::new("cargo")
+        .args(["build", "--release", "--package", "foreshadow-cli", "--bin", "foreshadow"])
+        .current_dir(root)
+        .status()
+        .context("failed to run cargo")?;
+    ensure!(status.success(), "the release binary does not build");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("release/foreshadow"))
 }
 
 fn free_address() -> anyhow::Result<SocketAddr> {

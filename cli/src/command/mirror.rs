@@ -1,0 +1,162 @@
+//! `foreshadow mirror`: the mirror alone, led by a file.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use foreshadow_engine::config::{Alone, parse_alone};
+use foreshadow_engine::mirror::{MirrorError, Running};
+use foreshadow_engine::model::LogHistogram;
+use foreshadow_engine::model::wire::{Summary, UpstreamSummary};
+use foreshadow_engine::{AloneError, Audience, MirrorTotals, mirror_alone};
+use serde_json::json;
+
+use crate::args::{MirrorArgs, Output};
+use crate::command::{absolute_folder, run::start_log};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::show;
+
+pub(crate) fn mirror(args: &MirrorArgs) -> Result<Exit, Failure> {
+    start_log();
+    foreshadow_engine::mirror::harden();
+    let config = read(&args.config)?;
+    let running = if args.replace { Running::Replace } else { Running::Respect };
+    let mut listener = Listener { args, lives: lives(&config), is_told: true };
+    mirror_alone(&config, running, &mut listener).map_err(failure)?;
+    Ok(Exit::Fine)
+}
+
+fn read(path: &Path) -> Result<Alone, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::unreadable(path, &error).remedy(
+            "a file with at least `lives: [{ url: http://127.0.0.1:9001, shadow: http://127.0.0.1:9101 }]`",
+        )
+    })?;
+    Ok(parse_alone(&text, &absolute_folder(path)?)
+        .map_err(|error| error.in_file(path.display().to_string()))?)
+}
+
+fn failure(error: AloneError) -> Failure {
+    let failure = Failure::new(&error);
+    match &error {
+        AloneError::Destination { .. } => failure.with_exit(Exit::Usage).remedy("a name that this machine can look up"),
+        AloneError::Mirror(MirrorError::Running { .. }) => failure
+            .with_exit(Exit::Usage)
+            .remedy("`--replace` takes its place, and no connection is refused; `kill -HUP` lets it read its file again"),
+        AloneError::Mirror(MirrorError::Listen { address, .. }) | AloneError::Metrics { address, .. } => failure
+            .with_exit(Exit::Usage)
+            .remedy(format!("`ss -ltnp 'sport = :{}'` names who has the port", address.port())),
+        AloneError::Mirror(MirrorError::Route(_)) => failure.with_exit(Exit::Usage),
+        _ => failure,
+    }
+}
+
+/// What a line says of a live: its name here, and its address.
+fn lives(config: &Alone) -> Vec<String> {
+    config.lives.iter().map(|live| live.url.clone()).collect()
+}
+
+/// Whoever started it.
+struct Listener<'a> {
+    args: &'a MirrorArgs,
+    lives: Vec<String>,
+    /// Whether anybody still listens to the lines.
+    is_told: bool,
+}
+
+impl Audience for Listener<'_> {
+    fn read(&mut self) -> Result<Alone, String> {
+        let config = read(&self.args.config).map_err(|failure| failure.to_string())?;
+        self.lives = lives(&config);
+        Ok(config)
+    }
+
+    fn serves(&mut self, listen: SocketAddr) {
+        eprintln!(
+            "Mirror serves at {listen}; {} lives. SIGHUP reads the file again, SIGTERM ends it.",
+            self.lives.len()
+        );
+    }
+
+    fn hear(&mut self, summary: &Summary, totals: &MirrorTotals) {
+        if self.is_told {
+            self.is_told = self.tell(summary, totals).is_ok();
+        }
+    }
+}
+
+impl Listener<'_> {
+    fn tell(&self, summary: &Summary, totals: &MirrorTotals) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let unix_ms = unix_ms();
+        match self.args.output {
+            Output::Json => {
+                let line =
+                    json!({ "unixMs": unix_ms, "summary": summary, "requestsTotal": requests(totals) });
+                writeln!(out, "{line}")?;
+            }
+            Output::Human => {
+                let are_asked = |live: &&UpstreamSummary| 0 < live.live_side.asked() + live.drops.total();
+                let lives = summary.upstreams.iter().zip(&self.lives);
+                for (live, url) in lives.filter(|(live, _)| are_asked(live)) {
+                    writeln!(out, "{}  {url}  {}", show::time(unix_ms), told(live, summary.span_seconds))?;
+                }
+                if 0 < summary.refused {
+                    writeln!(out, "{}  {} requests that no live took", show::time(unix_ms), summary.refused)?;
+                }
+            }
+        }
+        out.flush()
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the time of day stands before a line, and nothing hangs on it"
+)]
+fn unix_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn requests(totals: &MirrorTotals) -> u64 {
+    totals.lives.values().map(|live| live.live.requests).sum()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of some seconds")]
+fn told(seen: &UpstreamSummary, span: f64) -> String {
+    let live = &seen.live_side;
+    let mut text = format!("{:.1}/s", live.requests as f64 / span.max(1e-3));
+    if 0 < live.errors {
+        text += &format!(", {} failed", live.errors);
+    }
+    text += &format!(", {}", latencies(&live.latency));
+    if let Some(shadow) = seen.shadow.as_ref().map(|_| &seen.shadow_side) {
+        let share = 100.0 * seen.sampled as f64 / live.requests.max(1) as f64;
+        text += &format!(" | {} copied ({share:.1} %), shadow {}", seen.sampled, latencies(&shadow.latency));
+        if let Some(mean) = seen.paired.mean() {
+            text += &format!(", live {:+.0} % against it", 100.0 * mean.exp_m1());
+        }
+        let different = seen.agreement.total() - seen.agreement.same;
+        if 0 < different {
+            text += &format!(", {different} answered otherwise");
+        }
+        let drops: Vec<String> = seen.drops.0.iter().map(|(why, n)| format!("{n} {}", why.label())).collect();
+        if !drops.is_empty() {
+            text += &format!(", dropped: {}", drops.join(", "));
+        }
+    }
+    if seen.ejected {
+        text += " | refuses connections";
+    }
+    text
+}
+
+fn latencies(histogram: &LogHistogram) -> String {
+    let ms = |q: f64| histogram.quantile(q).map(|us| format!("{:.1}", us / 1000.0));
+    match (ms(0.5), ms(0.99)) {
+        (Some(median), Some(p99)) => format!("p50 {median} p99 {p99} ms"),
+        _ => "no answer yet".to_owned(),
+    }
+}

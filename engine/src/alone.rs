@@ -1,0 +1,213 @@
+//! A mirror without a controller: a file says what it does, and is read again at every `SIGHUP`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foreshadow_config::{Alone, AloneLive};
+use foreshadow_mirror::{
+    Destination, DestinationError, Lead, Listen, MirrorError, Options, Running, prepare,
+};
+use foreshadow_model::wire::{Routing, ShadowTarget, Summary, Upstream};
+use foreshadow_model::{Generation, InstanceId, Speech, with_causes};
+use foreshadow_serve::MirrorTotals;
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// How long the mirror before this one may take to give the address of its metrics away.
+const METRICS_FREE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Why a mirror could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AloneError {
+    /// The address of a live or a shadow leads nowhere.
+    #[error("failed to find `lives[{place}].{key}`")]
+    Destination {
+        /// Which live, from 0 on.
+        place: usize,
+        /// Whose address.
+        key: &'static str,
+        /// Why.
+        source: DestinationError,
+    },
+    /// The folder of its socket could not be made.
+    #[error("failed to make the folder `{}`", path.display())]
+    State {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Metrics cannot be served.
+    #[error("failed to serve metrics at `{address}`")]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The mirror itself did not come up.
+    #[error("failed to start the mirror")]
+    Mirror(#[from] MirrorError),
+}
+
+/// Who hears of a mirror that stands alone.
+pub trait Audience {
+    /// The file, read again.
+    ///
+    /// # Errors
+    /// What an operator must know to put it right.
+    fn read(&mut self) -> Result<Alone, String>;
+
+    /// It serves there, and this was made of the file.
+    fn serves(&mut self, listen: SocketAddr);
+
+    /// What happened since the last time, and since the start.
+    fn hear(&mut self, summary: &Summary, totals: &MirrorTotals);
+}
+
+/// The socket by which the next mirror takes this one's place.
+#[must_use]
+pub fn mirror_socket(state: &Path, listen: SocketAddr) -> PathBuf {
+    state.join(format!("mirror-{}.sock", listen.port()))
+}
+
+/// Runs a mirror until it is told to end.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn mirror_alone(config: &Alone, running: Running, audience: &mut dyn Audience) -> Result<(), AloneError> {
+    let routing = routing(config)?;
+    let make = |path: &Path| std::fs::create_dir_all(path);
+    make(&config.state).map_err(|source| AloneError::State { path: config.state.clone(), source })?;
+    let options = Options {
+        listen: Listen::At(config.listen),
+        socket: mirror_socket(&config.state, config.listen),
+        workers: config.workers.map_or_else(workers, |n| usize::try_from(n).unwrap_or(1)),
+    };
+    let prepared = prepare(&options, routing, running)?;
+    let totals = Arc::new(Mutex::new(MirrorTotals::default()));
+    let cancel = CancellationToken::new();
+    let metrics = config.metrics.map(|address| {
+        let patience = if prepared.is_successor() { METRICS_FREE_WITHIN } else { Duration::ZERO };
+        metrics(address, patience, &totals, &cancel)
+    });
+    let metrics = metrics.transpose()?;
+    let mut lead = FromFile { audience, totals, cancel: cancel.clone() };
+    let result = prepared.run(&mut lead);
+    cancel.cancel();
+    if metrics.is_some_and(|thread| thread.join().is_err()) {
+        tracing::error!("The thread of the metrics panicked");
+    }
+    Ok(result?)
+}
+
+/// One thread less than there are processors: the shadows are served by another one.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1)).max(1)
+}
+
+/// Serves metrics on a thread of their own: whoever scrapes takes nothing from users. The one before may take a while to
+/// give their address away.
+fn metrics(
+    address: SocketAddr,
+    patience: Duration,
+    totals: &Arc<Mutex<MirrorTotals>>,
+    cancel: &CancellationToken,
+) -> Result<std::thread::JoinHandle<()>, AloneError> {
+    let failed = |source| AloneError::Metrics { address, source };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (totals, cancel) = (totals.clone(), cancel.clone());
+    let first = runtime.block_on(TcpListener::bind(address));
+    if patience.is_zero() {
+        if let Err(source) = first {
+            return Err(failed(source));
+        }
+    }
+    let serve = async move {
+        let listener = match first {
+            Ok(listener) => listener,
+            Err(_taken) => bind_within(address, patience).await?,
+        };
+        foreshadow_serve::serve_mirror(listener, totals, cancel).await
+    };
+    let serve = move || {
+        if let Err(error) = runtime.block_on(serve) {
+            tracing::error!(%error, "Metrics are not served");
+        }
+    };
+    std::thread::Builder::new().name("metrics".into()).spawn(serve).map_err(failed)
+}
+
+async fn bind_within(address: SocketAddr, patience: Duration) -> io::Result<TcpListener> {
+    let until = Instant::now() + patience;
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if until <= Instant::now() => return Err(error),
+            Err(_taken) => sleep(LOOK).await,
+            bound => return bound,
+        }
+    }
+}
+
+struct FromFile<'a> {
+    audience: &'a mut dyn Audience,
+    cancel: CancellationToken,
+    totals: Arc<Mutex<MirrorTotals>>,
+}
+
+impl Lead for FromFile<'_> {
+    fn read(&mut self) -> Result<Routing, String> {
+        routing(&self.audience.read()?).map_err(|error| with_causes(&error))
+    }
+
+    fn serves(&mut self, listen: SocketAddr) {
+        self.audience.serves(listen);
+    }
+
+    fn hear(&mut self, summary: &Summary) {
+        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        totals.add(summary);
+        self.audience.hear(summary, &totals);
+    }
+
+    fn drains(&mut self) {
+        // The next one serves metrics where this one did.
+        self.cancel.cancel();
+    }
+}
+
+fn routing(config: &Alone) -> Result<Routing, AloneError> {
+    let upstreams = config.lives.iter().enumerate().map(|(place, live)| upstream(place, live));
+    Ok(Routing {
+        generation: Generation(1),
+        upstreams: upstreams.collect::<Result<_, _>>()?,
+        front: config.mirror.front.clone(),
+        copies: config.mirror.clone().into(),
+        summary_every: config.report,
+    })
+}
+
+fn upstream(place: usize, live: &AloneLive) -> Result<Upstream, AloneError> {
+    let find = |url: &str, key| {
+        let found = Destination::find(url, live.authorities.as_deref())
+            .map_err(|source| AloneError::Destination { place, key, source })?;
+        Ok::<_, AloneError>((found.address, Speech { http2: live.http2, tls: found.tls }))
+    };
+    let id = InstanceId::live(u32::try_from(place).unwrap_or(u32::MAX).saturating_add(1));
+    let (address, speech) = find(&live.url, "url")?;
+    let shadow = match &live.shadow {
+        None => None,
+        Some(url) => {
+            let (address, speech) = find(url, "shadow")?;
+            Some(ShadowTarget { id: id.shadow_of(), address, netns: None, speech })
+        }
+    };
+    Ok(Upstream { id, address, speech, weight: live.weight, shadow, sample_rate: live.rate })
+}

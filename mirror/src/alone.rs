@@ -1,0 +1,195 @@
+//! A mirror that no controller leads: a file says what it does, and whoever started it hears what happened.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foreshadow_model::wire::{Routing, Summary, ToMirror};
+use foreshadow_model::{Generation, with_causes};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, interval_at};
+
+use crate::control::{self, Door, Guest, SummaryClock};
+use crate::predecessor::Predecessor;
+use crate::server::{
+    CERTIFICATES_EVERY, Listen, MirrorError, Options, Shared, inode, join, open_front, refresh_certificates,
+    runtime, share, start_workers,
+};
+
+/// What leads a mirror that stands alone.
+pub trait Lead {
+    /// Says what the mirror does from now on; asked again at every `SIGHUP`. An error says what is wrong with it, and then
+    /// everything goes on as before.
+    ///
+    /// # Errors
+    /// What an operator must know to put it right.
+    fn read(&mut self) -> Result<Routing, String>;
+
+    /// The mirror serves at this address.
+    fn serves(&mut self, listen: SocketAddr);
+
+    /// Hears what happened since the last time.
+    fn hear(&mut self, summary: &Summary);
+
+    /// It takes no more connections, and ends when those it has are done.
+    fn drains(&mut self);
+}
+
+/// What to do about a mirror that serves already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// It stays, and this one is not started.
+    Respect,
+    /// This one takes its place; no connection is refused and no request lost.
+    Replace,
+}
+
+/// A mirror that could be started, and serves nobody yet.
+pub struct Prepared {
+    runtime: tokio::runtime::Runtime,
+    predecessor: Option<Predecessor>,
+    front: TcpListener,
+    shared: Arc<Shared>,
+    socket_at: PathBuf,
+}
+
+/// Makes sure that a mirror can do what is asked of it.
+///
+/// # Errors
+/// [`MirrorError`] if it cannot be started.
+pub fn prepare(options: &Options, first: Routing, running: Running) -> Result<Prepared, MirrorError> {
+    let runtime = runtime()?;
+    let predecessor = match (runtime.block_on(Predecessor::find(&options.socket))?, running) {
+        (Some(there), Running::Respect) => {
+            return Err(MirrorError::Running { pid: there.pid, listen: there.listen });
+        }
+        (there, _) => there,
+    };
+    let front = match (&predecessor, &options.listen) {
+        (Some(there), Listen::At(address)) if there.serves(*address) => there.front()?,
+        _ => open_front(&options.listen)?,
+    };
+    let shared = Arc::new(share(&front, options.workers).map_err(MirrorError::Start)?);
+    shared.route(first)?;
+    Ok(Prepared { runtime, predecessor, front, shared, socket_at: options.socket.clone() })
+}
+
+impl Prepared {
+    /// Whether it takes the place of another one.
+    #[must_use]
+    pub fn is_successor(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// Serves until it is told to end: by `SIGTERM`, by `SIGINT`, or by the one that takes its place.
+    ///
+    /// # Errors
+    /// [`MirrorError`] if it cannot be started; once started it only ends in good order.
+    pub fn run(self, lead: &mut dyn Lead) -> Result<(), MirrorError> {
+        let Self { runtime, predecessor, front, shared, socket_at } = self;
+        let (socket, signals) = {
+            let _within = runtime.enter();
+            let socket = control::listen_in_place_of(&socket_at, predecessor.is_some())
+                .map_err(|source| MirrorError::Socket { path: socket_at.clone(), source })?;
+            (socket, Signals::new().map_err(MirrorError::Start)?)
+        };
+        let workers = start_workers(&front, &shared, false)?;
+        if let Some(predecessor) = predecessor {
+            runtime.block_on(predecessor.retire());
+        }
+        lead.serves(shared.listen);
+        let mut clock = SummaryClock::new();
+        let house = House { shared: &shared, socket_at: &socket_at, clock: &mut clock };
+        let is_hurried = runtime.block_on(house.keep(Door { socket, front }, signals, lead));
+        if !is_hurried {
+            join(workers);
+        }
+        lead.hear(&clock.summary(&shared));
+        Ok(())
+    }
+}
+
+struct Signals {
+    end: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            end: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+struct House<'a> {
+    shared: &'a Shared,
+    socket_at: &'a Path,
+    clock: &'a mut SummaryClock,
+}
+
+impl House<'_> {
+    /// Looks after the mirror until its last connection; returns whether it was told to end at once.
+    async fn keep(self, door: Door, mut signals: Signals, lead: &mut dyn Lead) -> bool {
+        let own = inode(self.socket_at);
+        let mut every = self.shared.table().summary_every;
+        let mut ticks = interval_at(Instant::now() + every, every);
+        let mut certificates = interval_at(Instant::now() + CERTIFICATES_EVERY, CERTIFICATES_EVERY);
+        let mut guest: Option<Guest> = None;
+        loop {
+            tokio::select! {
+                () = self.shared.drain.cancelled() => break,
+                _ = signals.end.recv() => self.shared.drain.cancel(),
+                _ = signals.interrupt.recv() => self.shared.drain.cancel(),
+                _ = signals.reload.recv() => {
+                    self.reload(lead);
+                    let wanted = self.shared.table().summary_every;
+                    if wanted != every {
+                        every = wanted;
+                        ticks = interval_at(Instant::now() + every, every);
+                    }
+                }
+                _ = ticks.tick() => lead.hear(&self.clock.summary(self.shared)),
+                _ = certificates.tick() => refresh_certificates(self.shared),
+                stream = control::accept(&door.socket) => {
+                    guest = control::admit(stream, &door.front, self.shared).await.or(guest);
+                }
+                _has_spoken = control::spoken(&mut guest) => match guest.take().and_then(|guest| guest.said) {
+                    Some(ToMirror::Drain { within }) => self.shared.drain(within),
+                    Some(ToMirror::Route { .. }) => tracing::warn!("A controller was refused: a file leads this mirror"),
+                    None => {}
+                },
+            }
+        }
+        drop(door);
+        tracing::info!("Mirror drains");
+        lead.drains();
+        // The next mirror may have put its own there already.
+        if own.is_some() && inode(self.socket_at) == own {
+            drop(std::fs::remove_file(self.socket_at));
+        }
+        let limit = tokio::time::sleep(self.shared.drain_within() + Duration::from_secs(1));
+        tokio::select! {
+            () = self.shared.drained() => false,
+            () = limit => false,
+            _ = signals.interrupt.recv() => true,
+            _ = signals.end.recv() => true,
+        }
+    }
+
+    fn reload(&self, lead: &mut dyn Lead) {
+        let next: Generation = self.shared.table().generation.next();
+        let taken = lead.read().and_then(|routing| {
+            let routing = Routing { generation: next, ..routing };
+            self.shared.route(routing).map_err(|error| with_causes(&error))
+        });
+        match taken {
+            Ok(()) => tracing::info!(generation = %next, "Configuration read again"),
+            Err(why) => tracing::error!(%why, "Configuration is not as it should be, the one before stays"),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The mirror whose place another one takes.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::Duration;
+
+use foreshadow_model::wire::{FromMirror, LINE_BYTES_MAX, PROTOCOL, ToMirror};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::handover;
+use crate::server::MirrorError;
+
+/// How long it may take to say who it is.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// How long it may take to finish what it serves: an hour, because nobody waits for it.
+const DRAIN_WITHIN: Duration = Duration::from_secs(3600);
+
+/// A mirror that serves already.
+#[derive(Debug)]
+pub(crate) struct Predecessor {
+    stream: UnixStream,
+    front: Option<TcpListener>,
+    pub(crate) pid: u32,
+    pub(crate) listen: SocketAddr,
+}
+
+impl Predecessor {
+    /// The mirror behind a control socket, if there is one.
+    pub(crate) async fn find(socket: &Path) -> Result<Option<Self>, MirrorError> {
+        let Ok(stream) = UnixStream::connect(socket).await else { return Ok(None) };
+        let odd = |source| MirrorError::Socket { path: socket.to_owned(), source };
+        let greeting = timeout(GREETING, Self::meet(stream)).await;
+        greeting.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(Some).map_err(odd)
+    }
+
+    async fn meet(mut stream: UnixStream) -> io::Result<Self> {
+        let (first, front) = handover::take(&stream).await?;
+        let mut line: Vec<u8> = first.into_iter().collect();
+        let mut reader = BufReader::new(&mut stream).take(LINE_BYTES_MAX as u64);
+        reader.read_until(b'\n', &mut line).await?;
+        match serde_json::from_slice(&line)? {
+            FromMirror::Hello { protocol: PROTOCOL, pid, listen, .. } => {
+                Ok(Self { stream, front, pid, listen })
+            }
+            FromMirror::Hello { protocol, .. } => Err(io::Error::other(format!(
+                "the mirror there speaks protocol {protocol}, this one {PROTOCOL}"
+            ))),
+            FromMirror::Summary { .. } => Err(io::Error::other("no mirror is there, but something else")),
+        }
+    }
+
+    /// Whether its users connect where they are to connect now. Port 0 is any.
+    pub(crate) fn serves(&self, address: SocketAddr) -> bool {
+        self.listen == address || (address.port() == 0 && self.listen.ip() == address.ip())
+    }
+
+    /// The socket that its users connect to.
+    pub(crate) fn front(&self) -> Result<TcpListener, MirrorError> {
+        let none = || io::Error::other("the mirror there gives its socket to nobody");
+        let front = self.front.as_ref().ok_or_else(none).and_then(TcpListener::try_clone);
+        front.map_err(MirrorError::Inherit)
+    }
+
+    /// Tells it to finish what it serves and end. Its users notice nothing.
+    pub(crate) async fn retire(mut self) {
+        let drain = ToMirror::Drain { within: DRAIN_WITHIN };
+        let told = async {
+            let mut line = serde_json::to_vec(&drain)?;
+            line.push(b'\n');
+            self.stream.write_all(&line).await
+        };
+        match told.await {
+            Ok(()) => tracing::info!(pid = self.pid, "The mirror before this one drains"),
+            Err(error) => tracing::warn!(%error, pid = self.pid, "The mirror before this one went away"),
+        }
+    }
+}
