@@ -109,16 +109,22 @@ fn the_file_of_a_mirror_alone_is_read_and_names_every_key_of_its_own() {
 fn what_a_mirror_alone_cannot_do_is_refused() {
     for (text, message) in [
         ("lives: []", "expected a live, got none"),
-        ("lives: [{ url: http://a:1/b }]", "expected an address without a path, such as `http://127.0.0.1:9001`"),
+        (
+            "lives: [{ url: http://a:1/b }]",
+            "expected an address without a path, such as `http://127.0.0.1:9001`",
+        ),
         ("lives: [{ url: http://a:1, weight: 101 }]", "expected `weight` between 0 and 100, got 101"),
         (
             "lives: [{ url: http://a:1 }]\nmirror: { rate: { max: 20% } }",
             "expected no `mirror.rate` without a controller to move it, got `20%`",
         ),
-        ("lives: [{ url: http://a:1 }]\nmetrics: 0.0.0.0:80", "expected a loopback address, got `0.0.0.0:80`"),
+        (
+            "lives: [{ url: http://a:1 }]\nmetrics: 0.0.0.0:80",
+            "expected a loopback address, got `0.0.0.0:80`",
+        ),
         (
             "lives: [{ url: http://a:1 }]\nmirror: { front: { timeouts: { idle: 0s } } }",
-            "expected `idle` between `1ms` and `24h`, got `0s`",
+            "expected `idle` between `1ms` and `1d`, got `0s`",
         ),
     ] {
         let error = parse_alone(text, Path::new("/srv/shop")).unwrap_err();

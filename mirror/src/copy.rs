@@ -48,6 +48,8 @@ impl Candidate<'_> {
         self.entry.stats.sampled();
         let result = if !self.entry.allowance.takes_copy(&self.table.copies) {
             Err(DropReason::OverBudget)
+        } else if shadow.pause.is_on() {
+            Err(DropReason::ShadowError)
         } else if self.has_body {
             self.wait_for_body(&shadow.queue)
         } else {

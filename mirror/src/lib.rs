@@ -27,6 +27,7 @@ mod idle;
 mod local;
 pub mod log;
 mod netns;
+mod overdue;
 mod pair;
 mod pool;
 mod predecessor;

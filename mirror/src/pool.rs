@@ -146,6 +146,11 @@ impl Endpoint {
         self.paused_until.get().is_some_and(|until| Instant::now() < until)
     }
 
+    /// Until when it is passed over, if it is.
+    pub(crate) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until.get()
+    }
+
     /// Sends a request over an idle or a new connection. The sender comes back with the answer; give it back once the
     /// answer's body is complete.
     ///
@@ -169,7 +174,8 @@ impl Endpoint {
         &self,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
-        match self.dial(self.is_http2(&request)).await {
+        // Apart: it is large, and hardly any request needs it.
+        match Box::pin(self.dial(self.is_http2(&request))).await {
             Ok(sender) => self.send_over(sender, request, false).await,
             Err(error) => {
                 tracing::debug!(%error, address = %self.place().address, "Instance refuses connections");

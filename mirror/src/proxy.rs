@@ -14,12 +14,13 @@ use http::uri::{PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::balance::{self, Balancer};
-use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, Progress, RequestBody};
+use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, RequestBody};
 use crate::copy::Candidate;
+use crate::overdue::Overdue;
 use crate::pair::LiveHalf;
 use crate::pool::{Endpoint, SendError};
 use crate::sample::{self, Sampler, SessionSource};
@@ -64,6 +65,7 @@ pub(crate) struct Proxy {
     balancer: RefCell<Balancer>,
     sampler: Sampler,
     tracks: Tracks,
+    overdue: Overdue,
     /// Threads that share every limit.
     workers: u32,
     refused: Arc<AtomicU64>,
@@ -113,6 +115,7 @@ impl Proxy {
             balancer: RefCell::default(),
             sampler: shared.sampler.clone(),
             tracks,
+            overdue: Overdue::default(),
             workers: shared.workers,
             refused: shared.refused.clone(),
         };
@@ -134,6 +137,11 @@ impl Proxy {
         };
         let endpoints = table.entries.iter().map(endpoint).collect();
         *self.view.borrow_mut() = Rc::new(View { table, endpoints });
+    }
+
+    /// Gives up what waits for too long; to be called every [`LOOK_EVERY`](crate::overdue::LOOK_EVERY).
+    pub(crate) fn look(&self) {
+        self.overdue.look();
     }
 
     /// Answers a request.
@@ -281,10 +289,12 @@ impl Proxy {
             }
             let under_way = endpoint.begin();
             let waiting = Waiting { started: Instant::now(), stats: Some(&entry.stats) };
-            let sending = async {
-                if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await }
+            let sent = {
+                let sending = pin!(async {
+                    if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await }
+                });
+                self.overdue.within(sending, (waiting.started, patience.answer), upload.as_deref()).await
             };
-            let sent = within(sending, patience.answer, upload.as_deref()).await;
             let started = waiting.over();
             match sent {
                 None => {
@@ -394,22 +404,6 @@ impl Proxy {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and a weight")]
 fn gained(weight: u16, part: f64) -> u16 {
     if weight == 0 { 0 } else { (f64::from(weight) * part).ceil().max(1.0) as u16 }
-}
-
-/// What comes of sending, or `None` if that took too long. The time counts from the last byte of the request.
-async fn within<T>(
-    sending: impl Future<Output = T>,
-    limit: Duration,
-    upload: Option<&Progress>,
-) -> Option<T> {
-    let mut sending = pin!(sending);
-    let mut until = Instant::now() + limit;
-    loop {
-        if let Ok(sent) = timeout_at(until, &mut sending).await {
-            return Some(sent);
-        }
-        until = upload.filter(|upload| until < upload.moved() + limit)?.moved() + limit;
-    }
 }
 
 /// Live broke off before its answer: that is a failed request, whether or not another live helps out.

@@ -6,12 +6,13 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foreshadow_model::DropReason;
 use http_body_util::Full;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::body::RequestBody;
@@ -34,6 +35,7 @@ struct Order {
     line: ShadowLine,
     way: Arc<Way>,
     connect: Duration,
+    pause: Pause,
     jobs: mpsc::Receiver<Job>,
 }
 
@@ -67,32 +69,77 @@ impl ShadowThread {
         // The bound keeps a mistyped policy from asking the channel for more than it can number.
         let (queue, jobs) =
             mpsc::channel(usize::try_from(line.queue).map_or(QUEUE_MAX, |n| n.clamp(1, QUEUE_MAX)));
-        let order = Order { line: line.clone(), way, connect, jobs };
+        let pause = Pause::none();
+        let order = Order { line: line.clone(), way, connect, pause: pause.clone(), jobs };
         if self.orders.try_send(order).is_err() {
             // The handle stays without a reader: its copies are counted as dropped, live notices nothing.
             tracing::warn!(shadow = %line.target.id, "Shadow thread does not keep up");
         }
-        ShadowHandle { line, queue }
+        ShadowHandle { line, queue, pause }
     }
 }
+
+/// Copies that follow each other faster than this are sent together, so that the thread is woken once for all of them: on
+/// a processor that it shares with users every wake-up takes from them. Slower ones are sent at once.
+const TOGETHER: Duration = Duration::from_millis(1);
 
 async fn serve(mut order: Order, tasks: TaskTracker) {
     let timeout = order.line.timeout;
     let patience = Patience { connect: order.connect, stall: timeout };
     let endpoint = Endpoint::new(order.way, patience, tasks.clone());
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let mut last = Instant::now();
     while let Some(job) = order.jobs.recv().await {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let endpoint = endpoint.clone();
-        tasks.spawn_local(async move {
-            copy(&endpoint, job, timeout).await;
-            drop(permit);
-        });
+        let now = Instant::now();
+        if now - last < TOGETHER {
+            sleep(TOGETHER).await;
+        }
+        last = now;
+        let mut next = Some(job);
+        while let Some(job) = next {
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            let (endpoint, pause) = (endpoint.clone(), order.pause.clone());
+            tasks.spawn_local(async move {
+                copy(&endpoint, job, timeout).await;
+                pause.note(endpoint.paused_until());
+                drop(permit);
+            });
+            next = order.jobs.try_recv().ok();
+        }
+    }
+}
+
+/// Until when a shadow is spared copies, because it refused a connection. Known to the live path, so that no copy is made
+/// for nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Pause {
+    began: Instant,
+    /// Milliseconds since.
+    until: Arc<AtomicU64>,
+}
+
+impl Pause {
+    fn none() -> Self {
+        Self { began: Instant::now(), until: Arc::default() }
+    }
+
+    fn note(&self, until: Option<Instant>) {
+        let since = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(self.began));
+        self.until.store(u64::try_from(since.as_millis()).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Whether it lasts.
+    pub(crate) fn is_on(&self) -> bool {
+        let until = self.until.load(Ordering::Relaxed);
+        until != 0 && self.began.elapsed() < Duration::from_millis(until)
     }
 }
 
 async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
     let Job { request, half, bytes } = job;
+    if endpoint.is_paused() {
+        return half.failed(DropReason::ShadowError);
+    }
     let request = request
         .map(|body| if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Full::new(body)) });
     let started = Instant::now();

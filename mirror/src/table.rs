@@ -16,6 +16,7 @@ use crate::front::Front;
 use crate::pair::ShadowHalf;
 use crate::pool::{Place, Way};
 use crate::redact::{Redactor, percent_decoded};
+use crate::shadow::Pause;
 use crate::stats::Stats;
 use crate::tls::TlsError;
 
@@ -73,6 +74,7 @@ impl Drop for HeldBytes {
 pub(crate) struct ShadowHandle {
     pub(crate) line: ShadowLine,
     pub(crate) queue: mpsc::Sender<Job>,
+    pub(crate) pause: Pause,
 }
 
 /// All that a queue to a shadow was opened with; another line needs another queue.

@@ -18,13 +18,14 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::front::Front;
 use crate::idle::Activity;
 use crate::local::LocalExecutor;
+use crate::overdue::LOOK_EVERY;
 use crate::proxy::{Client, Proxy, Tracks};
 use crate::proxy_protocol;
 use crate::server::Shared;
@@ -72,8 +73,9 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> 
         }
     }
     let proxy = Rc::new(Proxy::new(shared, tracks.clone()));
-    let users = Users { proxy, connections: tracks.users, workers: shared.workers };
+    let users = Users { proxy, connections: tracks.users.clone(), workers: shared.workers };
     let mut front = shared.table().front.clone();
+    tracks.lives.spawn_local(look_around(users.proxy.clone()));
     loop {
         tokio::select! {
             () = shared.drain.cancelled() => break,
@@ -115,6 +117,16 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> 
         tracing::warn!(connections, "Connections cut off: they did not finish in time");
     }
     Ok(())
+}
+
+/// Gives up what waits for too long, for ever.
+async fn look_around(proxy: Rc<Proxy>) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        proxy.look();
+    }
 }
 
 /// The users of one thread.

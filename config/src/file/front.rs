@@ -88,7 +88,7 @@ pub(crate) enum BalanceKind {
     Hash,
 }
 
-/// Who waits for whom, and how long. `1ms` to `24h` each.
+/// Who waits for whom, and how long. `1ms` to `1d` each.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Patience {

@@ -75,7 +75,7 @@ impl Server {
         let mut text = format!(
             "daemon off; master_process off; pid {name}.pid; error_log stderr error;\n\
              events {{ worker_connections 4096; }}\n\
-             http {{ access_log off; keepalive_requests 1000000000; http2_max_requests 1000000000;\n"
+             http {{ access_log off; keepalive_requests 1000000000; \n"
         );
         for kind in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             writeln!(text, "{kind}_temp_path {name}-{kind};")?;
