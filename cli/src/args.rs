@@ -383,6 +383,42 @@ pub(crate) enum LabVerb {
     Proxy(ProxyArgs),
     /// That proxy.
     ProxyWorker(ProxyWorkerArgs),
+    /// Be a shadow that is in trouble; prints where it listens.
+    Shadow(TroubleArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct TroubleArgs {
+    /// Which.
+    #[arg(value_enum)]
+    pub(crate) trouble: Trouble,
+}
+
+/// What is the matter with a shadow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Trouble {
+    /// Nothing.
+    None,
+    /// It refuses connections.
+    Closed,
+    /// Connections to it come to nothing, and nobody says so.
+    BlackHole,
+    /// It takes requests and never answers.
+    Frozen,
+    /// It answers a second later.
+    Slow,
+    /// It comes and goes.
+    Flapping,
+    /// It resets connections in the middle of an answer.
+    Resetting,
+    /// It answers what is no HTTP.
+    Garbage,
+    /// Its answers have no end.
+    Endless,
+    /// It reads nothing of what it is sent.
+    ReadsNothing,
+    /// It speaks no TLS though it should.
+    TlsFails,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -11,6 +11,7 @@ mod memory;
 mod network;
 mod proxy;
 mod storage;
+mod trouble;
 mod undo;
 
 use std::io;
@@ -40,6 +41,7 @@ pub(crate) fn dispatch(verb: &LabVerb) -> Result<Exit, Failure> {
         LabVerb::Hog(args) => fault::hog(args),
         LabVerb::Proxy(args) => proxy::wrap(args),
         LabVerb::ProxyWorker(args) => proxy::work(args),
+        LabVerb::Shadow(args) => trouble::run(args),
     }
 }
 

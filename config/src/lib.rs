@@ -154,9 +154,9 @@ pub fn parse_alone(text: &str, directory: &Path) -> Result<Alone, ConfigError> {
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_redact(text: &str) -> Result<RedactPolicy, ConfigError> {
+pub fn parse_redact(text: &str, directory: &Path) -> Result<RedactPolicy, ConfigError> {
     from_yaml::<file::Redact>(text)
-        .and_then(check::redact)
+        .and_then(|redact| check::redact(redact, directory))
         .map_err(|refusal| ConfigError::of_refusal(refusal, text))
 }
 

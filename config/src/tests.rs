@@ -145,7 +145,7 @@ fn only_what_may_be_harmless_is_mirrored_beside_reading() {
 #[test]
 fn a_rule_of_the_redaction_that_leaves_less_counts_more() {
     let text = "tokenise: { headers: [X-A], json: [a.b] }\nremove: { headers: [x-a] }\nterms: [Falcon]\n";
-    let policy = parse_redact(text).unwrap();
+    let policy = parse_redact(text, Path::new("/srv")).unwrap();
     let first = &policy.rules[0];
     assert_eq!((first.name.as_str(), first.mode), ("x-a", foreshadow_model::RedactMode::Remove));
     assert_eq!((policy.rules.len(), policy.terms), (3, vec!["Falcon".to_owned()]));
@@ -154,7 +154,7 @@ fn a_rule_of_the_redaction_that_leaves_less_counts_more() {
         ("mask: { query: ['a=b'] }", "expected the name of a query parameter, got `a=b`"),
         ("terms: ['']", "expected a word, got nothing"),
     ] {
-        assert_eq!(parse_redact(text).unwrap_err().message(), message);
+        assert_eq!(parse_redact(text, Path::new("/srv")).unwrap_err().message(), message);
     }
 }
 

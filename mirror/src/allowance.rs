@@ -13,32 +13,42 @@ use tokio::time::Instant;
 /// What may come at once, in nanoseconds of the rate.
 const BURST: u64 = 1_000_000_000;
 
-/// What one shadow may get. Shared by all threads.
+/// So much a second, shared by all who take of it.
 #[derive(Debug)]
 pub(crate) struct Allowance {
     began: Instant,
-    copies: AtomicU64,
-    bytes: AtomicU64,
+    /// The moment, in nanoseconds since, at which all that was taken is paid for.
+    paid: AtomicU64,
 }
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self { began: Instant::now(), copies: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self { began: Instant::now(), paid: AtomicU64::new(0) }
+    }
+}
+
+/// What one shadow may get.
+#[derive(Debug, Default)]
+pub(crate) struct Allowances {
+    copies: Allowance,
+    bytes: Allowance,
+}
+
+impl Allowances {
+    /// Takes a copy; says whether there was one left.
+    pub(crate) fn take_copy(&self, rules: &CopyRules) -> bool {
+        self.copies.take(1, u64::from(rules.copies_per_second))
+    }
+
+    /// Takes so many bytes; says whether there were as many left.
+    pub(crate) fn take_bytes(&self, bytes: u64, rules: &CopyRules) -> bool {
+        self.bytes.take(bytes, rules.copied_per_second.get())
     }
 }
 
 impl Allowance {
-    /// Takes a copy; says whether there was one left.
-    pub(crate) fn takes_copy(&self, rules: &CopyRules) -> bool {
-        self.takes(&self.copies, 1, u64::from(rules.copies_per_second))
-    }
-
-    /// Takes so many bytes; says whether there were as many left.
-    pub(crate) fn takes_bytes(&self, bytes: u64, rules: &CopyRules) -> bool {
-        self.takes(&self.bytes, bytes, rules.copied_per_second.get())
-    }
-
-    fn takes(&self, paid: &AtomicU64, n: u64, per_second: u64) -> bool {
+    /// Takes `n` of `per_second`; says whether there were as many left.
+    pub(crate) fn take(&self, n: u64, per_second: u64) -> bool {
         let now = nanoseconds(self.began.elapsed());
         let cost = u128::from(n) * u128::from(BURST) / u128::from(per_second.max(1));
         let cost = u64::try_from(cost).unwrap_or(u64::MAX);
@@ -48,7 +58,7 @@ impl Allowance {
             let is_affordable = next <= now.saturating_add(BURST) || paid <= now;
             is_affordable.then_some(next)
         };
-        paid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+        self.paid.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
@@ -58,19 +68,12 @@ fn nanoseconds(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use foreshadow_model::{Bytes, MirrorPolicy};
-
     use super::*;
-
-    fn rules() -> CopyRules {
-        MirrorPolicy { copies_per_second: 10, copied_per_second: Bytes::new(1000), ..MirrorPolicy::default() }
-            .into()
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_second_s_worth_may_come_at_once_and_no_more_than_that_a_second() {
-        let (allowance, rules) = (Allowance::default(), rules());
-        let taken = || (0..100).filter(|_| allowance.takes_copy(&rules)).count();
+        let allowance = Allowance::default();
+        let taken = || (0..100).filter(|_| allowance.take(1, 10)).count();
         assert_eq!(taken(), 10);
         let mut all = 0;
         for _ in 0..50 {
@@ -84,11 +87,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_is_larger_than_all_of_it_comes_alone() {
-        let (allowance, rules) = (Allowance::default(), rules());
-        assert!(allowance.takes_bytes(5000, &rules));
+        let allowance = Allowance::default();
+        assert!(allowance.take(5000, 1000));
         tokio::time::advance(Duration::from_secs(4)).await;
-        assert!(!allowance.takes_bytes(1, &rules), "it is paid for first");
+        assert!(!allowance.take(1, 1000), "it is paid for first");
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert!(allowance.takes_bytes(1, &rules));
+        assert!(allowance.take(1, 1000));
     }
 }

@@ -17,6 +17,9 @@ use crate::server::{
     runtime, share, start_workers,
 };
 
+/// How long a mirror that ends waits for its last copies.
+const LAST_COPIES: Duration = Duration::from_secs(2);
+
 /// What leads a mirror that stands alone.
 pub trait Lead {
     /// Says what the mirror does from now on; asked again at every `SIGHUP`. An error says what is wrong with it, and then
@@ -104,9 +107,19 @@ impl Prepared {
         let is_hurried = runtime.block_on(house.keep(Door { socket, front }, signals, lead));
         if !is_hurried {
             join(workers);
+            runtime.block_on(last_copies(&shared));
         }
         lead.hear(&clock.summary(&shared));
         Ok(())
+    }
+}
+
+/// Waits for the copies that are under way: what becomes of them is told in the last report.
+async fn last_copies(shared: &Shared) {
+    let table = shared.table();
+    let until = Instant::now() + LAST_COPIES.min(table.copies.shadow_timeout);
+    while !table.budget.is_whole() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -159,7 +172,7 @@ impl House<'_> {
                     guest = control::admit(stream, &door.front, self.shared).await.or(guest);
                 }
                 _has_spoken = control::spoken(&mut guest) => match guest.take().and_then(|guest| guest.said) {
-                    Some(ToMirror::Drain { within }) => self.shared.drain(within),
+                    Some(ToMirror::Drain { within }) => self.shared.succeed(within),
                     Some(ToMirror::Route { .. }) => tracing::warn!("A controller was refused: a file leads this mirror"),
                     None => {}
                 },

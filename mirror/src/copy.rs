@@ -9,7 +9,7 @@ use http::{HeaderMap, Request, header, request};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::allowance::Allowance;
+use crate::allowance::Allowances;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::pair::{self, LiveHalf, ShadowHalf};
 use crate::proxy::Client;
@@ -46,7 +46,7 @@ impl Candidate<'_> {
             return None;
         }
         self.entry.stats.sampled();
-        let result = if !self.entry.allowance.takes_copy(&self.table.copies) {
+        let result = if !self.entry.allowance.take_copy(&self.table.copies) {
             Err(DropReason::OverBudget)
         } else if shadow.pause.is_on() {
             Err(DropReason::ShadowError)
@@ -97,7 +97,7 @@ impl Candidate<'_> {
             return Err(DropReason::QueueFull);
         }
         // What no rule can read is not even kept.
-        let kind = BodyKind::of(&self.parts.headers)?;
+        let kind = BodyKind::of(self.parts)?;
         let (request, bytes) = self.head()?;
         let (half, shadow_half) = self.halves();
         let upload = Upload {
@@ -117,7 +117,7 @@ impl Candidate<'_> {
         if self.table.copies.copy_bytes.get() < bytes || TARGET_BYTES_MAX < target {
             return Err(DropReason::TooBig);
         }
-        if !self.entry.allowance.takes_bytes(bytes, &self.table.copies) {
+        if !self.entry.allowance.take_bytes(bytes, &self.table.copies) {
             return Err(DropReason::OverBudget);
         }
         let limit = self.table.copies.queue_bytes.get();
@@ -149,7 +149,7 @@ pub(crate) struct Upload {
     kind: BodyKind,
     body: Vec<u8>,
     table: Arc<Table>,
-    allowance: Arc<Allowance>,
+    allowance: Arc<Allowances>,
 }
 
 struct Waiting {
@@ -209,10 +209,10 @@ impl Upload {
     /// The redacted body, within the byte budget.
     fn clean(&self, bytes: &mut HeldBytes) -> Result<Bytes, DropReason> {
         let copies = &self.table.copies;
-        if !self.allowance.takes_bytes(self.body.len() as u64, copies) {
+        if !self.allowance.take_bytes(self.body.len() as u64, copies) {
             return Err(DropReason::OverBudget);
         }
-        let clean = redact_body(&self.table.redactor, self.kind, &self.body, copies.copy_bytes.get())?;
+        let clean = redact_body(&self.table.redactor, &self.kind, &self.body, copies.copy_bytes.get())?;
         // Unpacked it may be much larger than what was held for it.
         let more = (clean.len() as u64).saturating_sub(self.body.len() as u64);
         let fits = bytes.grow(more, copies.queue_bytes.get());

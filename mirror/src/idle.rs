@@ -9,6 +9,8 @@ use tokio::time::{Instant, sleep_until};
 /// What one client is at. Looked at now and then, not timed for every request.
 #[derive(Debug)]
 pub(crate) struct Activity {
+    began: Instant,
+    has_asked: Cell<bool>,
     under_way: Cell<u32>,
     since: Cell<Instant>,
 }
@@ -26,13 +28,28 @@ impl Drop for Busy {
 
 impl Activity {
     pub(crate) fn new() -> Rc<Self> {
-        Rc::new(Self { under_way: Cell::new(0), since: Cell::new(Instant::now()) })
+        let now = Instant::now();
+        Rc::new(Self {
+            began: now,
+            has_asked: Cell::new(false),
+            under_way: Cell::new(0),
+            since: Cell::new(now),
+        })
     }
 
     /// A request came; it is under way for as long as what this returns is kept.
     pub(crate) fn begin(self: &Rc<Self>) -> Busy {
+        self.has_asked.set(true);
         self.under_way.set(self.under_way.get() + 1);
         Busy(self.clone())
+    }
+
+    /// Waits until the client has asked for something, or had so long to do so since it came.
+    pub(crate) async fn has_had_a_chance(&self, chance: Duration) {
+        const LOOK: Duration = Duration::from_millis(5);
+        while !self.has_asked.get() && self.began.elapsed() < chance {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Waits until nothing was under way for so long. A head that comes byte by byte is no request.

@@ -47,7 +47,7 @@ mod worker;
 
 pub use alone::{Lead, Prepared, Running, prepare};
 pub use destination::{Destination, DestinationError};
-pub use redact::{BodyKind, Redactor, redact_body, redact_request, redact_whole};
+pub use redact::{BodyKind, DescriptorsError, Redactor, redact_body, redact_request, redact_whole};
 pub use sample::{Sampler, SessionSource};
 pub use server::{Listen, MirrorError, Options, RouteError, bind, harden, random_key, run};
 pub use tls::TlsError;

@@ -23,6 +23,7 @@ pub(crate) use self::line::Sender;
 use self::line::{Multiplexed, Opened, as_http1, as_http2, is_grpc};
 pub(crate) use self::way::{Patience, Place, Way};
 use crate::body::RequestBody;
+use crate::grpc;
 
 /// Idle connections kept per instance and thread.
 const IDLE_MAX: usize = 256;
@@ -69,6 +70,9 @@ pub(crate) enum AskError {
     /// A part of one.
     #[error("connection broke within the answer")]
     Cut(#[source] hyper::Error),
+    /// More of it than is to be read.
+    #[error("the answer is too long")]
+    TooLong,
 }
 
 /// One instance, seen from one thread.
@@ -210,17 +214,28 @@ impl Endpoint {
 
     /// Sends a request and reads the answer to its last byte, which is thrown away as it comes. What was closed for being
     /// idle is sent once more, never twice more, or a request that kills its connection would go through all of them.
-    pub(crate) async fn ask(&self, request: Request<RequestBody>) -> Result<StatusCode, AskError> {
+    ///
+    /// `reads` is asked before so many bytes of the answer more are taken; a gRPC answer has the status of its trailers.
+    pub(crate) async fn ask(
+        &self,
+        request: Request<RequestBody>,
+        mut reads: impl FnMut(u64) -> bool,
+    ) -> Result<StatusCode, AskError> {
         let (response, sender) = match self.send(request).await {
             Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
                 self.send_anew(*spare).await?
             }
             sent => sent?,
         };
-        let status = response.status();
+        let mut status = grpc::status(response.headers()).unwrap_or(response.status());
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
-            frame.map_err(AskError::Cut)?;
+            let frame = frame.map_err(AskError::Cut)?;
+            let bytes = frame.data_ref().map_or(0, |piece| piece.len() as u64);
+            if !reads(bytes) {
+                return Err(AskError::TooLong);
+            }
+            status = frame.trailers_ref().and_then(grpc::status).unwrap_or(status);
         }
         self.give_back(sender);
         Ok(status)

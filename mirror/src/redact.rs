@@ -12,6 +12,7 @@
 //! *Cannot see*: a secret with an innocent name and no shape of its own. For those are the rules of the operator.
 
 mod body;
+mod grpc;
 mod head;
 mod json;
 mod names;
@@ -23,12 +24,14 @@ use foreshadow_model::{DropReason, RedactMode, RedactPlace, RedactPolicy};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderName};
 use http::{HeaderMap, Request, request};
 
+use self::grpc::Messages;
 use self::json::Paths;
 use self::names::Names;
 use self::reveal::Terms;
 use self::token::Tokens;
 
 pub use self::body::{BodyKind, redact_body};
+pub use self::grpc::DescriptorsError;
 pub(crate) use self::parameters::names_a_method;
 pub(crate) use self::token::percent_decoded;
 
@@ -43,24 +46,29 @@ pub struct Redactor {
     query: Names,
     form: Names,
     json: Paths,
+    grpc: Messages,
     terms: Terms,
 }
 
 impl Redactor {
     /// A redactor with this key. The rules of `policy` are added to the built-in ones, never taken away.
-    #[must_use]
-    pub fn new(key: [u8; 32], policy: &RedactPolicy) -> Self {
+    ///
+    /// # Errors
+    /// When a file of descriptors cannot be used.
+    pub fn new(key: [u8; 32], policy: &RedactPolicy) -> Result<Self, DescriptorsError> {
         names::prepare();
         reveal::prepare();
         let names = |place| Names::new(policy.rules.iter().filter(|rule| rule.place == place));
-        Self {
+        let paths = |place| Paths::new(policy.rules.iter().filter(|rule| rule.place == place));
+        Ok(Self {
             tokens: Tokens::new(key),
             headers: names(RedactPlace::Header),
             query: names(RedactPlace::Query),
             form: names(RedactPlace::Form),
-            json: Paths::new(policy.rules.iter().filter(|rule| rule.place == RedactPlace::Json)),
+            json: paths(RedactPlace::Json),
+            grpc: Messages::open(&policy.descriptors, paths(RedactPlace::Grpc))?,
             terms: Terms::new(&policy.terms),
-        }
+        })
     }
 
     /// What becomes of a hidden text.
@@ -116,7 +124,7 @@ pub fn redact_whole(
     if body.is_empty() {
         return Ok(copy.map(|()| Vec::new()));
     }
-    let clean = redact_body(redactor, BodyKind::of(&live.headers)?, body, bytes_max)?;
+    let clean = redact_body(redactor, &BodyKind::of(live)?, body, bytes_max)?;
     forget_body(copy.headers_mut());
     Ok(copy.map(|()| clean))
 }
@@ -132,7 +140,8 @@ pub(crate) fn forget_body(headers: &mut HeaderMap) {
     }
 }
 
-const OF_THE_BODY: [HeaderName; 7] = [
+const OF_THE_BODY: [HeaderName; 8] = [
+    HeaderName::from_static("grpc-encoding"),
     CONTENT_LENGTH,
     CONTENT_ENCODING,
     HeaderName::from_static("content-md5"),

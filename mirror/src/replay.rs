@@ -28,7 +28,7 @@ use crate::destination::Destination;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::log::{Due, Format, Logged, Pace, PaceOptions, RateCap, Skipped, Speed};
 use crate::pool::{Endpoint, Patience, Place, Way};
-use crate::redact::{Redactor, redact_request};
+use crate::redact::{DescriptorsError, Redactor, redact_request};
 use crate::tls::TlsError;
 
 pub use self::read::LogSource;
@@ -82,6 +82,9 @@ pub enum ReplayError {
         /// Why.
         source: std::io::Error,
     },
+    /// Descriptors of gRPC cannot be read.
+    #[error("gRPC cannot be read")]
+    Descriptors(#[source] DescriptorsError),
     /// TLS cannot be spoken.
     #[error("TLS cannot be spoken")]
     Tls(#[source] TlsError),
@@ -121,7 +124,7 @@ pub async fn replay(options: ReplayOptions, progress: Progress) -> Result<(), Re
     let patience = Patience { connect: CONNECT_WITHIN, stall: options.patience };
     let sender = Rc::new(Sender {
         endpoint: Endpoint::new(Arc::new(way), patience, TaskTracker::new()),
-        redactor: Redactor::new(key, &options.redact),
+        redactor: Redactor::new(key, &options.redact).map_err(ReplayError::Descriptors)?,
         options,
         progress,
         requests: TaskTracker::new(),
@@ -207,7 +210,7 @@ impl Sender {
         let this = self.clone();
         self.requests.spawn_local(async move {
             let began = Instant::now();
-            let answer = timeout(this.options.patience, this.endpoint.ask(request)).await;
+            let answer = timeout(this.options.patience, this.endpoint.ask(request, |_bytes| true)).await;
             let status = answer.ok().and_then(Result::ok);
             this.progress.lock().end(status, began.elapsed(), &logged);
         });

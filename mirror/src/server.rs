@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::redact::Redactor;
+use crate::redact::{DescriptorsError, Redactor};
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
 use crate::table::Table;
@@ -100,6 +100,9 @@ pub enum RouteError {
     /// A shadow answers nobody.
     #[error("it sends users to the shadow {0}")]
     ServesUsers(InstanceId),
+    /// The messages of gRPC cannot be read.
+    #[error("gRPC cannot be read")]
+    Descriptors(#[from] DescriptorsError),
     /// TLS cannot be spoken as it is wanted.
     #[error("TLS cannot be spoken")]
     Tls(#[from] TlsError),
@@ -117,11 +120,22 @@ pub(crate) struct Shared {
     pub(crate) refused: Arc<AtomicU64>,
     pub(crate) drain: CancellationToken,
     drain_within: Mutex<Duration>,
+    is_succeeded: AtomicBool,
     /// Workers that have served their last connection.
     ends: watch::Sender<u32>,
 }
 
 impl Shared {
+    /// Another mirror accepts connections at the same socket from now on; this one ends when its own are done.
+    pub(crate) fn succeed(&self, within: Duration) {
+        self.is_succeeded.store(true, Ordering::Relaxed);
+        self.drain(within);
+    }
+
+    pub(crate) fn has_successor(&self) -> bool {
+        self.is_succeeded.load(Ordering::Relaxed)
+    }
+
     /// A worker has served its last connection.
     pub(crate) fn worker_ended(&self) {
         self.ends.send_modify(|ends| *ends += 1);
@@ -150,7 +164,7 @@ impl Shared {
         let redactor = if routing.copies.redact == now.copies.redact {
             now.redactor.clone()
         } else {
-            Arc::new(Redactor::new(self.key, &routing.copies.redact))
+            Arc::new(Redactor::new(self.key, &routing.copies.redact)?)
         };
         let next = now.next(routing, redactor, |line, way, connect| self.shadows.open(line, way, connect))?;
         self.table.send_replace(Arc::new(next));
@@ -279,10 +293,10 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(crate) fn share(listener: &TcpListener, workers: usize) -> io::Result<Shared> {
     let key = random_key()?;
     let none = control::no_routing();
-    let redactor = Arc::new(Redactor::new(key, &none.copies.redact));
+    let redactor = Redactor::new(key, &none.copies.redact).map_err(io::Error::other)?;
     Ok(Shared {
         listen: listener.local_addr()?,
-        table: watch::Sender::new(Arc::new(Table::empty(none, redactor))),
+        table: watch::Sender::new(Arc::new(Table::empty(none, Arc::new(redactor)))),
         shadows: ShadowThread::start()?,
         key,
         sampler: Sampler::default(),
@@ -290,6 +304,7 @@ pub(crate) fn share(listener: &TcpListener, workers: usize) -> io::Result<Shared
         refused: Arc::default(),
         drain: CancellationToken::new(),
         drain_within: Mutex::new(Duration::from_secs(10)),
+        is_succeeded: AtomicBool::new(false),
         ends: watch::Sender::new(0),
     })
 }

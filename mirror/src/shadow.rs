@@ -15,8 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
+use crate::allowance::Allowance;
 use crate::body::RequestBody;
-use crate::pool::{Endpoint, Patience, Way};
+use crate::pool::{AskError, Endpoint, Patience, Way};
 use crate::stats::Answer;
 use crate::table::{Job, ShadowHandle, ShadowLine};
 
@@ -26,6 +27,10 @@ const IN_FLIGHT_MAX: usize = 64;
 
 /// Copies that may wait for one shadow, whatever the policy says.
 const QUEUE_MAX: usize = 1 << 20;
+
+/// Bytes of answers that are read of one shadow in a second. To read an answer without an end as fast as it comes would
+/// take a processor.
+const ANSWERED_PER_SECOND: u64 = 64 << 20;
 
 /// Nice value of the shadow thread.
 const NICE: i32 = 5;
@@ -85,9 +90,11 @@ const TOGETHER: Duration = Duration::from_millis(1);
 
 async fn serve(mut order: Order, tasks: TaskTracker) {
     let timeout = order.line.timeout;
-    let patience = Patience { connect: order.connect, stall: timeout };
+    // Shorter than what a copy may take: a shadow behind which there is nobody is known as such, and spared the next ones.
+    let patience = Patience { connect: order.connect.min(timeout / 2), stall: timeout };
     let endpoint = Endpoint::new(order.way, patience, tasks.clone());
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let answers = Rc::new(Allowance::default());
     let mut last = Instant::now();
     while let Some(job) = order.jobs.recv().await {
         let now = Instant::now();
@@ -99,8 +106,9 @@ async fn serve(mut order: Order, tasks: TaskTracker) {
         while let Some(job) = next {
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let (endpoint, pause) = (endpoint.clone(), order.pause.clone());
+            let answers = answers.clone();
             tasks.spawn_local(async move {
-                copy(&endpoint, job, timeout).await;
+                copy(&endpoint, job, timeout, &answers).await;
                 pause.note(endpoint.paused_until());
                 drop(permit);
             });
@@ -135,7 +143,7 @@ impl Pause {
     }
 }
 
-async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
+async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration, answers: &Allowance) {
     let Job { request, half, bytes } = job;
     if endpoint.is_paused() {
         return half.failed(DropReason::ShadowError);
@@ -143,8 +151,10 @@ async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration) {
     let request = request
         .map(|body| if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Full::new(body)) });
     let started = Instant::now();
-    match timeout(limit, endpoint.ask(request)).await {
+    let reads = |bytes| answers.take(bytes, ANSWERED_PER_SECOND);
+    match timeout(limit, endpoint.ask(request, reads)).await {
         Ok(Ok(status)) => half.answered(Answer { status: Some(status), latency: started.elapsed() }),
+        Ok(Err(AskError::TooLong)) => half.failed(DropReason::TooBig),
         Ok(Err(error)) => {
             tracing::trace!(%error, "Copy failed");
             half.failed(DropReason::ShadowError);

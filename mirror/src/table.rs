@@ -11,7 +11,7 @@ use foreshadow_model::{Generation, RouteRule, SampleRate};
 use http::Method;
 use tokio::sync::mpsc;
 
-use crate::allowance::Allowance;
+use crate::allowance::Allowances;
 use crate::front::Front;
 use crate::pair::ShadowHalf;
 use crate::pool::{Place, Way};
@@ -41,6 +41,11 @@ pub(crate) struct HeldBytes {
 }
 
 impl ByteBudget {
+    /// Whether no copy holds any of it: none waits, none is under way.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.used.load(Ordering::Relaxed) == 0
+    }
+
     /// Takes `bytes` unless that passes `limit`.
     pub(crate) fn take(&self, bytes: u64, limit: u64) -> Option<HeldBytes> {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
@@ -94,7 +99,7 @@ pub(crate) struct Entry {
     pub(crate) way: Arc<Way>,
     pub(crate) stats: Arc<Stats>,
     pub(crate) shadow: Option<ShadowHandle>,
-    pub(crate) allowance: Arc<Allowance>,
+    pub(crate) allowance: Arc<Allowances>,
     /// Set by the workers: it refuses connections.
     pub(crate) ejected: Arc<AtomicBool>,
 }

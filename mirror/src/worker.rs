@@ -34,7 +34,10 @@ use crate::stall::Flowing;
 /// How long a client may take to open TLS, and the balancer before us to say who the client is.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// How long a connection that was accepted while draining may take to send its request.
+/// How long a client that is there when the drain begins may take, since it came, to send its first request.
+const CHANCE: Duration = Duration::from_millis(500);
+
+/// How long a client that is let go may take to notice.
 const LATE: Duration = Duration::from_millis(200);
 
 /// How long users of a mirror that was just started wait for its first routing. After a mirror was killed it is there
@@ -95,24 +98,15 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> 
             },
         }
     }
-    // Who was let in by the kernel before the drain gets an answer; their first request may still be on its way.
-    let late = CancellationToken::new();
-    let mut is_late = false;
-    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        users.let_in(stream, address, &front, &late);
-        is_late = true;
+    // Who was let in by the kernel before the drain gets an answer, unless somebody else is there to let them in.
+    while !shared.has_successor()
+        && let Some(Ok((stream, address))) = listener.accept().now_or_never()
+    {
+        users.let_in(stream, address, &front, &shared.drain);
     }
     drop(listener);
     users.connections.close();
-    let within = shared.drain_within();
-    let finished = async {
-        if is_late {
-            tokio::time::sleep(LATE).await;
-            late.cancel();
-        }
-        users.connections.wait().await;
-    };
-    if tokio::time::timeout(within, finished).await.is_err() {
+    if timeout(shared.drain_within(), users.connections.wait()).await.is_err() {
         let connections = users.connections.len();
         tracing::warn!(connections, "Connections cut off: they did not finish in time");
     }
@@ -218,7 +212,8 @@ where
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = drain.cancelled() => {
+        // Who came a moment ago had no time to ask yet.
+        () = async { drain.cancelled().await; activity.has_had_a_chance(CHANCE).await } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -109,6 +109,8 @@ pub struct RedactPolicy {
     pub rules: Vec<RedactRule>,
     /// Words that become tokens wherever they stand, compared without case.
     pub terms: Vec<String>,
+    /// Files of `FileDescriptorSet`s, by which messages of gRPC are read.
+    pub descriptors: Vec<PathBuf>,
 }
 
 /// A value that must not leave, by where it stands.
@@ -136,6 +138,8 @@ pub enum RedactPlace {
     Form,
     /// A JSON body.
     Json,
+    /// A message of gRPC.
+    Grpc,
 }
 
 /// What becomes of a value that must not leave.

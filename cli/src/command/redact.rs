@@ -10,7 +10,7 @@ use hyper::http::request;
 use hyper::{HeaderMap, Request};
 
 use crate::args::RedactArgs;
-use crate::command::read_config;
+use crate::command::{absolute_folder, read_config};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -20,7 +20,8 @@ const HEADERS_MAX: usize = 128;
 pub(crate) fn redact(args: &RedactArgs) -> Result<Exit, Failure> {
     let policy = policy(args)?;
     let (live, body) = read_request()?;
-    let redactor = Redactor::new(random_key()?, &policy.redact);
+    let redactor = Redactor::new(random_key()?, &policy.redact)
+        .map_err(|error| Failure::new(&error).with_exit(Exit::Usage))?;
     let copy = redact_whole(&redactor, &live, &body, policy.copy_bytes.get()).map_err(not_mirrored)?;
     let (copy, clean) = copy.into_parts();
     let mut out = Comparison { out: io::stdout().lock(), is_coloured: is_coloured() };
@@ -46,7 +47,8 @@ fn policy(args: &RedactArgs) -> Result<MirrorPolicy, Failure> {
 /// The rules of a file that holds nothing else; none without one.
 pub(crate) fn rules(file: Option<&Path>) -> Result<RedactPolicy, Failure> {
     let Some(path) = file else { return Ok(RedactPolicy::default()) };
-    Ok(parse_redact(&read_text(path)?).map_err(|error| error.in_file(path.display().to_string()))?)
+    Ok(parse_redact(&read_text(path)?, &absolute_folder(path)?)
+        .map_err(|error| error.in_file(path.display().to_string()))?)
 }
 
 /// A body line by line; one that is packed is not for a terminal.
@@ -102,7 +104,8 @@ fn not_mirrored(reason: DropReason) -> Failure {
         _ => "no rule can read all of it",
     };
     Failure::message(Exit::Refused, format!("such a request is not mirrored: {why}")).remedy(
-        "bodies are JSON or forms, compressed by gzip or not at all; encodings are whole; texts are UTF-8",
+        "bodies are JSON, forms, or gRPC that `descriptors` know, compressed by gzip or not at all; encodings are whole; texts \
+         are UTF-8",
     )
 }
 

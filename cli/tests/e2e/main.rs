@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "figures are measured and printed")]
 
 mod alertmanager;
+mod alone;
 mod command_line;
 mod controller;
 mod crowd;
@@ -16,6 +17,7 @@ mod faults;
 mod figures;
 mod foreseen;
 mod full_disk;
+mod harm;
 mod http;
 mod httpbin;
 mod killed;

@@ -8,7 +8,7 @@ use foreshadow_model::{
     Bytes, MirrorPolicy, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule, SampleRate, SessionKey,
 };
 
-use super::{at_least, count, front, percent, within};
+use super::{at_least, count, front, path, percent, within};
 use crate::error::Refusal;
 use crate::file::{self, Mirror, Session};
 use crate::notation::{Located, Notation, Scalar, Text};
@@ -41,7 +41,7 @@ pub(crate) fn policy(mirror: Mirror, directory: &Path) -> Result<MirrorPolicy, R
         copy_bytes,
         shadow_timeout: at_least(&mirror.shadow_timeout, "shadowTimeout", Duration::from_millis(10))?,
         session: SessionKey::try_from(mirror.session)?,
-        redact: redact(mirror.redact)?,
+        redact: redact(mirror.redact, directory)?,
         routes: routes(mirror.routes)?,
         front: front::rules(mirror.front, directory)?,
     })
@@ -70,21 +70,24 @@ impl TryFrom<Located<Session>> for SessionKey {
     }
 }
 
-pub(crate) fn redact(redact: file::Redact) -> Result<RedactPolicy, Refusal> {
-    let file::Redact { tokenise, mask, remove, terms } = redact;
+pub(crate) fn redact(redact: file::Redact, directory: &Path) -> Result<RedactPolicy, Refusal> {
+    let file::Redact { tokenise, mask, remove, terms, descriptors } = redact;
     // Of two for one value the first counts: the one that leaves less.
     let blocks = [(remove, RedactMode::Remove), (mask, RedactMode::Mask), (tokenise, RedactMode::Tokenise)];
     let mut rules = Vec::new();
     for (hidden, mode) in blocks {
-        let file::Hidden { headers, query, form, json } = hidden;
+        let file::Hidden { headers, query, form, json, grpc } = hidden;
         rules.extend(headers.into_iter().map(|name| RedactRule {
             place: RedactPlace::Header,
             name: name.0.0,
             mode,
         }));
-        for (place, names) in
-            [(RedactPlace::Query, query), (RedactPlace::Form, form), (RedactPlace::Json, json)]
-        {
+        for (place, names) in [
+            (RedactPlace::Query, query),
+            (RedactPlace::Form, form),
+            (RedactPlace::Json, json),
+            (RedactPlace::Grpc, grpc),
+        ] {
             for name in names {
                 rules.push(RedactRule { place, name: rule_name(place, name)?, mode });
             }
@@ -93,13 +96,14 @@ pub(crate) fn redact(redact: file::Redact) -> Result<RedactPolicy, Refusal> {
     if let Some(empty) = terms.iter().find(|term| term.value.0.trim().is_empty()) {
         return Err(Refusal::new("expected a word, got nothing").at(empty));
     }
-    Ok(RedactPolicy { rules, terms: terms.into_iter().map(|term| term.value.0).collect() })
+    let descriptors = descriptors.iter().map(|file| path(file, directory)).collect::<Result<_, _>>()?;
+    Ok(RedactPolicy { rules, terms: terms.into_iter().map(|term| term.value.0).collect(), descriptors })
 }
 
 fn rule_name(place: RedactPlace, name: Located<Text>) -> Result<String, Refusal> {
     let text = &name.value.0;
     let (is_fine, expected) = match place {
-        RedactPlace::Json => {
+        RedactPlace::Json | RedactPlace::Grpc => {
             (text.split('.').all(|part| !part.is_empty()), "names with dots between such as `user.name`")
         }
         RedactPlace::Form => (!text.is_empty(), "the name of a field"),

@@ -129,6 +129,9 @@ pub(crate) struct Redact {
     /// Words that become tokens wherever they stand but in `Host` and the headers about the form of an answer, in any
     /// case: names of customers, code names. Default: none.
     pub(crate) terms: Vec<Located<Text>>,
+    /// Files by which messages of gRPC are read, relative to this file; `protoc --include_imports --descriptor_set_out`
+    /// writes such files. Default: none, and then no call of gRPC is copied.
+    pub(crate) descriptors: Vec<Located<Text>>,
 }
 
 /// Values by where they stand.
@@ -145,6 +148,9 @@ pub(crate) struct Hidden {
     /// Values in JSON bodies by the names that lead to them, with dots between; `*` stands for any name or place in a
     /// list: `user.address`, `items.*.note`. Default: none beyond the built-in list.
     pub(crate) json: Vec<Located<Text>>,
+    /// Fields of messages of gRPC, likewise, by the names that the descriptors give them. Default: none beyond the built-in
+    /// list.
+    pub(crate) grpc: Vec<Located<Text>>,
 }
 
 /// A rule for the requests whose path starts like this.
@@ -156,8 +162,8 @@ pub(crate) struct Route {
     /// Whether such requests may be copied.
     pub(crate) mirror: bool,
     /// Methods that are copied beside `GET`, `HEAD` and `OPTIONS`, because they have no side effects at this path and those
-    /// below it: a search that is posted, a query in GraphQL. `POST`, `PUT`, `REPORT` and `SEARCH` may be named. Bodies are
-    /// JSON or forms, or not copied. Default: none, and then nothing that may
+    /// below it: a search that is posted, a query in GraphQL, a call of gRPC. `POST`, `PUT`, `REPORT` and `SEARCH` may be named. Bodies are
+    /// JSON, forms or gRPC, or not copied. Default: none, and then nothing that may
     /// change something reaches a shadow.
     #[serde(default)]
     pub(crate) methods: Vec<Located<Text>>,

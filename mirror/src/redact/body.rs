@@ -5,23 +5,25 @@ use std::io::Read as _;
 
 use flate2::read::MultiGzDecoder;
 use foreshadow_model::DropReason;
-use http::HeaderMap;
 use http::header::{self, HeaderName};
+use http::{HeaderMap, request};
 
-use super::Redactor;
 use super::parameters::names_a_method;
+use super::{Redactor, grpc};
 
-/// What a body is, and how it is packed. A body that is neither JSON nor a form cannot be read by any rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a body is, and how it is packed. A body that is neither JSON nor a form nor gRPC cannot be read by any rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyKind {
     language: Language,
     is_packed: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Language {
     Json,
     Form,
+    /// Messages of the method at this path.
+    Grpc(String),
 }
 
 impl BodyKind {
@@ -29,9 +31,19 @@ impl BodyKind {
     ///
     /// # Errors
     /// [`DropReason::RedactionFailed`] when no rule can read such a body.
-    pub fn of(headers: &HeaderMap) -> Result<Self, DropReason> {
+    pub fn of(request: &request::Parts) -> Result<Self, DropReason> {
+        let headers = &request.headers;
         let kind = word(headers, &header::CONTENT_TYPE)?;
-        let language = kind.as_deref().and_then(language).ok_or(DropReason::RedactionFailed)?;
+        let kind = kind.as_deref().ok_or(DropReason::RedactionFailed)?;
+        if matches!(kind, "application/grpc" | "application/grpc+proto") {
+            return match word(headers, &GRPC_ENCODING)?.as_deref() {
+                None | Some("identity" | "gzip") => {
+                    Ok(Self { language: Language::Grpc(request.uri.path().to_owned()), is_packed: false })
+                }
+                Some(_) => Err(DropReason::RedactionFailed),
+            };
+        }
+        let language = language(kind).ok_or(DropReason::RedactionFailed)?;
         let is_packed = match word(headers, &header::CONTENT_ENCODING)?.as_deref() {
             None | Some("identity") => false,
             Some("gzip" | "x-gzip") => true,
@@ -40,6 +52,9 @@ impl BodyKind {
         Ok(Self { language, is_packed })
     }
 }
+
+/// How messages of gRPC are packed, those that are.
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// A header that may be there once, in lower case.
 fn word(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, DropReason> {
@@ -75,7 +90,7 @@ fn language(kind: &str) -> Option<Language> {
 /// has more than `bytes_max` bytes once it is unpacked.
 pub fn redact_body(
     redactor: &Redactor,
-    kind: BodyKind,
+    kind: &BodyKind,
     body: &[u8],
     bytes_max: u64,
 ) -> Result<Vec<u8>, DropReason> {
@@ -86,14 +101,18 @@ pub fn redact_body(
     if bytes_max < body.len() as u64 {
         return Err(DropReason::TooBig);
     }
+    if let Language::Grpc(path) = &kind.language {
+        return grpc::messages(redactor, path, &body, bytes_max);
+    }
     let text = std::str::from_utf8(&body).map_err(|_no_text| DropReason::RedactionFailed)?;
-    let clean = match kind.language {
+    let clean = match &kind.language {
         // What sends JSON without saying so is understood by servers that do not look.
         Language::Form if text.trim_start().starts_with(['{', '[', '"']) => None,
         // Another encoding of characters, which only looks like this one.
         Language::Form if text.contains('\0') || names_a_method(text) => None,
         Language::Form => redactor.parameters(text, &redactor.form).map(Cow::into_owned),
         Language::Json => redactor.json(text),
+        Language::Grpc(_) => None,
     };
     clean.map(String::into_bytes).ok_or(DropReason::RedactionFailed)
 }

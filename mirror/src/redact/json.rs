@@ -28,7 +28,7 @@ impl Paths {
         Self { rules: rules.map(|rule| (names(rule), rule.mode)).collect() }
     }
 
-    fn of(&self, path: &[String]) -> Option<RedactMode> {
+    pub(super) fn of(&self, path: &[String]) -> Option<RedactMode> {
         // A name that holds dots itself counts as several.
         let fits = |names: &[String]| {
             let mut at = path.iter().flat_map(|name| name.split('.'));

@@ -22,6 +22,7 @@ use crate::origin::Origin;
 struct Echo {
     inner: Incoming,
     status: Option<HeaderValue>,
+    book: Arc<Book>,
 }
 
 impl Body for Echo {
@@ -36,19 +37,36 @@ impl Body for Echo {
             None => Poll::Ready(self.status.take().map(|status| {
                 Ok(Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), status)])))
             })),
-            piece => Poll::Ready(piece),
+            piece => {
+                if let Some(bytes) = piece.as_ref().and_then(|piece| piece.as_ref().ok()?.data_ref()) {
+                    self.book.bytes.lock().unwrap().extend_from_slice(bytes);
+                }
+                Poll::Ready(piece)
+            }
         }
     }
 }
 
-type Heads = Arc<Mutex<Vec<request::Parts>>>;
+/// What a server was sent.
+#[derive(Default)]
+struct Book {
+    heads: Mutex<Vec<request::Parts>>,
+    /// All bodies, one behind the other.
+    bytes: Mutex<Vec<u8>>,
+}
+
+impl Book {
+    fn first(&self) -> request::Parts {
+        self.heads.lock().unwrap()[0].clone()
+    }
+}
 
 /// A server of HTTP/2 with prior knowledge that echoes; `x-status` of a request says what it makes of it.
-fn echo() -> (SocketAddr, Heads) {
+fn echo() -> (SocketAddr, Arc<Book>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let heads = Heads::default();
-    let seen = heads.clone();
+    let book = Arc::new(Book::default());
+    let seen = book.clone();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
@@ -60,10 +78,10 @@ fn echo() -> (SocketAddr, Heads) {
                 let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                     let (parts, body) = request.into_parts();
                     let status = parts.headers.get("x-status").cloned();
-                    seen.lock().unwrap().push(parts);
+                    seen.heads.lock().unwrap().push(parts);
                     let status = status.unwrap_or(HeaderValue::from_static("0"));
                     let answer = Response::builder().header("content-type", "application/grpc");
-                    let answer = answer.body(Echo { inner: body, status: Some(status) });
+                    let answer = answer.body(Echo { inner: body, status: Some(status), book: seen.clone() });
                     std::future::ready(answer)
                 });
                 connections.spawn(
@@ -73,7 +91,7 @@ fn echo() -> (SocketAddr, Heads) {
             }
         });
     });
-    (address, heads)
+    (address, book)
 }
 
 /// One call over a connection of its own; what was answered, and the trailers.
@@ -103,13 +121,13 @@ fn grpc(method: &str) -> request::Builder {
 
 #[test]
 fn a_call_goes_over_http_2_without_a_word_in_the_configuration_and_its_trailers_come_back() {
-    let (origin, heads) = echo();
+    let (origin, book) = echo();
     let mut mirror = Mirror::routing(&routing(1, vec![live(1, origin)]));
     let request = grpc("Find").body(Full::new(Bytes::from_static(b"\0\0\0\0\x02hi"))).unwrap();
     let (status, body, trailers) = call(mirror.listen(), request);
     assert_eq!((status, &body[..]), (200, &b"\0\0\0\0\x02hi"[..]));
     assert_eq!(trailers.unwrap()["grpc-status"], "0");
-    let seen = heads.lock().unwrap()[0].clone();
+    let seen = book.first();
     assert_eq!((seen.version, seen.uri.authority().unwrap().as_str()), (Version::HTTP_2, "shop.example"));
     assert_eq!(
         (&seen.headers["te"], &seen.headers["grpc-timeout"]),
@@ -161,7 +179,7 @@ fn both_sides_of_a_stream_flow_at_the_same_time() {
 
 #[test]
 fn many_calls_share_few_connections() {
-    let (origin, heads) = echo();
+    let (origin, book) = echo();
     let mirror = Mirror::routing(&routing(1, vec![live(1, origin)]));
     let to = mirror.listen();
     let callers: Vec<_> = (0..16)
@@ -174,17 +192,17 @@ fn many_calls_share_few_connections() {
         })
         .collect();
     callers.into_iter().for_each(|caller| caller.join().unwrap());
-    assert_eq!(heads.lock().unwrap().len(), 160);
+    assert_eq!(book.heads.lock().unwrap().len(), 160);
 }
 
 #[test]
 fn everything_goes_over_http_2_where_an_instance_is_said_to_speak_it() {
-    let (origin, heads) = echo();
+    let (origin, book) = echo();
     let http2 = Upstream { speech: Speech { http2: true, tls: None }, ..live(1, origin) };
     let mirror = Mirror::routing(&routing(1, vec![http2]));
     let answer = crate::client::get(mirror.listen(), "/a?b=1");
     assert_eq!(answer.status, 200);
-    let seen = heads.lock().unwrap()[0].clone();
+    let seen = book.first();
     assert_eq!(
         (seen.version, seen.uri.to_string()),
         (Version::HTTP_2, "http://shop.example/a?b=1".to_owned())
@@ -205,4 +223,26 @@ fn no_call_is_copied_whose_fields_no_rule_can_read() {
     let total = mirror.wait(|total| total.sampled == 1 && 0 < total.drops.total());
     assert_eq!(total.pairs, 0);
     assert!(shadow.seen().is_empty());
+}
+
+#[test]
+fn a_call_whose_fields_are_known_is_copied_without_its_secrets() {
+    let (origin, _) = echo();
+    let (shadow, copied) = echo();
+    let mut routing = routing(1, vec![shadowed(live(1, origin), shadow, 1.0)]);
+    let rule = RouteRule { path: "/shop.Catalogue/Find".into(), mirror: true, methods: vec!["POST".into()] };
+    routing.copies.routes = vec![rule];
+    routing.copies.redact.descriptors =
+        vec![concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/shop.binpb").into()];
+    let mut mirror = Mirror::routing(&routing);
+    // `word: "shoes", password: "hunter2"`
+    let message = Bytes::from_static(b"\0\0\0\0\x10\x0a\x05shoes\x12\x07hunter2");
+    let (status, echoed, _) = call(mirror.listen(), grpc("Find").body(Full::new(message.clone())).unwrap());
+    assert_eq!((status, &echoed), (200, &message), "live gets all of it");
+    let total = mirror.wait(|total| total.pairs == 1);
+    assert_eq!((total.live.errors, total.shadow.errors, total.drops.total()), (0, 0, 0));
+    let copy = copied.first();
+    assert_eq!((copy.version, copy.uri.path()), (Version::HTTP_2, "/shop.Catalogue/Find"));
+    let body = String::from_utf8_lossy(&copied.bytes.lock().unwrap()).into_owned();
+    assert!(body.contains("shoes") && !body.contains("hunter2"), "{body:?}");
 }

@@ -159,11 +159,25 @@ impl Server {
         (live, shadow, share): (SocketAddr, Option<SocketAddr>, u32),
         extra: &str,
     ) -> anyhow::Result<Self> {
+        let shadow = shadow.map(|shadow| format!("http://{shadow}"));
+        Self::mirror_to(dir, binary, name, (live, shadow.as_deref(), share), extra)
+    }
+
+    /// The same, with the whole address of its shadow.
+    pub(crate) fn mirror_to(
+        dir: &Path,
+        binary: &Path,
+        name: &str,
+        (live, shadow, share): (SocketAddr, Option<&str>, u32),
+        extra: &str,
+    ) -> anyhow::Result<Self> {
         let (address, name) = (free_address()?, name.replace([' ', '%'], ""));
-        let shadow = shadow.map(|shadow| format!(", shadow: \"http://{shadow}\"")).unwrap_or_default();
+        let shadow = shadow.map(|shadow| format!(", shadow: {shadow:?}")).unwrap_or_default();
+        // By connection, where the load generator cannot say who asks.
+        let session = if name == "troubled" { "" } else { "session: { header: x-visitor }, " };
         let text = format!(
             "listen: {address}\nlives: [{{ url: \"http://{live}\"{shadow} }}]\nrate: {share}%\nworkers: 1\nreport: 1s\n\
-             mirror: {{ session: {{ header: x-visitor }}, budget: {{ copiesPerSecond: 1000000, sizePerSecond: 1Gi }}, \
+             mirror: {{ {session}budget: {{ copiesPerSecond: 1000000, sizePerSecond: 1Gi }}, \
              shadowTimeout: 1s, {extra} }}\n"
         );
         let file = written(dir, &format!("{name}.yaml"), &text)?;
@@ -190,6 +204,14 @@ impl Server {
             sleep(Duration::from_millis(20));
         }
         bail!("{command:?} did not listen")
+    }
+
+    /// What it holds in memory now.
+    pub(crate) fn memory_mib(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib >> 10)
     }
 
     /// Processor time of all its threads so far, in nanoseconds.
@@ -277,16 +299,16 @@ pub(crate) fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
-/// The release binary, built now.
+/// The binary as it is shipped, built now.
 pub(crate) fn built(root: &Path) -> anyhow::Result<PathBuf> {
     let status = Command::new("cargo")
-        .args(["build", "--release", "--package", "foreshadow-cli", "--bin", "foreshadow"])
+        .args(["build", "--profile", "dist", "--package", "foreshadow-cli", "--bin", "foreshadow"])
         .current_dir(root)
         .status()
         .context("failed to run cargo")?;
-    ensure!(status.success(), "the release binary does not build");
+    ensure!(status.success(), "the binary that is shipped does not build");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/foreshadow"))
+    Ok(target.join("dist/foreshadow"))
 }
 
 fn free_address() -> anyhow::Result<SocketAddr> {
