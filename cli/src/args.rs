@@ -59,6 +59,9 @@ pub(crate) enum Verb {
     Reload(ControllerArgs),
     /// Run the mirror alone, without a controller: a balancer that copies a redacted share of the requests to shadows.
     Mirror(MirrorArgs),
+    /// Multiply the copies on their way to the shadows of a mirror that stands alone, to see how much a shadow can take.
+    /// Safe methods only; users notice nothing. Ctrl-C ends it at once.
+    Amplify(AmplifyArgs),
     /// Send what an access log tells of to an address, with the timing of the log. Safe methods only, redacted.
     Replay(ReplayArgs),
     /// Show what becomes of a request before it leaves as a copy: read on standard input, as it goes over the wire.
@@ -236,6 +239,23 @@ Formats:
                         the LogFormat of Apache, as it was written
   '[%START_TIME%] %REQ(:METHOD)% %REQ(:PATH)%'
                         the format string of Envoy, as it was written";
+
+/// Arguments of `amplify`.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AmplifyArgs {
+    /// The file of the mirror.
+    #[arg(default_value = "mirror.yaml")]
+    pub(crate) config: PathBuf,
+    /// By how much, such as `4x`; up to 100x.
+    #[arg(long)]
+    pub(crate) factor: String,
+    /// For how long, up to 10m.
+    #[arg(long = "for", default_value = "30s")]
+    pub(crate) lasts: String,
+    /// Copies of this live alone, such as `live-1`; of all without it.
+    #[arg(long)]
+    pub(crate) live: Option<String>,
+}
 
 /// Arguments of `mirror`.
 #[derive(Debug, ClapArgs)]

@@ -105,11 +105,13 @@ impl From<RunError> for Failure {
             RunError::Mirror(_) => {
                 Some("stop what listens on the address, or choose another `listen`; `foreshadow check` looks")
             }
+            RunError::MirrorFiles(_) => Some("mend the file that is named, or what `mirror` says of it"),
             RunError::State { .. } => Some("choose another `state` folder in the configuration"),
             _ => None,
         };
         let last_words = causes(&error).find_map(<dyn Error>::downcast_ref).map(NotReadyError::last_words);
-        let failure = Self { last_words, ..Self::new(&error) };
+        let exit = if matches!(error, RunError::MirrorFiles(_)) { Exit::Usage } else { Exit::Failed };
+        let failure = Self { last_words, exit, ..Self::new(&error) };
         match remedy {
             Some(remedy) => failure.remedy(remedy),
             None => failure,

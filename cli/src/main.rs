@@ -54,6 +54,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Revert(revert) => command::control::revert(&revert),
         Verb::Reload(to) => command::control::reload(&to),
         Verb::Mirror(args) => command::mirror::mirror(&args),
+        Verb::Amplify(args) => command::amplify::amplify(&args),
         Verb::Replay(args) => command::replay::replay(&args),
         Verb::Redact(args) => command::redact::redact(&args),
         Verb::Demo(demo) => demo::run(&demo),

@@ -16,7 +16,9 @@ pub(crate) use self::mirror::redact;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{ComparePolicy, ForecastPolicy, Mode, OnExit, PerSecond, Policy, ProbePolicy, Ratio};
+use foreshadow_model::{
+    Balance, ComparePolicy, ForecastPolicy, Mode, OnExit, PerSecond, Policy, ProbePolicy, Ratio,
+};
 
 use crate::error::Refusal;
 use crate::file::{self, File};
@@ -36,10 +38,18 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
     let shadow_ratio = platform::ratio(&file.shadow.ratio)?;
     let made = platform::made(local, file.shadow, &place, &mut warnings)?;
     let action = action::policy(file.action, &sizing, &mut warnings)?;
+    let mirror = mirror::policy(file.mirror, directory)?;
+    if mirror.front.balance != Balance::RoundRobin {
+        warnings.push(
+            "`mirror.front.balance` moves users away from a slow live by itself, which hides what is to be found: \
+             `roundRobin` does not"
+                .to_owned(),
+        );
+    }
     let policy = Policy {
         mode: mode(file.mode),
         tick,
-        mirror: mirror::policy(file.mirror, directory)?,
+        mirror,
         probe: ProbePolicy::try_from(file.probe)?,
         compare: ComparePolicy::try_from(file.compare)?,
         action,

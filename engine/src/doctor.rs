@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use foreshadow_config::Config;
+use foreshadow_model::with_causes;
 use foreshadow_platform::local::{Abilities, default_nodes};
 use rustix::process::{Resource, getrlimit};
 
@@ -44,7 +45,14 @@ pub fn examine(config: &Config) -> Vec<Check> {
             proposals: Vec::new(),
         })
         .collect();
-    checks.extend([program(config), port(config), open_files(), room(config), state(config)]);
+    checks.extend([
+        program(config),
+        port(config),
+        mirror_files(config),
+        open_files(),
+        room(config),
+        state(config),
+    ]);
     checks
 }
 
@@ -69,6 +77,15 @@ fn program(config: &Config) -> Check {
     let problem = (!exists)
         .then_some((found.as_str(), "install it, or write its whole path in `platform.local.command`"));
     Check { is_fatal: !exists, ..check("program", problem, format!("`{name}`")) }
+}
+
+/// Certificates and descriptors.
+fn mirror_files(config: &Config) -> Check {
+    let problem = foreshadow_mirror::examine(&config.policy.mirror).err().map(|error| with_causes(&error));
+    let remedy = "mend the file, or what `mirror` says of it";
+    let found = "all that `mirror` names is there".to_owned();
+    let check = check("mirror files", problem.as_deref().map(|problem| (problem, remedy)), found);
+    Check { is_fatal: problem.is_some(), ..check }
 }
 
 fn port(config: &Config) -> Check {

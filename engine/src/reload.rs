@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use foreshadow_config::Config;
-use foreshadow_model::JournalEvent;
+use foreshadow_model::{JournalEvent, with_causes};
 use foreshadow_serve::{Done, Refusal, Refused};
 
 use crate::deploy::Wanted;
@@ -65,8 +65,10 @@ impl Watched {
         let text = text.map_err(|error| refused(format!("failed to read `{name}`: {error}")))?;
         let folder = std::path::absolute(&self.path).ok();
         let folder = folder.as_deref().and_then(Path::parent).unwrap_or(Path::new("."));
-        foreshadow_config::parse(&text, folder)
-            .map_err(|error| refused(error.in_file(name.to_string()).to_string()))
+        let config = foreshadow_config::parse(&text, folder)
+            .map_err(|error| refused(error.in_file(name.to_string()).to_string()))?;
+        foreshadow_mirror::examine(&config.policy.mirror).map_err(|error| refused(with_causes(&error)))?;
+        Ok(config)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use foreshadow_act::{Journal, PairLimit, Platform, PlatformError};
 use foreshadow_config::Config;
+use foreshadow_mirror::RouteError;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Verdict};
 use foreshadow_platform::local::{InstanceEvent, Local};
@@ -63,6 +64,9 @@ pub enum RunError {
     /// No history and journal.
     #[error("failed to open the store")]
     History(#[from] OpenHistoryError),
+    /// A file that `mirror` names is not there, or is not what it should be.
+    #[error("failed to do what `mirror` asks for")]
+    MirrorFiles(#[from] RouteError),
     /// No mirror.
     #[error("failed to start the mirror on the address for users")]
     Mirror(#[from] MirrorStartError),
@@ -124,6 +128,7 @@ struct Remembered {
 /// mirror that were adopted go on.
 pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, RunError> {
     let state = config.state.clone();
+    foreshadow_mirror::examine(&config.policy.mirror)?;
     make_private(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
     let opened = history::open(&database(&state))?;

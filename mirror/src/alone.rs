@@ -8,7 +8,7 @@ use std::time::Duration;
 use foreshadow_model::wire::{Routing, Summary, ToMirror};
 use foreshadow_model::{Generation, with_causes};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, interval_at};
+use tokio::time::Instant;
 
 use crate::control::{self, Door, Guest, SummaryClock};
 use crate::predecessor::Predecessor;
@@ -150,8 +150,8 @@ impl House<'_> {
     async fn keep(self, door: Door, mut signals: Signals, lead: &mut dyn Lead) -> bool {
         let own = inode(self.socket_at);
         let mut every = self.shared.table().summary_every;
-        let mut ticks = interval_at(Instant::now() + every, every);
-        let mut certificates = interval_at(Instant::now() + CERTIFICATES_EVERY, CERTIFICATES_EVERY);
+        let mut ticks = control::ticks(every);
+        let mut certificates = control::ticks(CERTIFICATES_EVERY);
         let mut guest: Option<Guest> = None;
         loop {
             tokio::select! {
@@ -159,11 +159,13 @@ impl House<'_> {
                 _ = signals.end.recv() => self.shared.drain.cancel(),
                 _ = signals.interrupt.recv() => self.shared.drain.cancel(),
                 _ = signals.reload.recv() => {
+                    // What was counted so far belongs to the lives of before.
+                    lead.hear(&self.clock.summary(self.shared));
                     self.reload(lead);
                     let wanted = self.shared.table().summary_every;
                     if wanted != every {
                         every = wanted;
-                        ticks = interval_at(Instant::now() + every, every);
+                        ticks = control::ticks(every);
                     }
                 }
                 _ = ticks.tick() => lead.hear(&self.clock.summary(self.shared)),
@@ -173,6 +175,9 @@ impl House<'_> {
                 }
                 _has_spoken = control::spoken(&mut guest) => match guest.take().and_then(|guest| guest.said) {
                     Some(ToMirror::Drain { within }) => self.shared.succeed(within),
+                    Some(ToMirror::Amplify { live, factor, lasts }) => {
+                        self.shared.amplify(live.as_ref(), factor, lasts);
+                    }
                     Some(ToMirror::Route { .. }) => tracing::warn!("A controller was refused: a file leads this mirror"),
                     None => {}
                 },

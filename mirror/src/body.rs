@@ -15,6 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use crate::bodies::{Digest, Digester};
 use crate::copy::Upload;
 use crate::grpc;
 use crate::idle::Busy;
@@ -264,13 +265,17 @@ pub(crate) struct LiveBody {
     handed_over: Option<Instant>,
     client_time: Duration,
     stall: Stall,
+    /// Where this answer is compared with the shadow's; apart, since hardly any is.
+    digester: Option<Box<Digester>>,
 }
 
 impl LiveBody {
     /// An answer of which live must not let the client wait for longer than `patience` for the next piece.
     pub(crate) fn new(inner: Incoming, ending: Ending, patience: Duration) -> Self {
+        let digester = ending.half.as_ref().and_then(LiveHalf::digester).map(Box::new);
         let mut body = Self {
             inner,
+            digester,
             ending: Some(ending),
             handed_over: None,
             client_time: Duration::ZERO,
@@ -299,6 +304,9 @@ impl LiveBody {
                 if let (Some(status), Some(ending)) = (status, &mut self.ending) {
                     ending.status = status;
                 }
+                if let (Some(digester), Some(bytes)) = (&mut self.digester, piece.data_ref()) {
+                    digester.push(bytes);
+                }
                 if self.inner.is_end_stream() {
                     self.complete();
                 } else {
@@ -314,7 +322,8 @@ impl LiveBody {
 
     fn complete(&mut self) {
         let Some(mut ending) = self.ending.take() else { return };
-        ending.count(Some(ending.status), self.client_time);
+        let body = self.digester.take().map(|digester| digester.digest());
+        ending.count(Some(ending.status), self.client_time, body);
         drop(ending.under_way);
         ending.endpoint.give_back(ending.sender);
     }
@@ -325,26 +334,26 @@ impl LiveBody {
     /// of the pair counts that when it goes.
     fn broken(&mut self) {
         let Some(mut ending) = self.ending.take() else { return };
-        ending.count(None, self.client_time);
+        ending.count(None, self.client_time, None);
     }
 }
 
 impl Ending {
     /// Live broke off.
     pub(crate) fn broken(&mut self) {
-        self.count(None, Duration::ZERO);
+        self.count(None, Duration::ZERO, None);
     }
 
     /// Live speaks something else than HTTP from now on, and its connection is no more to be asked.
     pub(crate) fn upgraded(mut self) -> UnderWay {
-        self.count(Some(self.status), Duration::ZERO);
+        self.count(Some(self.status), Duration::ZERO, None);
         self.stats.upgraded();
         self.under_way
     }
 
-    fn count(&mut self, status: Option<StatusCode>, client_time: Duration) {
+    fn count(&mut self, status: Option<StatusCode>, client_time: Duration, body: Option<Digest>) {
         let client_time = client_time + self.upload.take().map_or(Duration::ZERO, |upload| upload.waited());
-        let answer = Answer { status, latency: self.started.elapsed().saturating_sub(client_time) };
+        let answer = Answer { status, latency: self.started.elapsed().saturating_sub(client_time), body };
         self.stats.live(answer);
         if let Some(half) = self.half.take() {
             half.answered(answer);

@@ -185,6 +185,7 @@ async fn converse(guest: Guest, shared: &Shared) -> io::Result<()> {
 fn obey(said: ToMirror, shared: &Shared) {
     match said {
         ToMirror::Drain { within } => shared.drain(within),
+        ToMirror::Amplify { live, factor, lasts } => shared.amplify(live.as_ref(), factor, lasts),
         ToMirror::Route { routing } => {
             if let Err(error) = shared.route(*routing) {
                 tracing::error!(why = %with_causes(&error), "Routing refused");
@@ -194,7 +195,7 @@ fn obey(said: ToMirror, shared: &Shared) {
 }
 
 /// Ticks of this period, the first one a period from now.
-fn ticks(every: Duration) -> Interval {
+pub(crate) fn ticks(every: Duration) -> Interval {
     let every = every.max(SUMMARY_EVERY_MIN);
     let mut ticks = interval_at(Instant::now() + every, every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

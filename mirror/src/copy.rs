@@ -11,7 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::allowance::Allowances;
 use crate::headers::{MARK, MARK_VALUE};
-use crate::pair::{self, LiveHalf, ShadowHalf};
+use crate::pair::{self, LiveHalf, ShadowHalf, Watch};
 use crate::proxy::Client;
 use crate::redact::{BodyKind, forget_body, names_a_method, redact_body, redact_request};
 use crate::sample::Sampler;
@@ -127,9 +127,20 @@ impl Candidate<'_> {
         Ok((request, held))
     }
 
+    /// What is needed to compare bodies, where that is wanted.
+    fn watch(&self) -> Option<Watch> {
+        let earlier = self.table.copies.compare_bodies.then(|| self.table.earlier.clone())?;
+        let target = self.parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        Some(Watch {
+            key: earlier.key(&self.parts.method, target),
+            live: self.entry.upstream.id.clone(),
+            earlier,
+        })
+    }
+
     fn halves(&self) -> (LiveHalf, ShadowHalf) {
         let route = stats::route(&self.parts.method, self.parts.uri.path());
-        pair::halves(Arc::clone(&self.entry.stats), route)
+        pair::halves(Arc::clone(&self.entry.stats), route, self.watch())
     }
 }
 

@@ -132,5 +132,8 @@ impl Destination {
 fn addresses(name: &str) -> Result<Vec<SocketAddr>, DestinationError> {
     let found = name.to_socket_addrs();
     let found = found.map_err(|source| DestinationError::Unknown { name: name.to_owned(), source })?;
-    Ok(found.collect())
+    // Most services listen on the older address alone, and `localhost` has both.
+    let mut all: Vec<SocketAddr> = found.collect();
+    all.sort_by_key(SocketAddr::is_ipv6);
+    Ok(all)
 }

@@ -14,7 +14,9 @@
 
 mod allowance;
 mod alone;
+mod amplify;
 mod balance;
+mod bodies;
 mod body;
 mod control;
 mod copy;
@@ -47,7 +49,8 @@ mod worker;
 
 pub use alone::{Lead, Prepared, Running, prepare};
 pub use destination::{Destination, DestinationError};
+pub use predecessor::{TellError, tell};
 pub use redact::{BodyKind, DescriptorsError, Redactor, redact_body, redact_request, redact_whole};
 pub use sample::{Sampler, SessionSource};
-pub use server::{Listen, MirrorError, Options, RouteError, bind, harden, random_key, run};
+pub use server::{Listen, MirrorError, Options, RouteError, bind, examine, harden, random_key, run};
 pub use tls::TlsError;

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use foreshadow_model::DropReason;
+use foreshadow_model::{DropReason, InstanceId};
 
+use crate::bodies::{Digester, Earlier};
 use crate::stats::{Answer, Stats};
 
 /// One sampled request, held by both sides.
@@ -11,7 +12,18 @@ use crate::stats::{Answer, Stats};
 struct Pair {
     stats: Arc<Stats>,
     route: String,
+    /// Where bodies are compared.
+    watch: Option<Watch>,
     half: Mutex<Half>,
+}
+
+/// What a live's answer is compared with beside its shadow's.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// What was asked.
+    pub(crate) key: u64,
+    pub(crate) live: InstanceId,
+    pub(crate) earlier: Arc<Earlier>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,15 +44,25 @@ pub(crate) struct LiveHalf(Option<Arc<Pair>>);
 pub(crate) struct ShadowHalf(Option<Arc<Pair>>);
 
 /// Both halves of a request that was just sampled.
-pub(crate) fn halves(stats: Arc<Stats>, route: String) -> (LiveHalf, ShadowHalf) {
-    let pair = Arc::new(Pair { stats, route, half: Mutex::new(Half::Neither) });
+pub(crate) fn halves(stats: Arc<Stats>, route: String, watch: Option<Watch>) -> (LiveHalf, ShadowHalf) {
+    let pair = Arc::new(Pair { stats, route, watch, half: Mutex::new(Half::Neither) });
     (LiveHalf(Some(pair.clone())), ShadowHalf(Some(pair)))
 }
 
 impl LiveHalf {
+    /// What live's body is to be taken in with, where bodies are compared.
+    pub(crate) fn digester(&self) -> Option<Digester> {
+        self.0.as_ref()?.watch.as_ref().map(|_| Digester::new())
+    }
+
     /// Live has answered.
     pub(crate) fn answered(mut self, answer: Answer) {
         let Some(pair) = self.0.take() else { return };
+        if let (Some(watch), Some(body)) = (&pair.watch, answer.body)
+            && let Some(is_differing) = watch.earlier.compare(watch.key, &watch.live, body)
+        {
+            pair.stats.lives(&pair.route, is_differing);
+        }
         if let Some(Half::Shadow(shadow)) = pair.advance(Half::Live(answer)) {
             pair.stats.pair(answer, shadow, &pair.route);
         }
@@ -56,6 +78,11 @@ impl Drop for LiveHalf {
 }
 
 impl ShadowHalf {
+    /// What the shadow's body is to be taken in with, where bodies are compared.
+    pub(crate) fn digester(&self) -> Option<Digester> {
+        self.0.as_ref()?.watch.as_ref().map(|_| Digester::new())
+    }
+
     /// The shadow has answered.
     pub(crate) fn answered(mut self, answer: Answer) {
         let Some(pair) = self.0.take() else { return };
@@ -63,6 +90,18 @@ impl ShadowHalf {
         if let Some(Half::Live(live)) = pair.advance(Half::Shadow(answer)) {
             pair.stats.pair(live, answer, &pair.route);
         }
+    }
+
+    /// The shadow has answered while it had more to do than live: that says nothing about live.
+    pub(crate) fn answered_under_load(mut self, answer: Answer) {
+        let Some(pair) = self.0.take() else { return };
+        pair.stats.shadow(answer);
+        pair.dropped(DropReason::Amplified);
+    }
+
+    /// Counts the shadow's answer to a repeat of the request.
+    pub(crate) fn stats(&self) -> Option<Arc<Stats>> {
+        self.0.as_ref().map(|pair| pair.stats.clone())
     }
 
     /// The copy came to nothing.
@@ -111,17 +150,17 @@ impl Pair {
 mod tests {
     use std::time::Duration;
 
+    use foreshadow_model::SampleRate;
     use foreshadow_model::wire::UpstreamSummary;
-    use foreshadow_model::{InstanceId, SampleRate};
     use http::StatusCode;
 
     use super::*;
 
-    const OK: Answer = Answer { status: Some(StatusCode::OK), latency: Duration::from_millis(1) };
+    const OK: Answer = Answer { status: Some(StatusCode::OK), latency: Duration::from_millis(1), body: None };
 
     fn sampled() -> (Arc<Stats>, LiveHalf, ShadowHalf) {
         let stats = Arc::new(Stats::default());
-        let (live, shadow) = halves(stats.clone(), "GET /".into());
+        let (live, shadow) = halves(stats.clone(), "GET /".into(), None);
         (stats, live, shadow)
     }
 

@@ -215,11 +215,11 @@ impl Endpoint {
     /// Sends a request and reads the answer to its last byte, which is thrown away as it comes. What was closed for being
     /// idle is sent once more, never twice more, or a request that kills its connection would go through all of them.
     ///
-    /// `reads` is asked before so many bytes of the answer more are taken; a gRPC answer has the status of its trailers.
+    /// `reads` gets the answer piece by piece and says whether to go on; a gRPC answer has the status of its trailers.
     pub(crate) async fn ask(
         &self,
         request: Request<RequestBody>,
-        mut reads: impl FnMut(u64) -> bool,
+        mut reads: impl FnMut(&[u8]) -> bool,
     ) -> Result<StatusCode, AskError> {
         let (response, sender) = match self.send(request).await {
             Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
@@ -231,8 +231,7 @@ impl Endpoint {
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(AskError::Cut)?;
-            let bytes = frame.data_ref().map_or(0, |piece| piece.len() as u64);
-            if !reads(bytes) {
+            if frame.data_ref().is_some_and(|piece| !reads(piece)) {
                 return Err(AskError::TooLong);
             }
             status = frame.trailers_ref().and_then(grpc::status).unwrap_or(status);

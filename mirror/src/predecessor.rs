@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foreshadow_model::wire::{FromMirror, LINE_BYTES_MAX, PROTOCOL, ToMirror};
@@ -18,6 +18,33 @@ const GREETING: Duration = Duration::from_secs(5);
 
 /// How long it may take to finish what it serves: an hour, because nobody waits for it.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3600);
+
+/// Why a mirror was not told something.
+#[derive(Debug, thiserror::Error)]
+pub enum TellError {
+    /// None is there.
+    #[error("no mirror serves at `{}`", path.display())]
+    Nobody {
+        /// The control socket.
+        path: PathBuf,
+    },
+    /// Something else is there, or it went away.
+    #[error("failed to speak to the mirror")]
+    Speak(#[source] MirrorError),
+    /// It went away.
+    #[error("the mirror went away")]
+    Gone(#[source] io::Error),
+}
+
+/// Tells a mirror that stands alone something.
+///
+/// # Errors
+/// When none is there.
+pub async fn tell(socket: &Path, message: &ToMirror) -> Result<(), TellError> {
+    let there = Predecessor::find(socket).await.map_err(TellError::Speak)?;
+    let mut there = there.ok_or_else(|| TellError::Nobody { path: socket.to_owned() })?;
+    there.tell(message).await.map_err(TellError::Gone)
+}
 
 /// A mirror that serves already.
 #[derive(Debug)]
@@ -65,15 +92,15 @@ impl Predecessor {
         front.map_err(MirrorError::Inherit)
     }
 
+    async fn tell(&mut self, message: &ToMirror) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.stream.write_all(&line).await
+    }
+
     /// Tells it to finish what it serves and end. Its users notice nothing.
     pub(crate) async fn retire(mut self) {
-        let drain = ToMirror::Drain { within: DRAIN_WITHIN };
-        let told = async {
-            let mut line = serde_json::to_vec(&drain)?;
-            line.push(b'\n');
-            self.stream.write_all(&line).await
-        };
-        match told.await {
+        match self.tell(&ToMirror::Drain { within: DRAIN_WITHIN }).await {
             Ok(()) => tracing::info!(pid = self.pid, "The mirror before this one drains"),
             Err(error) => tracing::warn!(%error, pid = self.pid, "The mirror before this one went away"),
         }

@@ -382,9 +382,14 @@ impl Proxy {
         Response::from_parts(parts, AnswerBody::own(""))
     }
 
+    /// Counts somebody who was not even told so.
+    pub(crate) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// The answer to somebody who is one too many, or whose request no live took.
     pub(crate) fn refuse(&self, status: StatusCode) -> Response<AnswerBody> {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.count_refused();
         let mut response = Response::new(AnswerBody::own(match status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 "foreshadow: no instance of the service is ready or has room\n"
@@ -408,7 +413,7 @@ fn gained(weight: u16, part: f64) -> u16 {
 
 /// Live broke off before its answer: that is a failed request, whether or not another live helps out.
 fn fail(stats: &Stats, half: Option<LiveHalf>, latency: Duration) {
-    let answer = Answer { status: None, latency };
+    let answer = Answer::none(latency);
     stats.live(answer);
     if let Some(half) = half {
         half.answered(answer);
@@ -434,7 +439,7 @@ impl Drop for Waiting<'_> {
         let Some(stats) = self.stats else { return };
         let latency = self.started.elapsed();
         if PATIENCE <= latency {
-            stats.live(Answer { status: None, latency });
+            stats.live(Answer::none(latency));
         }
     }
 }

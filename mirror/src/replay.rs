@@ -210,7 +210,7 @@ impl Sender {
         let this = self.clone();
         self.requests.spawn_local(async move {
             let began = Instant::now();
-            let answer = timeout(this.options.patience, this.endpoint.ask(request, |_bytes| true)).await;
+            let answer = timeout(this.options.patience, this.endpoint.ask(request, |_piece| true)).await;
             let status = answer.ok().and_then(Result::ok);
             this.progress.lock().end(status, began.elapsed(), &logged);
         });

@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_model::wire::{Routing, ShadowTarget, Summary};
-use foreshadow_model::{Generation, InstanceId};
+use foreshadow_model::{Generation, InstanceId, MirrorPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::front::Front;
 use crate::redact::{DescriptorsError, Redactor};
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
@@ -79,7 +80,7 @@ pub enum MirrorError {
         listen: SocketAddr,
     },
     /// The first routing cannot be.
-    #[error("failed to do what is asked")]
+    #[error("failed to take over the routing")]
     Route(#[from] RouteError),
     /// A thread, a runtime or the key could not be made.
     #[error("failed to start")]
@@ -106,6 +107,16 @@ pub enum RouteError {
     /// TLS cannot be spoken as it is wanted.
     #[error("TLS cannot be spoken")]
     Tls(#[from] TlsError),
+}
+
+/// Makes sure that the files which these rules name are there and are what they should be.
+///
+/// # Errors
+/// [`RouteError`] with the first one that is not.
+pub fn examine(policy: &MirrorPolicy) -> Result<(), RouteError> {
+    Front::open(policy.front.clone())?;
+    Redactor::new([0; 32], &policy.redact)?;
+    Ok(())
 }
 
 /// What workers, control task and shadow thread share.
@@ -169,6 +180,16 @@ impl Shared {
         let next = now.next(routing, redactor, |line, way, connect| self.shadows.open(line, way, connect))?;
         self.table.send_replace(Arc::new(next));
         Ok(())
+    }
+
+    /// Multiplies the copies for the shadow of one live, or of all of them.
+    pub(crate) fn amplify(&self, live: Option<&InstanceId>, factor: f64, lasts: Duration) {
+        let table = self.table();
+        let meant = table.entries.iter().filter(|entry| live.is_none_or(|live| entry.upstream.id == *live));
+        for shadow in meant.filter_map(|entry| entry.shadow.as_ref()) {
+            shadow.amplifier.set(factor, lasts);
+            tracing::info!(shadow = %shadow.line.target.id, factor, ?lasts, "Copies are multiplied");
+        }
     }
 
     pub(crate) fn drain(&self, within: Duration) {
@@ -325,7 +346,7 @@ async fn control_plane(path: &Path, door: control::Door, shared: &Arc<Shared>) -
     // A mirror serves users: it must not go down with the terminal of whoever started the controller.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(MirrorError::Start)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(MirrorError::Start)?;
-    let mut certificates = tokio::time::interval(CERTIFICATES_EVERY);
+    let mut certificates = control::ticks(CERTIFICATES_EVERY);
     tracing::info!(listen = %shared.listen, workers = shared.workers, "Mirror serves");
     let serve = control::serve(door, shared.clone(), shared.drain.clone());
     tokio::pin!(serve);

@@ -9,21 +9,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use foreshadow_model::DropReason;
+use bytes::Bytes;
+use foreshadow_model::{DropReason, is_safe_method};
+use http::Request;
 use http_body_util::Full;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::allowance::Allowance;
+use crate::amplify::Amplifier;
+use crate::bodies::Digester;
 use crate::body::RequestBody;
 use crate::pool::{AskError, Endpoint, Patience, Way};
-use crate::stats::Answer;
+use crate::stats::{Answer, Stats};
 use crate::table::{Job, ShadowHandle, ShadowLine};
 
 /// Copies under way to one shadow at the same time. More would only queue inside the shadow and be measured as its
 /// latency.
 const IN_FLIGHT_MAX: usize = 64;
+
+/// Repeats of copies that wait for their moment or their answer, for one shadow. Some hundred bytes each.
+const REPEATS_MAX: usize = 4096;
 
 /// Copies that may wait for one shadow, whatever the policy says.
 const QUEUE_MAX: usize = 1 << 20;
@@ -41,6 +48,7 @@ struct Order {
     way: Arc<Way>,
     connect: Duration,
     pause: Pause,
+    amplifier: Amplifier,
     jobs: mpsc::Receiver<Job>,
 }
 
@@ -74,13 +82,20 @@ impl ShadowThread {
         // The bound keeps a mistyped policy from asking the channel for more than it can number.
         let (queue, jobs) =
             mpsc::channel(usize::try_from(line.queue).map_or(QUEUE_MAX, |n| n.clamp(1, QUEUE_MAX)));
-        let pause = Pause::none();
-        let order = Order { line: line.clone(), way, connect, pause: pause.clone(), jobs };
+        let (pause, amplifier) = (Pause::none(), Amplifier::off());
+        let order = Order {
+            line: line.clone(),
+            way,
+            connect,
+            pause: pause.clone(),
+            amplifier: amplifier.clone(),
+            jobs,
+        };
         if self.orders.try_send(order).is_err() {
             // The handle stays without a reader: its copies are counted as dropped, live notices nothing.
             tracing::warn!(shadow = %line.target.id, "Shadow thread does not keep up");
         }
-        ShadowHandle { line, queue, pause }
+        ShadowHandle { line, queue, pause, amplifier }
     }
 }
 
@@ -88,15 +103,21 @@ impl ShadowThread {
 /// a processor that it shares with users every wake-up takes from them. Slower ones are sent at once.
 const TOGETHER: Duration = Duration::from_millis(1);
 
-async fn serve(mut order: Order, tasks: TaskTracker) {
-    let timeout = order.line.timeout;
+async fn serve(order: Order, tasks: TaskTracker) {
+    let Order { line, way, connect, pause, amplifier, mut jobs } = order;
     // Shorter than what a copy may take: a shadow behind which there is nobody is known as such, and spared the next ones.
-    let patience = Patience { connect: order.connect.min(timeout / 2), stall: timeout };
-    let endpoint = Endpoint::new(order.way, patience, tasks.clone());
+    let patience = Patience { connect: connect.min(line.timeout / 2), stall: line.timeout };
+    let sender = Rc::new(Sender {
+        endpoint: Endpoint::new(way, patience, tasks.clone()),
+        timeout: line.timeout,
+        answers: Allowance::default(),
+        pause,
+        amplifier,
+        repeats: Semaphore::new(REPEATS_MAX),
+    });
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-    let answers = Rc::new(Allowance::default());
     let mut last = Instant::now();
-    while let Some(job) = order.jobs.recv().await {
+    while let Some(job) = jobs.recv().await {
         let now = Instant::now();
         if now - last < TOGETHER {
             sleep(TOGETHER).await;
@@ -104,15 +125,106 @@ async fn serve(mut order: Order, tasks: TaskTracker) {
         last = now;
         let mut next = Some(job);
         while let Some(job) = next {
+            for delay in sender.repeats_of(&job) {
+                tasks.spawn_local(sender.clone().repeat(repeated(&job), delay));
+            }
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            let (endpoint, pause) = (endpoint.clone(), order.pause.clone());
-            let answers = answers.clone();
+            let sender = sender.clone();
             tasks.spawn_local(async move {
-                copy(&endpoint, job, timeout, &answers).await;
-                pause.note(endpoint.paused_until());
+                sender.copy(job).await;
                 drop(permit);
             });
-            next = order.jobs.try_recv().ok();
+            next = jobs.try_recv().ok();
+        }
+    }
+}
+
+/// What copies are sent to one shadow with.
+struct Sender {
+    endpoint: Rc<Endpoint>,
+    timeout: Duration,
+    /// Of bytes of answers.
+    answers: Allowance,
+    pause: Pause,
+    amplifier: Amplifier,
+    repeats: Semaphore,
+}
+
+/// A request once more, and where its answer is counted.
+struct Repeat {
+    request: Request<Bytes>,
+    stats: Option<Arc<Stats>>,
+}
+
+fn repeated(job: &Job) -> Repeat {
+    let mut request = Request::new(job.request.body().clone());
+    *request.method_mut() = job.request.method().clone();
+    *request.uri_mut() = job.request.uri().clone();
+    *request.headers_mut() = job.request.headers().clone();
+    Repeat { request, stats: job.half.stats() }
+}
+
+impl Sender {
+    /// When a copy is to be sent again; never where that may change something.
+    fn repeats_of(&self, job: &Job) -> Vec<Duration> {
+        let is_safe = is_safe_method(job.request.method().as_str());
+        if is_safe && self.amplifier.is_on() { self.amplifier.repeats().collect() } else { Vec::new() }
+    }
+
+    async fn copy(&self, job: Job) {
+        let Job { request, half, bytes } = job;
+        if self.endpoint.is_paused() {
+            return half.failed(DropReason::ShadowError);
+        }
+        let answer = self.ask(request, half.digester()).await;
+        self.pause.note(self.endpoint.paused_until());
+        match answer {
+            Ok(answer) if self.amplifier.is_on() => half.answered_under_load(answer),
+            Ok(answer) => half.answered(answer),
+            Err(reason) => half.failed(reason),
+        }
+        drop(bytes);
+    }
+
+    /// Sends a request again after a while. What would be too much at a time, or comes after the end, is left out.
+    async fn repeat(self: Rc<Self>, repeat: Repeat, delay: Duration) {
+        let Ok(_permit) = self.repeats.try_acquire() else { return };
+        sleep(delay).await;
+        if !self.amplifier.is_on() || self.endpoint.is_paused() {
+            return;
+        }
+        if let (Ok(answer), Some(stats)) = (self.ask(repeat.request, None).await, repeat.stats) {
+            stats.shadow(answer);
+        }
+    }
+
+    async fn ask(
+        &self,
+        request: Request<Bytes>,
+        mut digester: Option<Digester>,
+    ) -> Result<Answer, DropReason> {
+        let request = request.map(|body| {
+            if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Full::new(body)) }
+        });
+        let started = Instant::now();
+        let reads = |piece: &[u8]| {
+            if let Some(digester) = &mut digester {
+                digester.push(piece);
+            }
+            self.answers.take(piece.len() as u64, ANSWERED_PER_SECOND)
+        };
+        match timeout(self.timeout, self.endpoint.ask(request, reads)).await {
+            Ok(Ok(status)) => Ok(Answer {
+                status: Some(status),
+                latency: started.elapsed(),
+                body: digester.map(|digester| digester.digest()),
+            }),
+            Ok(Err(AskError::TooLong)) => Err(DropReason::TooBig),
+            Ok(Err(error)) => {
+                tracing::trace!(%error, "Copy failed");
+                Err(DropReason::ShadowError)
+            }
+            Err(_elapsed) => Err(DropReason::Timeout),
         }
     }
 }
@@ -141,25 +253,4 @@ impl Pause {
         let until = self.until.load(Ordering::Relaxed);
         until != 0 && self.began.elapsed() < Duration::from_millis(until)
     }
-}
-
-async fn copy(endpoint: &Rc<Endpoint>, job: Job, limit: Duration, answers: &Allowance) {
-    let Job { request, half, bytes } = job;
-    if endpoint.is_paused() {
-        return half.failed(DropReason::ShadowError);
-    }
-    let request = request
-        .map(|body| if body.is_empty() { RequestBody::Empty } else { RequestBody::Whole(Full::new(body)) });
-    let started = Instant::now();
-    let reads = |bytes| answers.take(bytes, ANSWERED_PER_SECOND);
-    match timeout(limit, endpoint.ask(request, reads)).await {
-        Ok(Ok(status)) => half.answered(Answer { status: Some(status), latency: started.elapsed() }),
-        Ok(Err(AskError::TooLong)) => half.failed(DropReason::TooBig),
-        Ok(Err(error)) => {
-            tracing::trace!(%error, "Copy failed");
-            half.failed(DropReason::ShadowError);
-        }
-        Err(_elapsed) => half.failed(DropReason::Timeout),
-    }
-    drop(bytes);
 }

@@ -1,10 +1,13 @@
 //! What the mirror counts for one live and its shadow within a tick.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::wire::UpstreamSummary;
 use foreshadow_model::{Agreement, DropReason, Drops, InstanceId, LogMoments, SampleRate, SideWindow};
+
+use crate::bodies::Digest;
 
 /// Routes that diverging answers are counted under by name; the rest is `other`.
 const ROUTES_MAX: usize = 50;
@@ -16,9 +19,16 @@ pub(crate) struct Answer {
     pub(crate) status: Option<http::StatusCode>,
     /// From sending the request to the last byte, less the time spent waiting for the client.
     pub(crate) latency: Duration,
+    /// What tells its body from others, where that is wanted.
+    pub(crate) body: Option<Digest>,
 }
 
 impl Answer {
+    /// None came, after so long.
+    pub(crate) fn none(latency: Duration) -> Self {
+        Self { status: None, latency, body: None }
+    }
+
     pub(crate) fn is_error(&self) -> bool {
         self.status.is_none_or(|status| status.is_server_error())
     }
@@ -94,14 +104,25 @@ impl Stats {
                 counts.paired.record_pair(live.latency, shadow.latency);
                 counts.live.paired_log.record(live.latency);
                 counts.shadow.paired_log.record(shadow.latency);
+                if let (Some(live), Some(shadow)) = (live.body, shadow.body) {
+                    let bodies = of_route(&mut counts.agreement.bodies, route);
+                    bodies.compared += 1;
+                    bodies.differing += u64::from(live != shadow);
+                }
             }
             _ => {
                 counts.agreement.diverging += 1;
-                let routes = &mut counts.agreement.diverging_routes;
-                let known = routes.contains_key(route) || routes.len() < ROUTES_MAX;
-                *routes.entry(if known { route.to_owned() } else { "other".to_owned() }).or_default() += 1;
+                *of_route(&mut counts.agreement.diverging_routes, route) += 1;
             }
         }
+    }
+
+    /// Counts two lives' answers to one target.
+    pub(crate) fn lives(&self, route: &str, is_differing: bool) {
+        let mut counts = self.lock();
+        let bodies = of_route(&mut counts.agreement.bodies, route);
+        bodies.lives_compared += 1;
+        bodies.lives_differing += u64::from(is_differing);
     }
 
     /// Takes everything counted since the last call.
@@ -131,6 +152,12 @@ impl Stats {
     }
 }
 
+/// What is counted of a route; of one too many, what is counted of all others.
+fn of_route<'a, T: Default>(routes: &'a mut BTreeMap<String, T>, route: &str) -> &'a mut T {
+    let known = routes.contains_key(route) || routes.len() < ROUTES_MAX;
+    routes.entry(if known { route.to_owned() } else { "other".to_owned() }).or_default()
+}
+
 fn count(side: &mut SideWindow, answer: Answer) {
     side.requests += 1;
     side.errors += u64::from(answer.is_error());
@@ -158,7 +185,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, ms: u64) -> Answer {
-        Answer { status: StatusCode::from_u16(status).ok(), latency: Duration::from_millis(ms) }
+        Answer { status: StatusCode::from_u16(status).ok(), latency: Duration::from_millis(ms), body: None }
     }
 
     fn summary(stats: &Stats) -> UpstreamSummary {

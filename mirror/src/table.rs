@@ -12,6 +12,8 @@ use http::Method;
 use tokio::sync::mpsc;
 
 use crate::allowance::Allowances;
+use crate::amplify::Amplifier;
+use crate::bodies::Earlier;
 use crate::front::Front;
 use crate::pair::ShadowHalf;
 use crate::pool::{Place, Way};
@@ -80,6 +82,7 @@ pub(crate) struct ShadowHandle {
     pub(crate) line: ShadowLine,
     pub(crate) queue: mpsc::Sender<Job>,
     pub(crate) pause: Pause,
+    pub(crate) amplifier: Amplifier,
 }
 
 /// All that a queue to a shadow was opened with; another line needs another queue.
@@ -122,6 +125,8 @@ pub(crate) struct Table {
     pub(crate) copies: CopyRules,
     pub(crate) redactor: Arc<Redactor>,
     pub(crate) budget: Arc<ByteBudget>,
+    /// What lives answered, where bodies are compared.
+    pub(crate) earlier: Arc<Earlier>,
     /// How often a summary is wanted.
     pub(crate) summary_every: Duration,
 }
@@ -136,6 +141,7 @@ impl Table {
             copies: routing.copies,
             redactor,
             budget: Arc::default(),
+            earlier: Arc::default(),
             summary_every: routing.summary_every,
         }
     }
@@ -166,6 +172,7 @@ impl Table {
             copies: routing.copies,
             redactor,
             budget: self.budget.clone(),
+            earlier: self.earlier.clone(),
             summary_every: routing.summary_every,
         })
     }

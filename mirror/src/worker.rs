@@ -136,6 +136,7 @@ impl Users {
         let connections = self.connections.len();
         // Even a refusal takes room: of those some wait for theirs, and the others hear nothing.
         if connections_max + connections_max / 8 + 16 < connections {
+            self.proxy.count_refused();
             return;
         }
         let (front, drain) = (front.clone(), drain.clone());

@@ -72,8 +72,8 @@ impl Default for FrontRules {
     }
 }
 
-/// What lives are told of the client, in `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host` and, where a proxy
-/// before us says it so, in `Forwarded` (RFC 7239).
+/// What lives are told of the client, in `X-Forwarded-For`, `X-Forwarded-Proto` and, where a proxy before us says it so, in
+/// `Forwarded` (RFC 7239). The host stays as it was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Forwarded {

@@ -52,4 +52,4 @@ pub use report::{
 };
 pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
-pub use window::{Agreement, DropReason, Drops, SideWindow, Window};
+pub use window::{Agreement, BodyAgreement, DropReason, Drops, SideWindow, Window};

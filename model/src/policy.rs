@@ -181,6 +181,8 @@ pub struct MirrorPolicy {
     pub redact: RedactPolicy,
     /// Rules by path.
     pub routes: Vec<RouteRule>,
+    /// Whether bodies of answers are compared, beside their status.
+    pub compare_bodies: bool,
     /// How users are let in.
     pub front: FrontRules,
 }
@@ -199,6 +201,7 @@ impl Default for MirrorPolicy {
             session: SessionKey::default(),
             redact: RedactPolicy::default(),
             routes: Vec::new(),
+            compare_bodies: false,
             front: FrontRules::default(),
         }
     }

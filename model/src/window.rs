@@ -25,11 +25,13 @@ pub enum DropReason {
     RedactionFailed,
     /// There were as many copies, or bytes of copies, in this second as there may be.
     OverBudget,
+    /// The shadow's traffic was multiplied meanwhile: its answer was measured, but says nothing about live.
+    Amplified,
 }
 
 impl DropReason {
     /// Every reason, in the order they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::TooBig,
         Self::Timeout,
@@ -37,6 +39,7 @@ impl DropReason {
         Self::LiveAborted,
         Self::RedactionFailed,
         Self::OverBudget,
+        Self::Amplified,
     ];
 
     /// The label it carries in metrics and prints.
@@ -50,6 +53,7 @@ impl DropReason {
             Self::LiveAborted => "live_aborted",
             Self::RedactionFailed => "redaction_failed",
             Self::OverBudget => "over_budget",
+            Self::Amplified => "amplified",
         }
     }
 }
@@ -137,6 +141,47 @@ pub struct Agreement {
     pub diverging: u64,
     /// Diverging answers by route; bounded, the rest under `other`.
     pub diverging_routes: BTreeMap<String, u64>,
+    /// How far bodies agreed, by route; bounded likewise. Empty where they are not compared.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bodies: BTreeMap<String, BodyAgreement>,
+}
+
+/// How far the bodies of answers to one route agreed. What differs between two lives as well is noise: a date, an id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BodyAgreement {
+    /// Pairs of answers with the same status class.
+    pub compared: u64,
+    /// Those whose bodies differed.
+    pub differing: u64,
+    /// Answers of two lives to the same target.
+    pub lives_compared: u64,
+    /// Those whose bodies differed.
+    pub lives_differing: u64,
+}
+
+impl BodyAgreement {
+    /// The share of pairs that differ, 0 to 1; `None` without pairs.
+    #[must_use]
+    pub fn differing_share(&self) -> Option<f64> {
+        share(self.differing, self.compared)
+    }
+
+    /// The share of pairs that differ beyond what two lives do, 0 to 1; `None` while nothing can be said: without pairs, or
+    /// without two lives to tell the noise.
+    #[must_use]
+    pub fn beyond_noise(&self) -> Option<f64> {
+        let noise = share(self.lives_differing, self.lives_compared)?;
+        Some((self.differing_share()? - noise).max(0.0))
+    }
+
+    /// Adds what `other` counted.
+    pub fn merge(&mut self, other: &Self) {
+        self.compared += other.compared;
+        self.differing += other.differing;
+        self.lives_compared += other.lives_compared;
+        self.lives_differing += other.lives_differing;
+    }
 }
 
 impl Agreement {
@@ -155,7 +200,15 @@ impl Agreement {
         for (route, n) in &other.diverging_routes {
             *self.diverging_routes.entry(route.clone()).or_default() += n;
         }
+        for (route, bodies) in &other.bodies {
+            self.bodies.entry(route.clone()).or_default().merge(bodies);
+        }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of one run")]
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole != 0).then(|| part as f64 / whole as f64)
 }
 
 /// All that was observed of one pair within one tick; both sides close it together.

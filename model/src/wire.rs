@@ -75,6 +75,8 @@ pub struct CopyRules {
     pub redact: RedactPolicy,
     /// Rules by path.
     pub routes: Vec<RouteRule>,
+    /// Whether bodies of answers are compared, beside their status.
+    pub compare_bodies: bool,
 }
 
 impl From<MirrorPolicy> for CopyRules {
@@ -89,6 +91,7 @@ impl From<MirrorPolicy> for CopyRules {
             session: policy.session,
             redact: policy.redact,
             routes: policy.routes,
+            compare_bodies: policy.compare_bodies,
         }
     }
 }
@@ -117,6 +120,15 @@ pub enum ToMirror {
     Route {
         /// The routing.
         routing: Box<Routing>,
+    },
+    /// Multiply the copies of safe requests on their way to the shadow of one live, or of all of them.
+    Amplify {
+        /// Of this live; `None` is all.
+        live: Option<InstanceId>,
+        /// By how much; 1 is the end of it.
+        factor: f64,
+        /// For how long.
+        lasts: Duration,
     },
     /// Accept nothing new, finish what runs, then exit.
     Drain {
@@ -163,7 +175,7 @@ pub struct Summary {
     pub span_seconds: f64,
     /// Per live.
     pub upstreams: Vec<UpstreamSummary>,
-    /// Requests that no live could take (answered 502 or 503 by the mirror).
+    /// Requests that the mirror answered itself: 408, 501, 502, 503 or 504; and connections that were one too many.
     pub refused: u64,
     /// Cpu time of the mirror within the span, in seconds.
     pub cpu_seconds: f64,

@@ -22,7 +22,7 @@ use crate::metrics::{Format, Labels, Sheet, bare, count};
 pub struct MirrorTotals {
     /// By live.
     pub lives: BTreeMap<InstanceId, LiveTotals>,
-    /// Requests that no live took.
+    /// Requests that the mirror answered itself.
     pub refused: u64,
     /// Processor time of the mirror, in seconds.
     pub cpu_seconds: f64,
@@ -68,8 +68,9 @@ impl LiveTotals {
 }
 
 impl MirrorTotals {
-    /// Adds what happened in a while.
+    /// Adds what happened in a while; a live that is there no more is forgotten.
     pub fn add(&mut self, summary: &Summary) {
+        self.lives.retain(|id, _| summary.upstreams.iter().any(|seen| seen.live == *id));
         for seen in &summary.upstreams {
             self.lives.entry(seen.live.clone()).or_default().add(seen);
         }
@@ -108,7 +109,7 @@ fn text(totals: &MirrorTotals, format: Format) -> String {
     sheet.counter(
         "refused",
         None,
-        "Requests that no live took: 502, 503 or 504",
+        "Requests that the mirror answered itself: 408, 501, 502, 503 or 504",
         bare(count(totals.refused)),
     );
     let per = |value: &dyn Fn(&LiveTotals) -> f64| -> Vec<(Labels, f64)> {

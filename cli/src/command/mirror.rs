@@ -6,8 +6,8 @@ use std::path::Path;
 
 use foreshadow_engine::config::{Alone, parse_alone};
 use foreshadow_engine::mirror::{MirrorError, Running};
-use foreshadow_engine::model::LogHistogram;
 use foreshadow_engine::model::wire::{Summary, UpstreamSummary};
+use foreshadow_engine::model::{Agreement, Generation, LogHistogram};
 use foreshadow_engine::{AloneError, Audience, MirrorTotals, mirror_alone};
 use serde_json::json;
 
@@ -22,15 +22,15 @@ pub(crate) fn mirror(args: &MirrorArgs) -> Result<Exit, Failure> {
     foreshadow_engine::mirror::harden();
     let config = read(&args.config)?;
     let running = if args.replace { Running::Replace } else { Running::Respect };
-    let mut listener = Listener { args, lives: lives(&config), is_told: true };
+    let mut listener = Listener::new(args, &config);
     mirror_alone(&config, running, &mut listener).map_err(failure)?;
     Ok(Exit::Fine)
 }
 
-fn read(path: &Path) -> Result<Alone, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Alone, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::unreadable(path, &error).remedy(
-            "a file with at least `lives: [{ url: http://127.0.0.1:9001, shadow: http://127.0.0.1:9101 }]`",
+            "write one with at least `lives: [{ url: http://127.0.0.1:9001, shadow: http://127.0.0.1:9101 }]`",
         )
     })?;
     Ok(parse_alone(&text, &absolute_folder(path)?)
@@ -40,14 +40,19 @@ fn read(path: &Path) -> Result<Alone, Failure> {
 fn failure(error: AloneError) -> Failure {
     let failure = Failure::new(&error);
     match &error {
-        AloneError::Destination { .. } => failure.with_exit(Exit::Usage).remedy("a name that this machine can look up"),
+        AloneError::Destination { .. } => failure.with_exit(Exit::Usage).remedy("write a name that this machine can look up, or an address"),
         AloneError::Mirror(MirrorError::Running { .. }) => failure
             .with_exit(Exit::Usage)
             .remedy("`--replace` takes its place, and no connection is refused; `kill -HUP` lets it read its file again"),
         AloneError::Mirror(MirrorError::Listen { address, .. }) | AloneError::Metrics { address, .. } => failure
             .with_exit(Exit::Usage)
             .remedy(format!("`ss -ltnp 'sport = :{}'` names who has the port", address.port())),
-        AloneError::Mirror(MirrorError::Route(_)) => failure.with_exit(Exit::Usage),
+        AloneError::Mirror(MirrorError::Route(_)) => {
+            failure.with_exit(Exit::Usage).remedy("mend the file that is named, or what `mirror` says of it")
+        }
+        AloneError::State { .. } | AloneError::Mirror(MirrorError::Socket { .. }) => {
+            failure.with_exit(Exit::Usage).remedy("choose another `state` folder in the file")
+        }
         _ => failure,
     }
 }
@@ -61,6 +66,9 @@ fn lives(config: &Alone) -> Vec<String> {
 struct Listener<'a> {
     args: &'a MirrorArgs,
     lives: Vec<String>,
+    /// Those of a file that was read and may yet be refused.
+    pending: Option<(Vec<String>, Generation)>,
+    generation: Generation,
     /// Whether anybody still listens to the lines.
     is_told: bool,
 }
@@ -68,32 +76,39 @@ struct Listener<'a> {
 impl Audience for Listener<'_> {
     fn read(&mut self) -> Result<Alone, String> {
         let config = read(&self.args.config).map_err(|failure| failure.to_string())?;
-        self.lives = lives(&config);
+        self.pending = Some((lives(&config), self.generation));
         Ok(config)
     }
 
     fn serves(&mut self, listen: SocketAddr) {
         eprintln!(
-            "Mirror serves at {listen}; {} lives. SIGHUP reads the file again, SIGTERM ends it.",
+            "Mirror serves at {listen}; {} lives. SIGHUP reads the file again, SIGTERM finishes what runs and ends it, a second one ends it at once.",
             self.lives.len()
         );
     }
 
     fn hear(&mut self, summary: &Summary, totals: &MirrorTotals) {
+        self.generation = summary.generation;
+        if let Some((lives, _)) = self.pending.take_if(|(_, before)| *before != summary.generation) {
+            self.lives = lives;
+        }
         if self.is_told {
             self.is_told = self.tell(summary, totals).is_ok();
         }
     }
 }
 
-impl Listener<'_> {
+impl<'a> Listener<'a> {
+    fn new(args: &'a MirrorArgs, config: &Alone) -> Self {
+        Self { args, lives: lives(config), pending: None, generation: Generation(0), is_told: true }
+    }
+
     fn tell(&self, summary: &Summary, totals: &MirrorTotals) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let unix_ms = unix_ms();
         match self.args.output {
             Output::Json => {
-                let line =
-                    json!({ "unixMs": unix_ms, "summary": summary, "requestsTotal": requests(totals) });
+                let line = json!({ "unixMs": unix_ms, "lives": self.lives, "summary": summary, "requestsTotal": requests(totals) });
                 writeln!(out, "{line}")?;
             }
             Output::Human => {
@@ -103,7 +118,12 @@ impl Listener<'_> {
                     writeln!(out, "{}  {url}  {}", show::time(unix_ms), told(live, summary.span_seconds))?;
                 }
                 if 0 < summary.refused {
-                    writeln!(out, "{}  {} requests that no live took", show::time(unix_ms), summary.refused)?;
+                    writeln!(
+                        out,
+                        "{}  {} requests that the mirror answered itself",
+                        show::time(unix_ms),
+                        summary.refused
+                    )?;
                 }
             }
         }
@@ -134,13 +154,16 @@ fn told(seen: &UpstreamSummary, span: f64) -> String {
     text += &format!(", {}", latencies(&live.latency));
     if let Some(shadow) = seen.shadow.as_ref().map(|_| &seen.shadow_side) {
         let share = 100.0 * seen.sampled as f64 / live.requests.max(1) as f64;
-        text += &format!(" | {} copied ({share:.1} %), shadow {}", seen.sampled, latencies(&shadow.latency));
+        text += &format!(" | {} sampled ({share:.1} %), shadow {}", seen.sampled, latencies(&shadow.latency));
         if let Some(mean) = seen.paired.mean() {
             text += &format!(", live {:+.0} % against it", 100.0 * mean.exp_m1());
         }
         let different = seen.agreement.total() - seen.agreement.same;
         if 0 < different {
             text += &format!(", {different} answered otherwise");
+        }
+        for (route, share) in differing(&seen.agreement) {
+            text += &format!(", {route} has another body in {:.0} %", 100.0 * share);
         }
         let drops: Vec<String> = seen.drops.0.iter().map(|(why, n)| format!("{n} {}", why.label())).collect();
         if !drops.is_empty() {
@@ -151,6 +174,21 @@ fn told(seen: &UpstreamSummary, span: f64) -> String {
         text += " | refuses connections";
     }
     text
+}
+
+/// Routes whose bodies differ more often than those of two lives do, the most different first; a few of them.
+fn differing(agreement: &Agreement) -> Vec<(&str, f64)> {
+    const SHOWN_MAX: usize = 3;
+    const SHARE_MIN: f64 = 0.05;
+    let shares = agreement.bodies.iter().filter_map(|(route, bodies)| {
+        // Without a second live nothing can be told from noise: shown as it is.
+        let share = bodies.beyond_noise().or_else(|| bodies.differing_share())?;
+        (SHARE_MIN < share).then_some((route.as_str(), share))
+    });
+    let mut all: Vec<(&str, f64)> = shares.collect();
+    all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    all.truncate(SHOWN_MAX);
+    all
 }
 
 fn latencies(histogram: &LogHistogram) -> String {

@@ -116,7 +116,7 @@ fn host(text: &str) -> Result<HeaderValue, Failure> {
 }
 
 /// `30s`.
-fn span(name: &str, text: &str) -> Result<Duration, Failure> {
+pub(crate) fn span(name: &str, text: &str) -> Result<Duration, Failure> {
     let span = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
     span.filter(|span| !span.is_zero()).ok_or_else(|| {
         Failure::message(Exit::Usage, format!("expected a span for `{name}` such as `30s`, got `{text}`"))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::controller::{foreshadow, program, turn, wait_until};
+use crate::controller::{foreshadow, needs, program, turn, wait_until};
 use crate::http::{Connection, Request};
 use crate::services::run_python;
 
@@ -66,7 +66,11 @@ impl Alone {
     }
 
     fn wait_served(&self) {
-        wait_until("the mirror serves", PATIENCE, || std::net::TcpStream::connect(self.listen).is_ok());
+        let began = std::time::Instant::now();
+        while !self.log().contains("Mirror serves") {
+            assert!(began.elapsed() < PATIENCE, "it does not serve: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub(crate) fn log(&self) -> String {
@@ -91,13 +95,19 @@ impl Alone {
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
+    /// What it has reported so far; a line that is half written is left out.
+    pub(crate) fn sums(&self) -> Sums {
+        let text = std::fs::read_to_string(self.folder.path().join("report.jsonl")).unwrap();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        Sums(whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
     /// Ends it in good order; the sum over everything it reported of what stands at a place of a live.
     pub(crate) fn end(mut self) -> Sums {
         self.signal("-TERM");
         let status = self.process.0.wait().unwrap();
         assert!(status.success(), "{}", self.log());
-        let text = std::fs::read_to_string(self.folder.path().join("report.jsonl")).unwrap();
-        Sums(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+        self.sums()
     }
 }
 
@@ -111,6 +121,12 @@ impl Sums {
         lives.filter_map(|live| live.pointer(place)?.as_u64()).sum()
     }
 
+    /// Two answers to one request, however far they agree.
+    pub(crate) fn paired(&self) -> u64 {
+        let names = ["same", "diverging", "liveErrorOnly", "shadowErrorOnly"];
+        names.iter().map(|name| self.of(&format!("/agreement/{name}"))).sum()
+    }
+
     /// Copies that came to nothing, whatever the reason.
     pub(crate) fn dropped(&self) -> u64 {
         let drops = self.0.iter().filter_map(|line| line["summary"]["upstreams"][0]["drops"].as_object());
@@ -118,8 +134,8 @@ impl Sums {
     }
 }
 
-/// A shadow, troubled or not, and where it listens.
-pub(crate) fn shadow(trouble: &str) -> (Process, SocketAddr) {
+/// A live or a shadow, troubled or not, and where it listens.
+pub(crate) fn instance(trouble: &str) -> (Process, SocketAddr) {
     let mut child = foreshadow().args(["lab", "shadow", trouble]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -171,8 +187,8 @@ impl Asking {
 #[test]
 fn a_mirror_is_replaced_by_the_next_one_and_no_request_fails() {
     let _turn = turn();
-    let (_live, live_at) = shadow("none");
-    let (_shadow, shadow_at) = shadow("none");
+    let (_live, live_at) = instance("none");
+    let (_shadow, shadow_at) = instance("none");
     let mut alone =
         Alone::start(&format!("[{{ url: http://{live_at}, shadow: http://{shadow_at}, rate: 50% }}]"), "");
     let asking = Asking::start(alone.listen);
@@ -191,20 +207,47 @@ fn a_mirror_is_replaced_by_the_next_one_and_no_request_fails() {
 #[test]
 fn a_file_that_changed_is_read_at_sighup_and_one_that_is_wrong_changes_nothing() {
     let _turn = turn();
-    let (_live, live_at) = shadow("none");
-    let (_other, other_at) = shadow("none");
+    let (live, live_at) = instance("none");
+    let (_other, other_at) = instance("none");
     let alone = Alone::start(&format!("[{{ url: http://{live_at} }}]"), "");
     let file = alone.folder.path().join("mirror.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
-    std::fs::write(&file, text.replace("rate", "rat").replace("report: 1s", "report: 1")).unwrap();
+    std::fs::write(&file, text.replace("report: 1s", "report: 1")).unwrap();
     alone.signal("-HUP");
     wait_until("a complaint", PATIENCE, || alone.log().contains("the one before stays"));
     assert!(alone.log().contains("expected a duration"), "{}", alone.log());
     std::fs::write(&file, text.replace(&live_at.to_string(), &other_at.to_string())).unwrap();
     alone.signal("-HUP");
     wait_until("the new file", PATIENCE, || alone.log().contains("Configuration read again"));
-    assert_eq!(Connection::new(alone.listen).ask(&Request::get("/")).unwrap().status, 200);
-    assert_eq!(alone.end().of("/liveSide/errors"), 0);
+    drop(live);
+    // The threads that serve users take the new file over a moment later.
+    wait_until("the other live", PATIENCE, || {
+        Connection::new(alone.listen).ask(&Request::get("/")).is_ok_and(|response| response.status == 200)
+    });
+    alone.end();
+}
+
+#[test]
+fn a_shadow_gets_more_than_its_live_while_its_copies_are_multiplied() {
+    let _turn = turn();
+    let (_live, live_at) = instance("none");
+    let (_shadow, shadow_at) = instance("none");
+    let alone =
+        Alone::start(&format!("[{{ url: http://{live_at}, shadow: http://{shadow_at}, rate: 100% }}]"), "");
+    let asking = Asking::start(alone.listen);
+    let amplify = |words: &[&str]| {
+        foreshadow().arg("amplify").args(words).current_dir(alone.folder.path()).output().unwrap()
+    };
+    let output = amplify(&["--factor", "5x", "--for", "3s"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for words in [&["--factor", "1x"][..], &["--factor", "5"], &["--factor", "5x", "--for", "2h"]] {
+        assert_eq!(amplify(words).status.code(), Some(2), "{words:?}");
+    }
+    let (answered, failed) = asking.end();
+    assert_eq!(failed, 0, "of {answered}");
+    let sums = alone.end();
+    assert!(0 < sums.of("/drops/amplified"), "pairs are void meanwhile");
+    assert!(sums.of("/sampled") < sums.of("/shadowSide/requests") + sums.dropped(), "repeats are measured");
 }
 
 #[test]
@@ -232,11 +275,12 @@ fn what_cannot_be_is_refused_at_the_start_with_a_remedy() {
 /// Runs a Python program that asks the mirror; says what it printed, or why it cannot be run here.
 fn asked_by_python(modules: &str, code: &str) -> Option<String> {
     let Some(python) = crate::services::python() else {
+        assert!(std::env::var_os("CI").is_none(), "CI must have python with {modules}");
         eprintln!("SKIPPED: needs python with {modules} (FORESHADOW_GUNICORN names gunicorn in a venv)");
         return None;
     };
     let has = Command::new(python).args(["-c", &format!("import {modules}")]).stderr(Stdio::null()).status();
-    if !has.unwrap().success() {
+    if !has.is_ok_and(|status| status.success()) {
         assert!(std::env::var_os("CI").is_none(), "CI must have {modules}");
         eprintln!("SKIPPED: needs {modules} of PyPI");
         return None;
@@ -293,7 +337,7 @@ if unary(b'one', timeout=20) == b'one': said.append('unary')
 if list(channel.unary_stream('/t.Echo/Server', same, same)(b'a', timeout=20)) == [b'a0', b'a1', b'a2']: said.append('server')
 if channel.stream_unary('/t.Echo/Client', same, same)(iter([b'a', b'b']), timeout=20) == b'ab': said.append('client')
 if list(channel.stream_stream('/t.Echo/Bidi', same, same)(iter([b'a', b'b']), timeout=20)) == [b'A', b'B']: said.append('bidi')
-for word, timeout in ((b'lost', 20), (b'slow', 1)):
+for word, timeout in ((b'lost', 20), (b'slow', 2)):
     try: unary(word, timeout=timeout)
     except grpc.RpcError as error: said.append(error.code().name)
 calling = unary.future(b'slow'); threading.Timer(0.5, calling.cancel).start()
@@ -324,17 +368,15 @@ async def shout(socket):
 async def main():
     async with websockets.serve(shout, '127.0.0.1', PORT, max_size=None):
         async with websockets.connect('ws://MIRROR/chat', max_size=None) as socket:
-            await socket.send('hello'); first = await socket.recv()
-            await socket.send('x' * 1000000); print(first, len(await socket.recv()))
+            await socket.send('hello'); first = await asyncio.wait_for(socket.recv(), 30)
+            await socket.send('x' * 1000000); print(first, len(await asyncio.wait_for(socket.recv(), 30)))
 asyncio.run(main())
 ";
 
 #[test]
 fn tls_and_the_proxy_protocol_of_others_are_spoken() {
     let _turn = turn();
-    if ["nginx", "haproxy", "openssl", "curl"].iter().any(|name| program(name).is_none()) {
-        assert!(std::env::var_os("CI").is_none(), "CI must have nginx, haproxy, openssl and curl");
-        eprintln!("SKIPPED: needs nginx, haproxy, openssl and curl");
+    if !needs(&["nginx", "haproxy", "openssl", "curl"]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();

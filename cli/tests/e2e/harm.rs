@@ -7,8 +7,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::alone::{Alone, shadow};
-use crate::controller::turn;
+use crate::alone::{Alone, instance};
+use crate::controller::{turn, wait_until};
 use crate::http::{Connection, Request};
 
 const TROUBLES: [&str; 11] = [
@@ -25,6 +25,9 @@ const TROUBLES: [&str; 11] = [
     "tls-fails",
 ];
 
+/// How long copies may take to come to their end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Requests of each user who is in a hurry.
 const REQUESTS: usize = 250;
 
@@ -34,9 +37,9 @@ const UPLOAD: usize = 64 << 20;
 #[test]
 fn no_trouble_of_a_shadow_fails_a_request_of_a_user() {
     let _turn = turn();
-    let (_live, live_at) = shadow("none");
+    let (_live, live_at) = instance("none");
     for trouble in TROUBLES {
-        let (_shadow, shadow_at) = shadow(trouble);
+        let (_shadow, shadow_at) = instance(trouble);
         let scheme = if trouble == "tls-fails" { "https" } else { "http" };
         let lives = format!("[{{ url: http://{live_at}, shadow: {scheme}://{shadow_at}, rate: 100% }}]");
         let rules =
@@ -46,19 +49,19 @@ fn no_trouble_of_a_shadow_fails_a_request_of_a_user() {
         let users = [
             std::thread::spawn(move || many_small(to)),
             std::thread::spawn(move || many_small(to)),
-            std::thread::spawn(move || slow_reader(to)),
+            std::thread::spawn(move || slow_writer(to)),
             std::thread::spawn(move || upload(to)),
             std::thread::spawn(move || idlers(to)),
         ];
         let asked: u64 = users.map(|user| user.join().unwrap_or_else(|_| panic!("{trouble}"))).iter().sum();
-        // Copies that are still under way come to their end.
-        std::thread::sleep(Duration::from_millis(1500));
+        wait_until("every copy has come to its end", PATIENCE, || {
+            let sums = alone.sums();
+            sums.of("/sampled") == asked && sums.paired() + sums.dropped() == asked
+        });
         let sums = alone.end();
         assert_eq!(sums.of("/liveSide/requests"), asked, "{trouble}");
         assert_eq!(sums.of("/liveSide/errors"), 0, "{trouble}");
-        let pairs = ["same", "diverging", "liveErrorOnly", "shadowErrorOnly"];
-        let paired: u64 = pairs.iter().map(|name| sums.of(&format!("/agreement/{name}"))).sum();
-        let (sampled, dropped) = (sums.of("/sampled"), sums.dropped());
+        let (sampled, paired, dropped) = (sums.of("/sampled"), sums.paired(), sums.dropped());
         eprintln!("{trouble}: {asked} requests, {sampled} sampled, {paired} compared, {dropped} dropped");
         assert_eq!(sampled, asked, "{trouble}: all are sampled");
         assert_eq!(paired + dropped, sampled, "{trouble}: no copy is lost without a reason");
@@ -76,7 +79,7 @@ fn many_small(to: SocketAddr) -> u64 {
 }
 
 /// Sends its head byte by byte.
-fn slow_reader(to: SocketAddr) -> u64 {
+fn slow_writer(to: SocketAddr) -> u64 {
     let mut stream = TcpStream::connect(to).unwrap();
     for byte in b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n" {
         stream.write_all(&[*byte]).unwrap();
@@ -88,7 +91,7 @@ fn slow_reader(to: SocketAddr) -> u64 {
     1
 }
 
-/// The live answers before the upload is over, and goes away: what it does is known not to matter to it.
+/// The live answers before the upload is over, and takes the rest of it without a look.
 fn upload(to: SocketAddr) -> u64 {
     let mut stream = TcpStream::connect(to).unwrap();
     let head = format!(
@@ -102,9 +105,10 @@ fn upload(to: SocketAddr) -> u64 {
             break;
         }
     }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut answer = Vec::new();
+    // What was answered counts; how the connection ends does not.
+    stream.read_to_end(&mut answer).ok();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     1
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn policy(mirror: Mirror, directory: &Path) -> Result<MirrorPolicy, R
         session: SessionKey::try_from(mirror.session)?,
         redact: redact(mirror.redact, directory)?,
         routes: routes(mirror.routes)?,
+        compare_bodies: mirror.compare_bodies,
         front: front::rules(mirror.front, directory)?,
     })
 }

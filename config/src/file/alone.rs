@@ -20,7 +20,8 @@ pub(crate) struct Alone {
     pub(crate) listen: As<SocketAddr>,
     /// Where their requests go; one or more.
     pub(crate) lives: Located<Vec<AloneLive>>,
-    /// The share of sessions that is mirrored, where a live does not say otherwise. Default `10%`.
+    /// The share of sessions that is mirrored, where a live does not say otherwise. Default `10%`: a shadow keeps
+    /// room to spare, and ten visitors in a hundred are a picture of all.
     #[serde(default = "rate")]
     pub(crate) rate: Scalar<Percent>,
     /// What is copied, and how users are let in; as in the file of a controller, but for `rate`, which nobody moves here.
@@ -29,14 +30,15 @@ pub(crate) struct Alone {
     /// Threads that serve users, 1 to 256. Default: one for each processor but one, which the shadows are served by.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) workers: Option<Located<u32>>,
-    /// How often it is told what happened, `1s` or more. Default `10s`.
+    /// How often it is told what happened, `1s` or more. Default `10s`: often enough to watch, seldom enough
+    /// to keep.
     #[serde(default = "report")]
     pub(crate) report: Scalar<Duration>,
     /// Where metrics are served for scrapers, a loopback address. Default: nowhere.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) metrics: Option<Located<As<SocketAddr>>>,
     /// The folder of the socket by which the next mirror takes this one's place, relative to this file. Default
-    /// `./.foreshadow`.
+    /// `./.foreshadow`: beside the file it belongs to.
     #[serde(default = "super::state")]
     pub(crate) state: Located<Text>,
 }
@@ -55,7 +57,7 @@ fn report() -> Scalar<Duration> {
 pub(crate) struct AloneLive {
     /// Its address, `http` or `https`, without a path. Its name is looked up at the start and at every reload.
     pub(crate) url: Scalar<HttpUrl>,
-    /// Its share of requests beside those of the others, 0 to 100. Default 100.
+    /// Its share of requests beside those of the others, 0 to 100. Default 100: equal shares.
     #[serde(default = "weight")]
     pub(crate) weight: Located<u32>,
     /// The address of its shadow, likewise. Default: none, and then nothing is copied.
@@ -65,7 +67,7 @@ pub(crate) struct AloneLive {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) rate: Option<Scalar<Percent>>,
     /// Whether it and its shadow are spoken to by HTTP/2, with prior knowledge where there is no TLS. gRPC always is.
-    /// Default `false`.
+    /// Default `false`: every server speaks HTTP/1.1.
     #[serde(default)]
     pub(crate) http2: bool,
     /// PEM file of the authorities that may have signed their certificates. Default: those that the system trusts.

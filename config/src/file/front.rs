@@ -20,18 +20,20 @@ pub(crate) struct Front {
     /// TCP stands before this one. Default `false`: or anybody could claim to be somebody else.
     pub(crate) proxy_protocol: bool,
     /// What lives are told of the client in `X-Forwarded-For`, `X-Forwarded-Proto` and, where a proxy before this one
-    /// says it so, `Forwarded`. Default `append`: right behind another proxy; at the edge of a network write `replace`.
+    /// says it so, `Forwarded`. Default `append`: right behind another proxy; at the edge of a network write `replace`,
+    /// which takes away what a client says of itself, `X-Forwarded-Host` too.
     pub(crate) forwarded: ForwardedKind,
     /// Which of the lives gets a request, within their weights. Default `roundRobin`: the others hide a slow live by
     /// themselves, and with it what is to be found.
     pub(crate) balance: BalanceKind,
-    /// How long it takes a live that refused connections to get its whole share back. Default `0s`: at once.
+    /// How long it takes a live that refused connections to get its whole share back, `0s` to `1h`. Default `0s`: at once,
+    /// as a live that is back is as good as before.
     pub(crate) slow_start: Scalar<Duration>,
     /// Who waits for whom, and how long.
     pub(crate) timeouts: Patience,
-    /// Connections of users at the same time, at most; who comes then gets a 503. Default 16384: some 200 MiB.
+    /// Connections of users at the same time, 1 or more; who comes then gets a 503. Default 16384: some 200 MiB.
     pub(crate) connections: Located<u32>,
-    /// Requests under way to one live at the same time, at most; with all lives at that number users get a 503. Default
+    /// Requests under way to one live at the same time, 1 or more; with all lives at that number users get a 503. Default
     /// 4096: more would wait longer than anybody does.
     pub(crate) in_flight: Located<u32>,
 }
@@ -56,9 +58,9 @@ impl Default for Front {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Tls {
-    /// The certificate and those between it and its authority.
+    /// PEM file of the certificate and those between it and its authority, relative to this file.
     pub(crate) certificate: Located<Text>,
-    /// Its key.
+    /// PEM file of its key, likewise.
     pub(crate) key: Located<Text>,
 }
 
@@ -94,9 +96,10 @@ pub(crate) enum BalanceKind {
 pub(crate) struct Patience {
     /// For a connection to an instance, TLS included. Default `2s`: a host that is there takes milliseconds.
     pub(crate) connect: Scalar<Duration>,
-    /// For the first byte of an answer, from when live has the request; then users get a 504. Default `60s`.
+    /// For the first byte of an answer, from when live has the request; then users get a 504. `1ms` to `1d`, as all
+    /// of these. Default `60s`: as most proxies have it; raise it for long polling.
     pub(crate) answer: Scalar<Duration>,
-    /// For the next byte of a request or an answer, from either side. Default `60s`.
+    /// For the next byte of a request or an answer, from either side. Default `60s`: likewise.
     pub(crate) stall: Scalar<Duration>,
     /// For the next request of a user who is connected. Default `75s`: longer than most clients keep a connection.
     pub(crate) idle: Scalar<Duration>,

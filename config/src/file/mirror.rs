@@ -28,6 +28,10 @@ pub(crate) struct Mirror {
     pub(crate) routes: Vec<Route>,
     /// How long a shadow may take to answer. Default `10s`: longer than any answer a user would wait for.
     pub(crate) shadow_timeout: Scalar<Duration>,
+    /// Whether the bodies of live's and the shadow's answers are compared, beside their status: by a number that is made of
+    /// each, never kept. What differs between two lives as well is called noise. Default `false`: each byte of a sampled
+    /// answer costs a nanosecond on the way to the user.
+    pub(crate) compare_bodies: bool,
     /// How users are let in, and how long who waits for whom.
     pub(crate) front: Front,
 }
@@ -41,6 +45,7 @@ impl Default for Mirror {
             redact: Redact::default(),
             routes: Vec::new(),
             shadow_timeout: Scalar::of(MirrorPolicy::default().shadow_timeout),
+            compare_bodies: MirrorPolicy::default().compare_bodies,
             front: Front::default(),
         }
     }

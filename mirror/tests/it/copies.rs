@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use foreshadow_model::wire::ToMirror;
 use foreshadow_model::{DropReason, RouteRule, SessionKey};
 
 use crate::client::{Client, get};
-use crate::mirror::{Mirror, live, pair, routing, shadowed};
+use crate::mirror::{Mirror, PATIENCE, live, pair, routing, shadowed};
 use crate::origin::{Origin, closed};
 
 #[test]
@@ -187,4 +188,54 @@ fn a_rate_of_zero_copies_nothing_and_one_everything_and_a_higher_one_only_adds()
         }
         before = now;
     }
+}
+
+#[test]
+fn multiplied_copies_are_measured_and_say_nothing_about_live() {
+    let (origin, shadow) = (Origin::fixed(200, "live"), Origin::fixed(200, "shadow"));
+    let mut mirror = pair(origin.address, shadow.address);
+    let lasts = PATIENCE;
+    mirror.controller.send(&ToMirror::Amplify { live: None, factor: 4.0, lasts });
+    let mut client = Client::connect(mirror.listen());
+    // In force once the mirror has read it; until then pairs are pairs.
+    while mirror.controller.totals.get("live-1").is_none_or(|total| total.drops.total() == 0) {
+        client.get("/");
+        mirror.controller.summary().unwrap();
+    }
+    let before = shadow.seen().len();
+    for _ in 0..20 {
+        client.get("/");
+    }
+    shadow.wait(before + 4 * 20);
+    assert!(shadow.seen().iter().all(|seen| !seen.header("x-foreshadow").is_empty()));
+    mirror.controller.send(&ToMirror::Amplify { live: None, factor: 1.0, lasts });
+    let pairs = mirror.controller.totals["live-1"].pairs;
+    while mirror.controller.totals["live-1"].pairs == pairs {
+        client.get("/");
+        mirror.controller.summary().unwrap();
+    }
+    let total = &mirror.controller.totals["live-1"];
+    assert_eq!(total.drops.0.keys().collect::<Vec<_>>(), [&DropReason::Amplified]);
+    assert!(total.live.requests < total.shadow.requests);
+}
+
+#[test]
+fn what_may_change_something_is_never_repeated() {
+    let (origin, shadow) = (Origin::fixed(200, "live"), Origin::fixed(200, "shadow"));
+    let mut routing = routing(1, vec![shadowed(live(1, origin.address), shadow.address, 1.0)]);
+    routing.copies.routes =
+        vec![RouteRule { path: "/search".into(), mirror: true, methods: vec!["POST".into()] }];
+    let mut mirror = Mirror::routing(&routing);
+    mirror.controller.send(&ToMirror::Amplify { live: None, factor: 50.0, lasts: PATIENCE });
+    let mut client = Client::connect(mirror.listen());
+    let post =
+        "POST /search HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    while mirror.controller.totals.get("live-1").is_none_or(|total| total.drops.total() < 3) {
+        client.say(post);
+        client.answer("POST").unwrap();
+        mirror.controller.summary().unwrap();
+    }
+    // Repeats come within a second.
+    std::thread::sleep(std::time::Duration::from_millis(1200));
+    assert_eq!(shadow.seen().len(), origin.seen().len());
 }

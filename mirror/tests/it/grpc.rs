@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
@@ -51,6 +52,7 @@ impl Body for Echo {
 #[derive(Default)]
 struct Book {
     heads: Mutex<Vec<request::Parts>>,
+    connections: AtomicUsize,
     /// All bodies, one behind the other.
     bytes: Mutex<Vec<u8>>,
 }
@@ -75,6 +77,7 @@ fn echo() -> (SocketAddr, Arc<Book>) {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let seen = seen.clone();
+                seen.connections.fetch_add(1, Ordering::Relaxed);
                 let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                     let (parts, body) = request.into_parts();
                     let status = parts.headers.get("x-status").cloned();
@@ -193,6 +196,7 @@ fn many_calls_share_few_connections() {
         .collect();
     callers.into_iter().for_each(|caller| caller.join().unwrap());
     assert_eq!(book.heads.lock().unwrap().len(), 160);
+    assert!(book.connections.load(Ordering::Relaxed) <= 2, "{:?}", book.connections);
 }
 
 #[test]

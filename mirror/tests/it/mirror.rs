@@ -218,6 +218,7 @@ pub(crate) fn routing(generation: u64, upstreams: Vec<Upstream>) -> Routing {
             session: SessionKey::Connection,
             redact: RedactPolicy::default(),
             routes: Vec::new(),
+            compare_bodies: false,
         },
         summary_every: Duration::from_millis(20),
     }

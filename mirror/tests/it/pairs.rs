@@ -1,13 +1,14 @@
 //! Two answers to one request, and what is said of them.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
 use foreshadow_model::DropReason;
 
 use crate::client::Client;
-use crate::mirror::{Mirror, pair};
+use crate::mirror::{Mirror, live, pair, routing, shadowed};
 use crate::origin::{Origin, send};
 
 fn both(live: u16, shadow: u16) -> (Mirror, [Origin; 2]) {
@@ -106,4 +107,38 @@ fn the_time_an_upload_takes_is_not_lives() {
     assert_eq!(client.answer("POST").unwrap().status, 200);
     let busy = mirror.wait(|total| total.live.requests == 1).live.busy_seconds;
     assert!(busy < 0.5, "the upload took a second, live said {busy}");
+}
+
+#[test]
+fn bodies_that_differ_are_told_from_those_that_always_do() {
+    // Lives say when they were asked at `/now`; the shadow has another version of `/page`.
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    fn answering(page: &'static str) -> Origin {
+        Origin::start(move |seen, stream| {
+            let number = ASKED.fetch_add(1, Ordering::Relaxed);
+            let body = if seen.target() == "/now" { format!("{page}-{number}") } else { page.to_owned() };
+            send(stream, &format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+        })
+    }
+    let lives = [answering("old"), answering("old")];
+    let shadow = answering("new");
+    let upstreams =
+        (1..).zip(&lives).map(|(n, origin)| shadowed(live(n, origin.address), shadow.address, 1.0));
+    let mut routing = routing(1, upstreams.collect());
+    routing.copies.compare_bodies = true;
+    let mut mirror = Mirror::routing(&routing);
+    let mut client = Client::connect(mirror.listen());
+    for _ in 0..10 {
+        client.get("/now");
+        client.get("/now");
+        client.get("/page");
+        client.get("/page");
+    }
+    mirror.controller.wait_for("live-2", |total| 20 <= total.agreement.same);
+    let total = mirror.wait(|total| 20 <= total.agreement.same);
+    let (now, page) = (total.agreement.bodies["GET /now"], total.agreement.bodies["GET /page"]);
+    assert_eq!((now.compared, now.differing), (10, 10));
+    assert_eq!(now.beyond_noise(), Some(0.0), "two lives differ as often: {now:?}");
+    assert_eq!((page.compared, page.differing, page.lives_differing), (10, 10, 0));
+    assert_eq!(page.beyond_noise(), Some(1.0), "{page:?}");
 }

@@ -193,7 +193,7 @@ fn a_certificate_that_is_written_anew_is_shown_and_no_connection_is_dropped() {
     assert_eq!(early.get().0, 200);
     // A key that does not belong to the certificate changes nothing.
     std::fs::write(&files.key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    std::thread::sleep(std::time::Duration::from_secs(5));
     assert_eq!(Guest::connect(mirror.listen(), &authority).certificate, early.certificate);
     authority.sign("shop.example");
     let until = Instant::now() + PATIENCE;
@@ -246,7 +246,8 @@ fn a_routing_whose_certificate_is_not_there_is_refused_and_the_one_before_stays(
     let missing = TlsFiles { certificate: "/nowhere.pem".into(), key: authority.file() };
     mirror
         .controller
-        .offer(&Routing { generation: Generation(2), ..shown(&missing, vec![live(1, origin.address)]) });
+        .offer(&Routing { generation: Generation(5), ..shown(&missing, vec![live(1, origin.address)]) });
     mirror.controller.route(&routing(3, vec![live(1, origin.address)]));
+    assert_eq!(mirror.controller.summary().unwrap().generation, Generation(3), "the fifth was not taken");
     assert_eq!(crate::client::get(mirror.listen(), "/").status, 200);
 }

@@ -26,7 +26,8 @@ impl Copies {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("failed to read `{}`", file.display()))?;
         let mut sum = Self::default();
-        for line in text.lines() {
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for line in whole.lines() {
             let line: Value = serde_json::from_str(line)?;
             let seen = &line["summary"]["upstreams"][0];
             let count = |value: &Value| value.as_u64().unwrap_or(0);

@@ -1,4 +1,7 @@
 //! What a shadow in trouble does to live: latency and throughput at a fixed rate, against the same mirror without copies.
+//!
+//! A user asks again when the answer is there: a mirror that stands still is asked less, and shows in requests per second.
+//! Load generator, origin and shadow share one processor: a shadow that floods takes of theirs, too.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -7,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 
+use super::copies::Copies;
 use super::load::{latencies, output, quantile};
 use super::mirror::{Plan, shown};
 use super::ratio::median;
@@ -76,7 +80,7 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
     let saturated = ask(&off, None, 3)?.per_second;
     let rate = saturated / 2.0;
     println!(
-        "{} alternations of {} s each at {rate:.0}/s, half of what the mirror can take; 10 % mirrored",
+        "{} alternations of {} s each at {rate:.0}/s, half of what this stand can take; 10 % of connections mirrored",
         plan.rounds, plan.seconds
     );
     println!(
@@ -88,16 +92,21 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
             continue;
         }
         let shadow = Shadow::start(&binary, trouble)?;
-        let extra = "";
         let to = format!("{scheme}://{}", shadow.1);
-        let mirror = Server::mirror_to(&dir, &binary, "troubled", (live.address, Some(&to), 10), extra)?;
+        let mirror = Server::mirror_to(&dir, &binary, "troubled", (live.address, Some(&to), 10), "")?;
         for server in [&off, &mirror] {
             ask(server, Some(rate), 1)?;
         }
         let (mut before, mut with) = (Vec::new(), Vec::new());
-        for _round in 0..plan.rounds {
-            before.push(ask(&off, Some(rate), plan.seconds)?);
+        for round in 0..plan.rounds {
+            // Whoever comes second finds the machine as the first one left it.
+            let is_first = round % 2 == 0;
+            let asked_off = if is_first { Some(ask(&off, Some(rate), plan.seconds)?) } else { None };
             with.push(ask(&mirror, Some(rate), plan.seconds)?);
+            before.push(match asked_off {
+                Some(seen) => seen,
+                None => ask(&off, Some(rate), plan.seconds)?,
+            });
         }
         let mid = |of: fn(&Seen) -> f64| {
             median(&with.iter().map(of).collect::<Vec<_>>()).map_or(f64::NAN, |m| m.median)
@@ -116,6 +125,7 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
             ratio(|s| s.per_second),
             mirror.memory_mib()?
         );
+        println!("  {}", Copies::of(&mirror)?);
     }
     Ok(())
 }

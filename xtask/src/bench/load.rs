@@ -13,14 +13,14 @@ const USERS: u32 = 32;
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// HTTP/1.1, as fast as it can be.
+    /// HTTP/1.1, as fast as it can be, over connections that are kept: no handshakes are measured.
     Wrk {
         /// Over TLS.
         is_tls: bool,
     },
     /// HTTP/2 with prior knowledge, one stream a connection at a time.
     H2 {
-        /// Calls of gRPC with a message of ten bytes.
+        /// Asked as gRPC asks, with a message of ten bytes; what is answered is plain HTTP/2.
         is_grpc: bool,
     },
 }

@@ -36,6 +36,9 @@ const COMPARISONS: [(&str, &str, Load); 13] = [
     ("envoy grpc", "mirror grpc", Load::GRPC),
 ];
 
+/// Every request is a visitor's of its own: a rate is a share of requests.
+const VISITORS: &str = "session: { header: x-visitor }";
+
 /// Measures and prints.
 pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
     for tool in ["wrk", "h2load", "nginx", "haproxy", "openssl", "taskset"] {
@@ -98,11 +101,11 @@ impl Stand {
         }
         let frozen = frozen()?;
         for (name, shadow, share, extra) in [
-            ("mirror", None, 0, ""),
-            ("mirror 10 %", Some(copies_at), 10, ""),
-            ("mirror 100 %", Some(copies_at), 100, ""),
-            ("mirror 10 % frozen", Some(frozen), 10, ""),
-            ("mirror 10 % absent", Some(absent()?), 10, ""),
+            ("mirror", None, 0, VISITORS),
+            ("mirror 10 %", Some(copies_at), 10, VISITORS),
+            ("mirror 100 %", Some(copies_at), 100, VISITORS),
+            ("mirror 10 % frozen", Some(frozen), 10, VISITORS),
+            ("mirror 10 % absent", Some(absent()?), 10, VISITORS),
             ("mirror tls", None, 0, "front: { tls: { certificate: cert.pem, key: key.pem } }"),
         ] {
             servers.insert(name, Server::mirror(&dir, &binary, name, (at, shadow, share), extra)?);

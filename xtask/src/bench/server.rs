@@ -173,18 +173,16 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let (address, name) = (free_address()?, name.replace([' ', '%'], ""));
         let shadow = shadow.map(|shadow| format!(", shadow: {shadow:?}")).unwrap_or_default();
-        // By connection, where the load generator cannot say who asks.
-        let session = if name == "troubled" { "" } else { "session: { header: x-visitor }, " };
         let text = format!(
             "listen: {address}\nlives: [{{ url: \"http://{live}\"{shadow} }}]\nrate: {share}%\nworkers: 1\nreport: 1s\n\
-             mirror: {{ {session}budget: {{ copiesPerSecond: 1000000, sizePerSecond: 1Gi }}, \
+             mirror: {{ budget: {{ copiesPerSecond: 1000000, sizePerSecond: 1Gi }}, \
              shadowTimeout: 1s, {extra} }}\n"
         );
         let file = written(dir, &format!("{name}.yaml"), &text)?;
         let report = dir.join(format!("{name}.jsonl"));
         let mut command = pinned(PROXY_CORE, binary);
         command.arg("mirror").arg(file).args(["-o", "json"]).env("FORESHADOW_LOG", "error");
-        command.stdout(std::fs::File::create(&report)?).stderr(Stdio::null());
+        command.stdout(std::fs::File::create(&report)?);
         let mut server = Self::start(command, address)?;
         server.report = Some(report);
         Ok(server)
@@ -206,10 +204,10 @@ impl Server {
         bail!("{command:?} did not listen")
     }
 
-    /// What it holds in memory now.
+    /// The most that it held in memory so far.
     pub(crate) fn memory_mib(&self) -> anyhow::Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
         Ok(kib >> 10)
     }
