@@ -9,6 +9,7 @@ pub(crate) mod hidden;
 pub(crate) mod history;
 pub(crate) mod mirror;
 pub(crate) mod plan;
+mod printer;
 pub(crate) mod redact;
 pub(crate) mod replay;
 pub(crate) mod run;

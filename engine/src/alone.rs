@@ -68,14 +68,15 @@ pub trait Audience {
     /// It serves there, and this was made of the file.
     fn serves(&mut self, listen: SocketAddr);
 
-    /// What happened since the last time, and since the start.
-    fn hear(&mut self, summary: &Summary, totals: &MirrorTotals);
+    /// What happened since the last time, and how many requests there were since the start. Signals and the next mirror wait
+    /// meanwhile: to be done at once.
+    fn hear(&mut self, summary: &Summary, requests: u64);
 }
 
 /// The socket by which the next mirror takes this one's place.
 #[must_use]
 pub fn mirror_socket(state: &Path, listen: SocketAddr) -> PathBuf {
-    state.join(format!("mirror-{}.sock", listen.port()))
+    state.join(format!("mirror-{}.sock", listen.to_string().replace([':', '[', ']'], "-")))
 }
 
 /// Runs a mirror until it is told to end.
@@ -125,11 +126,10 @@ fn metrics(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let (totals, cancel) = (totals.clone(), cancel.clone());
     let first = runtime.block_on(TcpListener::bind(address));
-    if patience.is_zero() {
-        if let Err(source) = first {
-            return Err(failed(source));
-        }
-    }
+    let first = match first {
+        Err(source) if patience.is_zero() => return Err(failed(source)),
+        first => first,
+    };
     let serve = async move {
         let listener = match first {
             Ok(listener) => listener,
@@ -172,9 +172,12 @@ impl Lead for FromFile<'_> {
     }
 
     fn hear(&mut self, summary: &Summary) {
-        let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        totals.add(summary);
-        self.audience.hear(summary, &totals);
+        let requests = {
+            let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+            totals.add(summary);
+            totals.lives.values().map(|live| live.live.requests).sum()
+        };
+        self.audience.hear(summary, requests);
     }
 
     fn drains(&mut self) {

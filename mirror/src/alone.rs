@@ -17,6 +17,9 @@ use crate::server::{
     runtime, share, start_workers,
 };
 
+/// Those who may have something to say at the same time: the next mirror, or somebody who only looks.
+const GUESTS_MAX: usize = 8;
+
 /// How long a mirror that ends waits for its last copies.
 const LAST_COPIES: Duration = Duration::from_secs(2);
 
@@ -152,7 +155,7 @@ impl House<'_> {
         let mut every = self.shared.table().summary_every;
         let mut ticks = control::ticks(every);
         let mut certificates = control::ticks(CERTIFICATES_EVERY);
-        let mut guest: Option<Guest> = None;
+        let mut guests: Vec<Guest> = Vec::new();
         loop {
             tokio::select! {
                 () = self.shared.drain.cancelled() => break,
@@ -170,17 +173,15 @@ impl House<'_> {
                 }
                 _ = ticks.tick() => lead.hear(&self.clock.summary(self.shared)),
                 _ = certificates.tick() => refresh_certificates(self.shared),
-                stream = control::accept(&door.socket) => {
-                    guest = control::admit(stream, &door.front, self.shared).await.or(guest);
+                stream = control::accept(&door.socket), if guests.len() < GUESTS_MAX => {
+                    guests.extend(control::admit(stream, &door.front, self.shared).await);
                 }
-                _has_spoken = control::spoken(&mut guest) => match guest.take().and_then(|guest| guest.said) {
-                    Some(ToMirror::Drain { within }) => self.shared.succeed(within),
-                    Some(ToMirror::Amplify { live, factor, lasts }) => {
-                        self.shared.amplify(live.as_ref(), factor, lasts);
+                (place, said) = control::first_spoken(&mut guests) => {
+                    guests.remove(place);
+                    if let Some(said) = said {
+                        self.obey(said);
                     }
-                    Some(ToMirror::Route { .. }) => tracing::warn!("A controller was refused: a file leads this mirror"),
-                    None => {}
-                },
+                }
             }
         }
         drop(door);
@@ -196,6 +197,14 @@ impl House<'_> {
             () = limit => false,
             _ = signals.interrupt.recv() => true,
             _ = signals.end.recv() => true,
+        }
+    }
+
+    fn obey(&self, said: ToMirror) {
+        match said {
+            ToMirror::Drain { within } => self.shared.succeed(within),
+            ToMirror::Amplify { live, factor, lasts } => self.shared.amplify(live.as_ref(), factor, lasts),
+            ToMirror::Route { .. } => tracing::warn!("A controller was refused: a file leads this mirror"),
         }
     }
 

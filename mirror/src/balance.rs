@@ -8,8 +8,7 @@
 //! hash keeps a session with its live by rendezvous, so that a live that comes or goes moves none but its own sessions.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
-
-use foreshadow_model::InstanceId;
+use std::net::SocketAddr;
 
 /// Picks among `n` peers in proportion to their weights.
 #[derive(Debug, Default)]
@@ -53,12 +52,12 @@ pub(crate) fn burden(active: u32, weight: u16) -> f64 {
 
 /// The place of the live that a session belongs to: weighted rendezvous (Thaler and Ravishankar 1998; the weights as in
 /// draft-ietf-bess-weighted-hrw). The same in every thread and after every start.
-pub(crate) fn home<'a>(session: u64, lives: impl Iterator<Item = (&'a InstanceId, u16)>) -> Option<usize> {
+pub(crate) fn home(session: u64, lives: impl Iterator<Item = (SocketAddr, u16)>) -> Option<usize> {
     let hasher = BuildHasherDefault::<DefaultHasher>::default();
-    let score = |(place, (id, weight)): (usize, (&InstanceId, u16))| {
+    let score = |(place, (address, weight)): (usize, (SocketAddr, u16))| {
         // Above 0 and up to 1.
         #[expect(clippy::cast_precision_loss, reason = "53 bits tell sessions apart well enough")]
-        let draw = (hasher.hash_one((session, id)) >> 11) as f64 / (1_u64 << 53) as f64;
+        let draw = (hasher.hash_one((session, address)) >> 11) as f64 / (1_u64 << 53) as f64;
         (weight != 0).then(|| (place, f64::from(weight) / -(draw.max(f64::MIN_POSITIVE)).ln()))
     };
     lives.enumerate().filter_map(score).max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(place, _)| place)
@@ -88,8 +87,8 @@ mod tests {
     }
 
     fn homes(weights: &[u16]) -> Vec<usize> {
-        let lives: Vec<InstanceId> = (1..).take(weights.len()).map(InstanceId::live).collect();
-        let pairs = || lives.iter().zip(weights.iter().copied());
+        let lives = || (1..).map(|port| SocketAddr::from(([10, 0, 0, 1], port)));
+        let pairs = || lives().zip(weights.iter().copied());
         (0..10_000).filter_map(|session| home(session, pairs())).collect()
     }
 

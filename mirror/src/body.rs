@@ -108,6 +108,11 @@ pub(crate) struct Progress {
     waited: Cell<Duration>,
     /// When the last piece of it came.
     moved: Cell<Instant>,
+    /// Whether live has begun to answer: from then on the client need not say any more.
+    is_answered: Cell<bool>,
+    /// Whether it came to its end, or broke off.
+    is_whole: Cell<bool>,
+    is_broken: Cell<bool>,
 }
 
 impl Progress {
@@ -117,6 +122,28 @@ impl Progress {
 
     pub(crate) fn moved(&self) -> Instant {
         self.moved.get()
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole.get()
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken.get()
+    }
+
+    pub(crate) fn set_answered(&self) {
+        self.is_answered.set(true);
+    }
+
+    fn new() -> Self {
+        Self {
+            waited: Cell::default(),
+            moved: Cell::new(Instant::now()),
+            is_answered: Cell::new(false),
+            is_whole: Cell::new(false),
+            is_broken: Cell::new(false),
+        }
     }
 
     fn add(&self, more: Duration) {
@@ -139,7 +166,7 @@ pub(crate) struct ClientBody {
 impl ClientBody {
     /// A body whose client must not let live wait for longer than `patience` for the next piece.
     pub(crate) fn new(inner: Incoming, upload: Option<Upload>, patience: Duration) -> Self {
-        let progress = Rc::new(Progress { waited: Cell::default(), moved: Cell::new(Instant::now()) });
+        let progress = Rc::new(Progress::new());
         Self { inner, dry_since: None, progress, stall: Stall::new(patience), upload: upload.map(Box::new) }
     }
 
@@ -147,7 +174,7 @@ impl ClientBody {
         let mut frame = Pin::new(&mut self.inner).poll_frame(cx).map_err(BodyError::from);
         if frame.is_pending() {
             self.dry_since.get_or_insert_with(Instant::now);
-            if self.stall.poll_over(cx).is_ready() {
+            if !self.progress.is_answered.get() && self.stall.poll_over(cx).is_ready() {
                 frame = Poll::Ready(Some(Err(BodyError::Stalled)));
             }
         } else {
@@ -158,10 +185,23 @@ impl ClientBody {
             self.progress.moved.set(now);
             self.stall.moved();
         }
+        match &frame {
+            Poll::Ready(Some(Err(_))) => self.progress.is_broken.set(true),
+            Poll::Ready(Some(Ok(piece))) if piece.is_trailers() || self.has_all() => {
+                self.progress.is_whole.set(true);
+            }
+            Poll::Ready(None) => self.progress.is_whole.set(true),
+            _ => {}
+        }
         if self.upload.is_some() {
             self.copy(&frame);
         }
         frame
+    }
+
+    /// Who has sent all that was announced asks for no end.
+    fn has_all(&self) -> bool {
+        self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
     }
 
     fn copy(&mut self, frame: &Piece) {
@@ -173,7 +213,7 @@ impl ClientBody {
                 if let Some(piece) = frame.data_ref() {
                     upload.push(piece);
                 }
-                // Who has sent all that was announced asks for no end, and behind trailers there is none.
+                // Behind trailers there is no end.
                 frame.is_trailers() || self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
             }
             Poll::Ready(Some(Err(_))) => {
@@ -194,7 +234,7 @@ impl ClientBody {
 /// The body of an answer to a client, who has no answer before the end of it.
 pub(crate) struct AnswerBody {
     words: Words,
-    _busy: Option<Busy>,
+    busy: Option<Busy>,
 }
 
 enum Words {
@@ -206,16 +246,16 @@ enum Words {
 
 impl AnswerBody {
     pub(crate) fn live(body: LiveBody) -> Self {
-        Self { words: Words::Live(Box::new(body)), _busy: None }
+        Self { words: Words::Live(Box::new(body)), busy: None }
     }
 
     pub(crate) fn own(text: &'static str) -> Self {
-        Self { words: Words::Own(Full::new(Bytes::from_static(text.as_bytes()))), _busy: None }
+        Self { words: Words::Own(Full::new(Bytes::from_static(text.as_bytes()))), busy: None }
     }
 
     /// The client is busy for as long as this body lasts.
     pub(crate) fn during(self, busy: Busy) -> Self {
-        Self { _busy: Some(busy), ..self }
+        Self { busy: Some(busy), ..self }
     }
 }
 
@@ -224,10 +264,15 @@ impl Body for AnswerBody {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Piece {
-        match &mut self.get_mut().words {
+        let body = self.get_mut();
+        let piece = match &mut body.words {
             Words::Live(body) => body.poll_frame(cx),
             Words::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        };
+        if let Some(busy) = &body.busy {
+            busy.has_something_to_take(matches!(piece, Poll::Ready(Some(Ok(_)))));
         }
+        piece
     }
 
     fn is_end_stream(&self) -> bool {
@@ -307,7 +352,8 @@ impl LiveBody {
                 if let (Some(digester), Some(bytes)) = (&mut self.digester, piece.data_ref()) {
                     digester.push(bytes);
                 }
-                if self.inner.is_end_stream() {
+                // Behind trailers nobody asks for an end.
+                if piece.is_trailers() || self.inner.is_end_stream() {
                     self.complete();
                 } else {
                     self.handed_over = Some(Instant::now());
@@ -334,6 +380,10 @@ impl LiveBody {
     /// of the pair counts that when it goes.
     fn broken(&mut self) {
         let Some(mut ending) = self.ending.take() else { return };
+        // Where the client broke off in the middle of its request, live had to.
+        if ending.upload.as_ref().is_some_and(|upload| upload.is_broken()) {
+            return;
+        }
         ending.count(None, self.client_time, None);
     }
 }
@@ -344,11 +394,11 @@ impl Ending {
         self.count(None, Duration::ZERO, None);
     }
 
-    /// Live speaks something else than HTTP from now on, and its connection is no more to be asked.
-    pub(crate) fn upgraded(mut self) -> UnderWay {
+    /// Live speaks something else than HTTP from now on, and its connection is no more to be asked. It is no request that
+    /// is under way, which would take the place of another one for hours.
+    pub(crate) fn upgraded(mut self) {
         self.count(Some(self.status), Duration::ZERO, None);
         self.stats.upgraded();
-        self.under_way
     }
 
     fn count(&mut self, status: Option<StatusCode>, client_time: Duration, body: Option<Digest>) {

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use foreshadow_model::wire::{FromMirror, LINE_BYTES_MAX, PROTOCOL, Routing, Summary, ToMirror};
@@ -105,14 +106,29 @@ pub(crate) struct Guest {
     /// The routing it was told of.
     generation: Generation,
     /// What it said before its turn.
-    pub(crate) said: Option<ToMirror>,
+    said: Option<ToMirror>,
 }
 
 /// Whether the guest said something, rather than went away. Waits for ever if there is none. Cancel-safe.
-pub(crate) async fn spoken(guest: &mut Option<Guest>) -> bool {
+async fn spoken(guest: &mut Option<Guest>) -> bool {
     let Some(guest) = guest else { return std::future::pending().await };
     guest.said = guest.lines.next().await.ok().flatten();
     guest.said.is_some()
+}
+
+/// The first of the guests that says something or goes away: its place, and what it said. Waits for ever without any.
+/// Cancel-safe.
+pub(crate) async fn first_spoken(guests: &mut [Guest]) -> (usize, Option<ToMirror>) {
+    std::future::poll_fn(|cx| {
+        for (place, guest) in guests.iter_mut().enumerate() {
+            // What was read of a line is kept when this is dropped.
+            if let Poll::Ready(said) = pin!(guest.lines.next()).poll(cx) {
+                return Poll::Ready((place, said.ok().flatten()));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Greets a controller; `None` if it has gone already.

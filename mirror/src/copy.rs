@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::allowance::Allowances;
+use crate::client::Client;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::pair::{self, LiveHalf, ShadowHalf, Watch};
-use crate::proxy::Client;
 use crate::redact::{BodyKind, forget_body, names_a_method, redact_body, redact_request};
 use crate::sample::Sampler;
 use crate::stats;

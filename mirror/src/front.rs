@@ -3,14 +3,13 @@
 use foreshadow_model::{Forwarded, FrontRules};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::client::Client;
 use crate::headers::join;
 use crate::pool::Patience;
-use crate::proxy::Client;
 use crate::tls::{Identity, TlsError};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The rules in force, with the certificate that they name.
 #[derive(Debug, Default)]
@@ -47,13 +46,21 @@ pub(crate) fn tell_of(client: &Client, rule: Forwarded, headers: &mut HeaderMap)
             }
         }
         Forwarded::Replace => {
-            for name in [header::FORWARDED, X_FORWARDED_HOST] {
+            let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
+            for name in claims {
                 headers.remove(name);
             }
             headers.insert(X_FORWARDED_FOR, client.forwarded.clone());
             headers.insert(X_FORWARDED_PROTO, proto);
         }
     }
+}
+
+/// Whether a header says where a request comes from, in any spelling that servers read as the same.
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str().replace('_', "-");
+    name.starts_with("x-forwarded-")
+        || matches!(name.as_str(), "forwarded" | "x-real-ip" | "x-client-ip" | "true-client-ip")
 }
 
 /// Adds to what proxies before us said, in one line, whatever number of lines they took.
@@ -118,11 +125,13 @@ mod tests {
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-host", "bank.example"),
             ("x-forwarded-proto", "http"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x_forwarded_for", "1.2.3.4"),
         ];
         assert_eq!(
             told("192.0.2.7:80", Forwarded::Replace, &before),
             ["x-forwarded-for: 192.0.2.7", "x-forwarded-proto: https"]
         );
-        assert_eq!(told("192.0.2.7:80", Forwarded::Keep, &before).len(), 4);
+        assert_eq!(told("192.0.2.7:80", Forwarded::Keep, &before).len(), 6);
     }
 }

@@ -21,7 +21,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         .filter_map(|name| name.trim().parse().ok())
         .collect();
     let own: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name.as_str())).cloned().collect();
-    for name in listed.into_iter().chain(own) {
+    // Whoever lists the host would have it forgotten.
+    for name in listed.into_iter().chain(own).filter(|name| name != header::HOST) {
         headers.remove(name);
     }
 }

@@ -18,6 +18,7 @@ mod amplify;
 mod balance;
 mod bodies;
 mod body;
+mod client;
 mod control;
 mod copy;
 mod destination;

@@ -8,9 +8,14 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
+
+/// How long a connection may be quiet before the kernel asks.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Connects to `address`, from within `netns` if there is one.
 pub(crate) async fn connect(address: SocketAddr, netns: Option<&Path>) -> io::Result<TcpStream> {
@@ -19,7 +24,15 @@ pub(crate) async fn connect(address: SocketAddr, netns: Option<&Path>) -> io::Re
         Some(path) => socket_within(path, address)?.connect(address).await?,
     };
     stream.set_nodelay(true)?;
+    notice_who_is_gone(&stream)?;
     Ok(stream)
+}
+
+/// Lets the kernel find out whether the other side is still there where nothing is said for long, in a tunnel above all: a
+/// host that is gone says nothing.
+pub(crate) fn notice_who_is_gone(stream: &TcpStream) -> io::Result<()> {
+    let keep = TcpKeepalive::new().with_time(QUIET).with_interval(QUIET / 4).with_retries(4);
+    SockRef::from(stream).set_tcp_keepalive(&keep)
 }
 
 /// Never awaits between the two steps, so no other task of this thread runs inside the namespace.

@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use foreshadow_model::is_safe_method;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
@@ -33,7 +34,7 @@ const IDLE_FOR: Duration = Duration::from_secs(60);
 
 /// Streams over one connection at the same time. Most servers allow a hundred or more, and say so; a request that is one
 /// too many would wait for another one to end.
-const STREAMS_MAX: u32 = 100;
+pub(crate) const STREAMS_MAX: u32 = 100;
 
 /// How long an instance that refuses connections is passed over, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -86,17 +87,24 @@ pub(crate) struct Endpoint {
     tasks: TaskTracker,
     paused_until: Cell<Option<Instant>>,
     pause: Cell<Duration>,
+    /// Connections that came to nothing.
+    refusals: Cell<u32>,
     /// When it took connections again after it had refused them.
     back_since: Cell<Option<Instant>>,
     active: Cell<u32>,
 }
 
 /// A request under way to an instance.
-pub(crate) struct UnderWay(Rc<Endpoint>);
+pub(crate) struct UnderWay {
+    endpoint: Rc<Endpoint>,
+    /// The count of all threads.
+    all: Arc<AtomicU32>,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.active.set(self.0.active.get() - 1);
+        self.endpoint.active.set(self.endpoint.active.get() - 1);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -111,6 +119,7 @@ impl Endpoint {
             tasks,
             paused_until: Cell::new(None),
             pause: Cell::new(PAUSE_MIN),
+            refusals: Cell::new(0),
             back_since: Cell::new(None),
             active: Cell::new(0),
         })
@@ -124,15 +133,16 @@ impl Endpoint {
         self.patience.set(patience);
     }
 
-    /// Requests under way.
+    /// Requests of this thread under way.
     pub(crate) fn active(&self) -> u32 {
         self.active.get()
     }
 
-    /// Counts a request for as long as what it returns is kept.
-    pub(crate) fn begin(self: &Rc<Self>) -> UnderWay {
+    /// Counts a request, among those of all threads too, for as long as what it returns is kept.
+    pub(crate) fn begin(self: &Rc<Self>, all: &Arc<AtomicU32>) -> UnderWay {
         self.active.set(self.active.get() + 1);
-        UnderWay(self.clone())
+        all.fetch_add(1, Ordering::Relaxed);
+        UnderWay { endpoint: self.clone(), all: all.clone() }
     }
 
     /// The part of its share that it gets, 0 to 1, while it comes back within so long.
@@ -189,7 +199,8 @@ impl Endpoint {
     }
 
     fn is_http2(&self, request: &Request<RequestBody>) -> bool {
-        self.place().speech.http2 || is_grpc(request.headers())
+        // A client of HTTP/1.1 can say that anything is gRPC.
+        self.place().speech.http2 || (request.version() == Version::HTTP_2 && is_grpc(request.headers()))
     }
 
     async fn send_over(
@@ -204,7 +215,13 @@ impl Endpoint {
             Sender::Http2(_) => as_http2(&mut request, self.way.is_tls()),
         }
         match sender.try_send(request).await {
-            Ok(response) => Ok((response, sender)),
+            Ok(response) => {
+                // It was there all the time.
+                if was_idle {
+                    self.paused_until.set(None);
+                }
+                Ok((response, sender))
+            }
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => SendError::NeverSent { request: Box::new(request) },
                 None => SendError::Broken { source: error.into_error(), was_idle, spare },
@@ -291,10 +308,16 @@ impl Endpoint {
     }
 
     async fn dial(&self, is_http2: bool) -> io::Result<Sender> {
+        let refusals = self.refusals.get();
         let _alone = if is_http2 { Some(self.dialling.lock().await) } else { None };
-        // Somebody else may have opened one meanwhile.
-        if let Some(sender) = self.stream().filter(|_| is_http2) {
-            return Ok(sender);
+        // Somebody else may have opened one meanwhile, or was refused: then to try again would be to wait in a row.
+        if is_http2 {
+            if let Some(sender) = self.stream() {
+                return Ok(sender);
+            }
+            if refusals != self.refusals.get() {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
         }
         Ok(match self.connect(is_http2).await? {
             Opened::Http1(sender) => Sender::Http1(sender),
@@ -323,6 +346,7 @@ impl Endpoint {
                 Ok(opened)
             }
             Err(error) => {
+                self.refusals.set(self.refusals.get().wrapping_add(1));
                 // Many connections refused at once are one refusal.
                 if is_first || !self.is_paused() {
                     let pause = self.pause.get();
@@ -343,6 +367,7 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Box<Request<RequestBody>
     let mut copy = Request::new(RequestBody::Empty);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     Some(Box::new(copy))
 }

@@ -102,7 +102,9 @@ impl Predecessor {
     pub(crate) async fn retire(mut self) {
         match self.tell(&ToMirror::Drain { within: DRAIN_WITHIN }).await {
             Ok(()) => tracing::info!(pid = self.pid, "The mirror before this one drains"),
-            Err(error) => tracing::warn!(%error, pid = self.pid, "The mirror before this one went away"),
+            Err(error) => tracing::error!(
+                %error, pid = self.pid, "The mirror before this one was not told to end: if it is there, end it"
+            ),
         }
     }
 }

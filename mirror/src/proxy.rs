@@ -1,7 +1,6 @@
 //! One request from a client: choose a live, take a copy for its shadow if it is sampled, stream the answer.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foreshadow_model::Balance;
-use http::header::{self, HeaderMap, HeaderValue};
-use http::uri::{PathAndQuery, Uri};
+use http::header::{self, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -18,12 +17,13 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::balance::{self, Balancer};
-use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, RequestBody};
+use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, Progress, RequestBody};
+use crate::client::Client;
 use crate::copy::Candidate;
 use crate::overdue::Overdue;
 use crate::pair::LiveHalf;
-use crate::pool::{Endpoint, SendError};
-use crate::sample::{self, Sampler, SessionSource};
+use crate::pool::{Endpoint, SendError, Sender};
+use crate::sample::{self, Sampler};
 use crate::server::Shared;
 use crate::stats::{Answer, Stats};
 use crate::table::{Entry, Table};
@@ -32,32 +32,7 @@ use crate::{front, grpc, headers};
 
 /// A client that goes away after waiting this long for the first byte of an answer got none, and that is live's
 /// failure. Without it a frozen live would look like a live without requests. Sooner is the client's own whim.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Who sends a request.
-#[derive(Clone, Debug)]
-pub(crate) struct Client {
-    pub(crate) address: SocketAddr,
-    /// The address as `X-Forwarded-For` has it.
-    pub(crate) forwarded: HeaderValue,
-    /// A number unique to the connection.
-    pub(crate) connection: u64,
-    /// Whether it came by TLS.
-    pub(crate) is_tls: bool,
-}
-
-impl Client {
-    pub(crate) fn new(address: SocketAddr, connection: u64, is_tls: bool) -> Self {
-        let forwarded = HeaderValue::from_str(&address.ip().to_canonical().to_string());
-        let forwarded = forwarded.unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, forwarded, connection, is_tls }
-    }
-
-    /// Where the key of its session may be.
-    pub(crate) fn source<'a>(&self, headers: &'a HeaderMap) -> SessionSource<'a> {
-        SessionSource { headers, client: self.address.ip(), connection: self.connection }
-    }
-}
+const COUNTED_AFTER: Duration = Duration::from_secs(1);
 
 /// One worker thread's view: the table and its own connections. Nothing in it is shared between threads.
 pub(crate) struct Proxy {
@@ -66,8 +41,6 @@ pub(crate) struct Proxy {
     sampler: Sampler,
     tracks: Tracks,
     overdue: Overdue,
-    /// Threads that share every limit.
-    workers: u32,
     refused: Arc<AtomicU64>,
 }
 
@@ -97,6 +70,16 @@ struct Passage {
     session: Option<u64>,
 }
 
+/// A request that is sent to one live.
+struct Attempt {
+    request: Request<RequestBody>,
+    /// Whether it was sent before: then over a new connection.
+    is_repeated: bool,
+    /// How long live may take.
+    limit: Duration,
+    upload: Option<Rc<Progress>>,
+}
+
 /// Where a request goes.
 enum Choice {
     Live(usize),
@@ -116,7 +99,6 @@ impl Proxy {
             sampler: shared.sampler.clone(),
             tracks,
             overdue: Overdue::default(),
-            workers: shared.workers,
             refused: shared.refused.clone(),
         };
         proxy.adopt(table);
@@ -155,6 +137,9 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return self.refuse(StatusCode::NOT_IMPLEMENTED);
         }
+        if !names_one_host(&request) {
+            return self.refuse(StatusCode::BAD_REQUEST);
+        }
         let wish = Wish::of(&mut request);
         let (mut parts, body) = request.into_parts();
         let session = (rules.balance == Balance::Hash)
@@ -185,7 +170,6 @@ impl Proxy {
         if parts.uri.authority().is_some() || parts.uri.path_and_query().is_none() {
             parts.uri = origin_form(&parts.uri);
         }
-        parts.version = Version::HTTP_11;
         let body = if has_body {
             RequestBody::Client(ClientBody::new(body, upload, rules.patience.stall))
         } else {
@@ -200,9 +184,8 @@ impl Proxy {
         if let Some(chosen) = self.choose_open(view, session, except) {
             return Choice::Live(chosen);
         }
-        let others = || view.endpoints.iter().enumerate().filter(|(at, _)| Some(*at) != except);
-        let is_full = |endpoint: &Endpoint| self.in_flight_max(view) <= endpoint.active();
-        if others().any(|(_, endpoint)| is_full(endpoint)) {
+        let others = || view.table.entries.iter().enumerate().filter(|(at, _)| Some(*at) != except);
+        if others().any(|(_, entry)| is_full(view, entry)) {
             return Choice::Full;
         }
         // Every weight is 0 or every live refuses: a refused connection is still better tried than not.
@@ -215,9 +198,9 @@ impl Proxy {
 
     /// The next live among those that have a weight, room, and did not just refuse a connection.
     fn choose_open(&self, view: &View, session: Option<u64>, except: Option<usize>) -> Option<usize> {
-        let (rules, room) = (&view.table.front.rules, self.in_flight_max(view));
+        let rules = &view.table.front.rules;
         let weight = |(at, (entry, endpoint)): (usize, (&Entry, &Rc<Endpoint>))| {
-            let is_usable = Some(at) != except && !endpoint.is_paused() && endpoint.active() < room;
+            let is_usable = Some(at) != except && !endpoint.is_paused() && !is_full(view, entry);
             if is_usable {
                 gained(entry.upstream.weight.get(), endpoint.regained(rules.slow_start))
             } else {
@@ -229,8 +212,9 @@ impl Proxy {
         let mut balancer = self.balancer.borrow_mut();
         match (rules.balance, session) {
             (Balance::Hash, Some(session)) => {
-                let ids = view.table.entries.iter().map(|entry| &entry.upstream.id);
-                balance::home(session, ids.zip(weights()))
+                // Not the id, which may be a place in a file: what stays must stay where it is.
+                let homes = view.table.entries.iter().map(|entry| entry.upstream.address);
+                balance::home(session, homes.zip(weights()))
             }
             (Balance::LeastLoaded, _) => {
                 let burden = |endpoint: &Endpoint, weight| balance::burden(endpoint.active(), weight);
@@ -244,11 +228,6 @@ impl Proxy {
             }
             _ => balancer.pick(weights()),
         }
-    }
-
-    /// Requests that this thread may have under way to one live.
-    fn in_flight_max(&self, view: &View) -> u32 {
-        view.table.front.rules.in_flight.div_ceil(self.workers)
     }
 
     /// Where a safe request goes whose connection broke: to another live, since this one may just have been killed.
@@ -287,15 +266,9 @@ impl Proxy {
             if !is_offered {
                 entry.stats.offered();
             }
-            let under_way = endpoint.begin();
-            let waiting = Waiting { started: Instant::now(), stats: Some(&entry.stats) };
-            let sent = {
-                let sending = pin!(async {
-                    if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await }
-                });
-                self.overdue.within(sending, (waiting.started, patience.answer), upload.as_deref()).await
-            };
-            let started = waiting.over();
+            let under_way = endpoint.begin(&entry.active);
+            let attempt = Attempt { request, is_repeated, limit: patience.answer, upload: upload.clone() };
+            let (started, sent) = self.attempt(entry, endpoint, attempt).await;
             match sent {
                 None => {
                     fail(&entry.stats, half.take(), started.elapsed());
@@ -303,20 +276,10 @@ impl Proxy {
                 }
                 Some(Ok((response, sender))) => {
                     entry.note_ejected(false);
-                    let ending = Ending {
-                        started,
-                        status: grpc::status(response.headers()).unwrap_or(response.status()),
-                        stats: entry.stats.clone(),
-                        half,
-                        endpoint: endpoint.clone(),
-                        sender,
-                        under_way,
-                        upload,
-                    };
-                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        return self.tunnel(response, ending, wish.take());
-                    }
-                    return to_client(response, ending, patience.stall);
+                    let (stats, endpoint) = (entry.stats.clone(), endpoint.clone());
+                    let status = grpc::status(response.headers()).unwrap_or(response.status());
+                    let ending = Ending { started, status, stats, half, endpoint, sender, under_way, upload };
+                    return self.answered(response, ending, wish.take(), patience.stall);
                 }
                 Some(Err(SendError::NeverSent { request: unsent })) => {
                     entry.stats.not_taken();
@@ -327,8 +290,8 @@ impl Proxy {
                     (at, request, is_offered) = (next, *unsent, false);
                     request.body_mut().forget_upload();
                 }
-                Some(Err(SendError::Broken { source, .. })) if source.is_user() => {
-                    // The client sent no more of its body: that is nothing live did.
+                // The client sent no more of its body: that is nothing live did.
+                Some(Err(SendError::Broken { .. })) if upload.is_some_and(|upload| upload.is_broken()) => {
                     entry.stats.not_taken();
                     return self.refuse(StatusCode::REQUEST_TIMEOUT);
                 }
@@ -358,6 +321,41 @@ impl Proxy {
         self.refuse(StatusCode::BAD_GATEWAY)
     }
 
+    /// Sends a request to one live; when that began, and what came of it: nothing if it took too long.
+    async fn attempt(
+        &self,
+        entry: &Entry,
+        endpoint: &Endpoint,
+        attempt: Attempt,
+    ) -> (Instant, Option<Result<(Response<Incoming>, Sender), SendError>>) {
+        let Attempt { request, is_repeated, limit, upload } = attempt;
+        let started = Instant::now();
+        let waiting = Waiting { started, stats: Some(&entry.stats), upload: upload.clone() };
+        let sending = pin!(async {
+            if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await }
+        });
+        let sent = self.overdue.within(sending, (started, limit), upload.as_deref()).await;
+        waiting.over();
+        (started, sent)
+    }
+
+    /// Live has begun to answer.
+    fn answered(
+        &self,
+        response: Response<Incoming>,
+        ending: Ending,
+        wish: Option<Wish>,
+        stall: Duration,
+    ) -> Response<AnswerBody> {
+        if let Some(upload) = &ending.upload {
+            upload.set_answered();
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return self.tunnel(response, ending, wish);
+        }
+        to_client(response, ending, stall)
+    }
+
     /// Live speaks something else from now on. Nobody may have asked it to.
     fn tunnel(
         &self,
@@ -371,11 +369,8 @@ impl Proxy {
             return self.refuse(StatusCode::BAD_GATEWAY);
         };
         let live = hyper::upgrade::on(&mut response);
-        let under_way = ending.upgraded();
-        self.tracks.users.spawn_local(async move {
-            wish.grant(live).await;
-            drop(under_way);
-        });
+        ending.upgraded();
+        self.tracks.users.spawn_local(wish.grant(live));
         let (mut parts, _empty) = response.into_parts();
         headers::strip_hop_by_hop(&mut parts.headers);
         tunnel::ask_for(&mut parts.headers, protocol);
@@ -394,6 +389,7 @@ impl Proxy {
             StatusCode::SERVICE_UNAVAILABLE => {
                 "foreshadow: no instance of the service is ready or has room\n"
             }
+            StatusCode::BAD_REQUEST => "foreshadow: a request names one host\n",
             StatusCode::NOT_IMPLEMENTED => "foreshadow: no tunnels\n",
             StatusCode::GATEWAY_TIMEOUT => "foreshadow: the instance did not answer in time\n",
             StatusCode::REQUEST_TIMEOUT => "foreshadow: the body of the request did not come in time\n",
@@ -403,6 +399,11 @@ impl Proxy {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
     }
+}
+
+/// Whether a live has as many requests under way as it may.
+fn is_full(view: &View, entry: &Entry) -> bool {
+    view.table.front.rules.in_flight <= entry.active.load(Ordering::Relaxed)
 }
 
 /// The part of a weight that a live has gained so far; never nothing, or it would never gain more.
@@ -424,21 +425,27 @@ fn fail(stats: &Stats, half: Option<LiveHalf>, latency: Duration) {
 struct Waiting<'a> {
     started: Instant,
     stats: Option<&'a Stats>,
+    upload: Option<Rc<Progress>>,
 }
 
 impl Waiting<'_> {
-    /// The wait came to an end; returns when it began.
-    fn over(mut self) -> Instant {
+    /// The wait came to an end.
+    fn over(mut self) {
         self.stats = None;
-        self.started
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(stats) = self.stats else { return };
-        let latency = self.started.elapsed();
-        if PATIENCE <= latency {
+        let since = match &self.upload {
+            // Live had not even all of it.
+            Some(upload) if !upload.is_whole() => return,
+            Some(upload) => self.started.max(upload.moved()),
+            None => self.started,
+        };
+        let latency = since.elapsed();
+        if COUNTED_AFTER <= latency {
             stats.live(Answer::none(latency));
         }
     }
@@ -451,11 +458,18 @@ fn to_client(response: Response<Incoming>, ending: Ending, patience: Duration) -
     Response::from_parts(parts, AnswerBody::live(LiveBody::new(body, ending, patience)))
 }
 
-/// HTTP/2 has the host in `:authority`; HTTP/1.1 wants it as a header.
-fn host_from_authority(parts: &mut request::Parts) {
-    if parts.headers.contains_key(header::HOST) {
-        return;
+/// RFC 9112 §3.2: one `Host`, and one that can be read; two could be read in two ways.
+fn names_one_host(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => false,
+        (None, None) => request.version() != Version::HTTP_11,
+        (Some(host), None) => host.is_empty() || Authority::try_from(host.as_bytes()).is_ok(),
     }
+}
+
+/// HTTP/2 has the host in `:authority`, which counts more than a header (RFC 9113 §8.3.1); HTTP/1.1 wants it as one.
+fn host_from_authority(parts: &mut request::Parts) {
     if let Some(host) =
         parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
     {

@@ -105,6 +105,7 @@ impl Redactor {
 pub fn redact_request(redactor: &Redactor, live: &request::Parts) -> Result<Request<()>, DropReason> {
     let mut copy = Request::new(());
     *copy.method_mut() = live.method.clone();
+    *copy.version_mut() = live.version;
     *copy.uri_mut() = redactor.uri(&live.uri).ok_or(DropReason::RedactionFailed)?;
     *copy.headers_mut() = redactor.head(&live.headers).ok_or(DropReason::RedactionFailed)?;
     Ok(copy)

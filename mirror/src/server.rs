@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -128,6 +128,8 @@ pub(crate) struct Shared {
     pub(crate) sampler: Sampler,
     /// Threads on the live path.
     pub(crate) workers: u32,
+    /// Connections of users, of all threads.
+    pub(crate) connections: Arc<AtomicU32>,
     pub(crate) refused: Arc<AtomicU64>,
     pub(crate) drain: CancellationToken,
     drain_within: Mutex<Duration>,
@@ -322,6 +324,7 @@ pub(crate) fn share(listener: &TcpListener, workers: usize) -> io::Result<Shared
         key,
         sampler: Sampler::default(),
         workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
+        connections: Arc::default(),
         refused: Arc::default(),
         drain: CancellationToken::new(),
         drain_within: Mutex::new(Duration::from_secs(10)),

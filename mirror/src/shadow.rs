@@ -160,6 +160,7 @@ fn repeated(job: &Job) -> Repeat {
     let mut request = Request::new(job.request.body().clone());
     *request.method_mut() = job.request.method().clone();
     *request.uri_mut() = job.request.uri().clone();
+    *request.version_mut() = job.request.version();
     *request.headers_mut() = job.request.headers().clone();
     Repeat { request, stats: job.half.stats() }
 }

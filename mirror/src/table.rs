@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,6 +103,8 @@ pub(crate) struct Entry {
     pub(crate) stats: Arc<Stats>,
     pub(crate) shadow: Option<ShadowHandle>,
     pub(crate) allowance: Arc<Allowances>,
+    /// Requests under way to it, of all threads.
+    pub(crate) active: Arc<AtomicU32>,
     /// Set by the workers: it refuses connections.
     pub(crate) ejected: Arc<AtomicBool>,
 }
@@ -209,6 +211,7 @@ impl<O: FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle> Successor<'_, O> 
             stats: before.map_or_else(Arc::default, |entry| entry.stats.clone()),
             ejected: before.map_or_else(Arc::default, |entry| entry.ejected.clone()),
             allowance: before.map_or_else(Arc::default, |entry| entry.allowance.clone()),
+            active: before.map_or_else(Arc::default, |entry| entry.active.clone()),
             shadow,
             way,
             upstream,

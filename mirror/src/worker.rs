@@ -5,11 +5,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use foreshadow_model::Generation;
+use foreshadow_model::{Generation, Patience};
 use futures_util::FutureExt as _;
 use http::StatusCode;
 use http::header::{self, HeaderValue};
@@ -22,20 +22,34 @@ use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::client::Client;
 use crate::front::Front;
 use crate::idle::Activity;
 use crate::local::LocalExecutor;
 use crate::overdue::LOOK_EVERY;
-use crate::proxy::{Client, Proxy, Tracks};
-use crate::proxy_protocol;
+use crate::proxy::{Proxy, Tracks};
 use crate::server::Shared;
-use crate::stall::Flowing;
+use crate::stall::{Flowing, Written};
+use crate::{netns, proxy_protocol};
 
 /// How long a client may take to open TLS, and the balancer before us to say who the client is.
 const GREETING: Duration = Duration::from_secs(10);
 
 /// How long a client that is there when the drain begins may take, since it came, to send its first request.
 const CHANCE: Duration = Duration::from_millis(500);
+
+/// The longest head of a request, and what is read ahead of a body.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Requests that one client may have under way over HTTP/2.
+const STREAMS_MAX: u32 = 100;
+
+/// What one request over HTTP/2 may have on its way before live reads it. All of them together fit into the window of the
+/// connection: one that nobody reads must not hold up the others.
+const STREAM_WINDOW: u32 = 64 << 10;
+
+/// What is kept of one answer for a client that does not read it.
+const SENT_BYTES_MAX: usize = 64 << 10;
 
 /// How long a client that is let go may take to notice.
 const LATE: Duration = Duration::from_millis(200);
@@ -76,7 +90,7 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> 
         }
     }
     let proxy = Rc::new(Proxy::new(shared, tracks.clone()));
-    let users = Users { proxy, connections: tracks.users.clone(), workers: shared.workers };
+    let users = Users { proxy, connections: tracks.users.clone(), all: shared.connections.clone() };
     let mut front = shared.table().front.clone();
     tracks.lives.spawn_local(look_around(users.proxy.clone()));
     loop {
@@ -127,15 +141,26 @@ async fn look_around(proxy: Rc<Proxy>) {
 struct Users {
     proxy: Rc<Proxy>,
     connections: TaskTracker,
-    workers: u32,
+    /// Of all threads.
+    all: Arc<AtomicU32>,
+}
+
+/// A connection that counts for as long as this is kept.
+struct Counted(Arc<AtomicU32>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Users {
     fn let_in(&self, stream: TcpStream, address: SocketAddr, front: &Arc<Front>, drain: &CancellationToken) {
-        let connections_max = front.rules.connections.div_ceil(self.workers) as usize;
-        let connections = self.connections.len();
+        let connections_max = front.rules.connections;
+        let connections = self.all.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(self.all.clone());
         // Even a refusal takes room: of those some wait for theirs, and the others hear nothing.
-        if connections_max + connections_max / 8 + 16 < connections {
+        if connections_max.saturating_add(connections_max / 8 + 16) < connections {
             self.proxy.count_refused();
             return;
         }
@@ -145,6 +170,7 @@ impl Users {
             if let Err(error) = welcome(stream, address, &front, (host, drain)).await {
                 tracing::debug!(%error, "Client was not let in");
             }
+            drop(counted);
         });
     }
 }
@@ -165,8 +191,10 @@ async fn welcome(
 ) -> io::Result<()> {
     static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
     stream.set_nodelay(true)?;
+    netns::notice_who_is_gone(&stream)?;
     let patience = front.rules.patience;
     let mut stream = Flowing::new(stream, patience.stall);
+    let written = stream.written();
     let address = if front.rules.proxy_protocol {
         timeout(GREETING, proxy_protocol::read(&mut stream)).await??.unwrap_or(address)
     } else {
@@ -175,22 +203,31 @@ async fn welcome(
     let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
     let client = Client::new(address, number, front.identity.is_some());
     match &front.identity {
-        None => serve(stream, client, host, (drain, patience.idle)).await,
+        None => serve(stream, client, host, Terms { drain, patience, written }).await,
         Some(identity) => {
             let stream = timeout(GREETING, identity.acceptor().accept(stream)).await??;
-            serve(stream, client, host, (drain, patience.idle)).await;
+            serve(stream, client, host, Terms { drain, patience, written }).await;
         }
     }
     Ok(())
 }
 
+/// For how long a client is served.
+struct Terms {
+    drain: CancellationToken,
+    patience: Patience,
+    /// When something was written to it the last time.
+    written: Written,
+}
+
 /// Serves one client, HTTP/1.1 or HTTP/2, whichever it begins with.
-async fn serve<S>(stream: S, client: Client, host: Host, (drain, idle): (CancellationToken, Duration))
+async fn serve<S>(stream: S, client: Client, host: Host, terms: Terms)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let activity = Activity::new();
-    let idle = if host.is_full { LATE } else { idle };
+    let Terms { drain, patience, written } = terms;
+    let idle = if host.is_full { LATE } else { patience.idle };
     let (client, host) = (Rc::new(client), Rc::new(host));
     let service = service_fn({
         let activity = activity.clone();
@@ -208,20 +245,38 @@ where
             }
         }
     });
-    let builder = auto::Builder::new(LocalExecutor);
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder.http1().max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http2()
+        .max_concurrent_streams(STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAMS_MAX * STREAM_WINDOW)
+        .max_send_buf_size(SENT_BYTES_MAX);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = activity.stuck_for(patience.stall) => Ok(()),
         // Who came a moment ago had no time to ask yet.
         () = async { drain.cancelled().await; activity.has_had_a_chance(CHANCE).await } => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                result = connection.as_mut() => result,
+                () = activity.stuck_for(patience.stall) => Ok(()),
+                () = activity.idle_for(idle, &written) => Ok(()),
+            }
         }
-        () = activity.idle_for(idle) => {
+        () = activity.idle_for(idle, &written) => {
             connection.as_mut().graceful_shutdown();
-            // Whoever sent half a head would never send the rest.
-            timeout(LATE, connection).await.unwrap_or(Ok(()))
+            // Whoever sent half a head would never send the rest; but a request may have come in this moment.
+            loop {
+                match timeout(LATE, connection.as_mut()).await {
+                    Ok(result) => break result,
+                    Err(_elapsed) if activity.is_busy() => {}
+                    Err(_elapsed) => break Ok(()),
+                }
+            }
         }
     };
     if let Err(error) = result {

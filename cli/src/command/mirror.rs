@@ -1,6 +1,5 @@
 //! `foreshadow mirror`: the mirror alone, led by a file.
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -8,10 +7,11 @@ use foreshadow_engine::config::{Alone, parse_alone};
 use foreshadow_engine::mirror::{MirrorError, Running};
 use foreshadow_engine::model::wire::{Summary, UpstreamSummary};
 use foreshadow_engine::model::{Agreement, Generation, LogHistogram};
-use foreshadow_engine::{AloneError, Audience, MirrorTotals, mirror_alone};
+use foreshadow_engine::{AloneError, Audience, mirror_alone};
 use serde_json::json;
 
 use crate::args::{MirrorArgs, Output};
+use crate::command::printer::Printer;
 use crate::command::{absolute_folder, run::start_log};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -69,8 +69,7 @@ struct Listener<'a> {
     /// Those of a file that was read and may yet be refused.
     pending: Option<(Vec<String>, Generation)>,
     generation: Generation,
-    /// Whether anybody still listens to the lines.
-    is_told: bool,
+    printer: Printer,
 }
 
 impl Audience for Listener<'_> {
@@ -87,47 +86,37 @@ impl Audience for Listener<'_> {
         );
     }
 
-    fn hear(&mut self, summary: &Summary, totals: &MirrorTotals) {
+    fn hear(&mut self, summary: &Summary, requests: u64) {
         self.generation = summary.generation;
         if let Some((lives, _)) = self.pending.take_if(|(_, before)| *before != summary.generation) {
             self.lives = lives;
         }
-        if self.is_told {
-            self.is_told = self.tell(summary, totals).is_ok();
-        }
+        self.printer.print(self.told(summary, requests));
     }
 }
 
 impl<'a> Listener<'a> {
     fn new(args: &'a MirrorArgs, config: &Alone) -> Self {
-        Self { args, lives: lives(config), pending: None, generation: Generation(0), is_told: true }
+        let (lives, printer) = (lives(config), Printer::start());
+        Self { args, lives, pending: None, generation: Generation(0), printer }
     }
 
-    fn tell(&self, summary: &Summary, totals: &MirrorTotals) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+    fn told(&self, summary: &Summary, requests: u64) -> String {
         let unix_ms = unix_ms();
-        match self.args.output {
-            Output::Json => {
-                let line = json!({ "unixMs": unix_ms, "lives": self.lives, "summary": summary, "requestsTotal": requests(totals) });
-                writeln!(out, "{line}")?;
-            }
-            Output::Human => {
-                let are_asked = |live: &&UpstreamSummary| 0 < live.live_side.asked() + live.drops.total();
-                let lives = summary.upstreams.iter().zip(&self.lives);
-                for (live, url) in lives.filter(|(live, _)| are_asked(live)) {
-                    writeln!(out, "{}  {url}  {}", show::time(unix_ms), told(live, summary.span_seconds))?;
-                }
-                if 0 < summary.refused {
-                    writeln!(
-                        out,
-                        "{}  {} requests that the mirror answered itself",
-                        show::time(unix_ms),
-                        summary.refused
-                    )?;
-                }
-            }
+        if let Output::Json = self.args.output {
+            let line = json!({ "unixMs": unix_ms, "lives": self.lives, "summary": summary, "requestsTotal": requests });
+            return format!("{line}\n");
         }
-        out.flush()
+        let time = show::time(unix_ms);
+        let are_asked = |live: &&UpstreamSummary| 0 < live.live_side.asked() + live.drops.total();
+        let mut text = String::new();
+        for (live, url) in summary.upstreams.iter().zip(&self.lives).filter(|(live, _)| are_asked(live)) {
+            text += &format!("{time}  {url}  {}\n", told(live, summary.span_seconds));
+        }
+        if 0 < summary.refused {
+            text += &format!("{time}  {} requests that the mirror answered itself\n", summary.refused);
+        }
+        text
     }
 }
 
@@ -138,10 +127,6 @@ impl<'a> Listener<'a> {
 fn unix_ms() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-fn requests(totals: &MirrorTotals) -> u64 {
-    totals.lives.values().map(|live| live.live.requests).sum()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of some seconds")]

@@ -22,6 +22,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 /// Talk goes to standard error: silent between changes when all is well.
 pub(crate) fn start_log() {
     let filter = EnvFilter::try_from_env("FORESHADOW_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It writes down targets that it cannot read, and there may be anything in those.
+    let filter = filter.add_directive("h2=warn".parse().expect("our own words are a directive"));
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)

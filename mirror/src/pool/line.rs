@@ -79,7 +79,10 @@ impl Sender {
 
 /// Whether a request is one of gRPC, which goes over HTTP/2 only.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    // Not `application/grpc-web`, which is another protocol.
+    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
 /// Writes a request as HTTP/1.1 has it: the host in a header.

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::STREAMS_MAX;
 use super::line::Opened;
 use crate::local::LocalExecutor;
 use crate::netns;
@@ -24,6 +25,10 @@ use crate::tls::{Tls, TlsError};
 /// gone says nothing, and all requests of a thread share the connection.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_WITHIN: Duration = Duration::from_secs(5);
+
+/// What one answer may have on its way before somebody reads it. All of them together fit into the window of the connection:
+/// one that nobody reads must not hold up the others.
+const STREAM_WINDOW: u32 = 256 << 10;
 
 /// Where an instance is and how it is spoken to.
 #[derive(Clone)]
@@ -113,6 +118,8 @@ where
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_WITHIN)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAMS_MAX * STREAM_WINDOW)
             .handshake(stream)
             .await
             .map_err(io::Error::other)?;

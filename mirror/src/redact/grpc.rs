@@ -12,7 +12,9 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use foreshadow_model::{DropReason, RedactMode};
 use prost_reflect::prost::Message as _;
-use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, MapKey, MessageDescriptor, Value};
+use prost_reflect::{
+    DescriptorError, DescriptorPool, DynamicMessage, MapKey, MessageDescriptor, ReflectMessage as _, Value,
+};
 
 use super::Redactor;
 use super::json::Paths;
@@ -20,6 +22,9 @@ use super::names::is_secret_name;
 
 /// How deep messages may stand within each other.
 const DEPTH_MAX: usize = 64;
+
+/// Values that all messages of a call may have. More are not mirrored: each is searched, on the way to live.
+const VALUES_MAX: usize = 4000;
 
 /// Before each message: whether it is packed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -81,6 +86,7 @@ pub(super) fn messages(
 ) -> Result<Vec<u8>, DropReason> {
     let input = redactor.grpc.input(path).ok_or(DropReason::RedactionFailed)?;
     let mut clean = Vec::with_capacity(body.len());
+    let (mut plain_bytes, mut values) = (0, 0);
     while !body.is_empty() {
         let (prefix, rest) = body.split_at_checked(PREFIX_BYTES).ok_or(DropReason::RedactionFailed)?;
         let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
@@ -95,9 +101,14 @@ pub(super) fn messages(
             }
             _ => return Err(DropReason::RedactionFailed),
         };
+        // All of them together: many small ones that are packed may be very many bytes.
+        plain_bytes += message.len() as u64;
+        if bytes_max < plain_bytes {
+            return Err(DropReason::TooBig);
+        }
         let mut message =
             DynamicMessage::decode(input.clone(), message).map_err(|_none| DropReason::RedactionFailed)?;
-        let walk = Walk { redactor, path: Vec::new() };
+        let walk = Walk { redactor, values: &mut values, path: Vec::new() };
         walk.all(&mut message).ok_or(DropReason::RedactionFailed)?;
         let written = message.encode_to_vec();
         let length = u32::try_from(written.len()).map_err(|_large| DropReason::TooBig)?;
@@ -121,6 +132,8 @@ fn unpack(message: &[u8], bytes_max: u64) -> Result<Vec<u8>, DropReason> {
 /// One message, from its top down. Every step is `None` where something cannot be read.
 struct Walk<'a> {
     redactor: &'a Redactor,
+    /// Of all messages so far.
+    values: &'a mut usize,
     /// The names of the fields that lead here, in lower case.
     path: Vec<String>,
 }
@@ -131,7 +144,11 @@ impl Walk<'_> {
     }
 
     fn message(&mut self, message: &mut DynamicMessage, hidden: Option<RedactMode>) -> Option<()> {
-        if DEPTH_MAX < self.path.len() || message.unknown_fields().next().is_some() {
+        // An extension may be anything, and `Any` is bytes with a name.
+        let is_odd = message.unknown_fields().next().is_some()
+            || message.extensions().next().is_some()
+            || message.descriptor().full_name() == "google.protobuf.Any";
+        if DEPTH_MAX < self.path.len() || is_odd {
             return None;
         }
         let mut removed = Vec::new();
@@ -152,6 +169,10 @@ impl Walk<'_> {
     }
 
     fn value(&mut self, value: &mut Value, mode: Option<RedactMode>) -> Option<()> {
+        *self.values += 1;
+        if VALUES_MAX < *self.values {
+            return None;
+        }
         match value {
             Value::Message(inner) => self.message(inner, mode)?,
             Value::List(items) => {
@@ -160,15 +181,14 @@ impl Walk<'_> {
                 }
             }
             Value::Map(entries) => {
+                // Within something hidden the keys may be the secret, and a key cannot be replaced.
+                if mode.is_some() && !entries.is_empty() {
+                    return None;
+                }
                 for (key, item) in entries.iter_mut() {
-                    let name = match key {
-                        // A name that must not leave cannot be replaced where others may look it up.
-                        MapKey::String(name) if self.redactor.text(name).is_some() => return None,
-                        MapKey::String(name) => name.to_ascii_lowercase(),
-                        other => format!("{other:?}"),
-                    };
+                    let name = self.key(key)?;
                     let builtin = is_secret_name(&name).then_some(RedactMode::Tokenise);
-                    self.within(name, item, mode.or(builtin))?;
+                    self.within(name, item, builtin)?;
                 }
             }
             Value::String(text) => {
@@ -181,10 +201,29 @@ impl Walk<'_> {
                 }
             }
             Value::Bytes(bytes) => *bytes = self.bytes(bytes, mode)?,
+            Value::EnumNumber(n) if mode.is_some() => *n = 0,
+            Value::Bool(is) if mode.is_some() => *is = false,
             Value::EnumNumber(_) | Value::Bool(_) => {}
             number => self.number(number, mode),
         }
         Some(())
+    }
+
+    /// The name of an entry, if it may leave.
+    fn key(&self, key: &MapKey) -> Option<String> {
+        let name = match key {
+            MapKey::Bool(is) => is.to_string(),
+            MapKey::I32(n) => n.to_string(),
+            MapKey::I64(n) => n.to_string(),
+            MapKey::U32(n) => n.to_string(),
+            MapKey::U64(n) => n.to_string(),
+            MapKey::String(name) => name.to_ascii_lowercase(),
+        };
+        let is_open = match key {
+            MapKey::String(name) => self.redactor.text(name).is_none(),
+            _ => self.redactor.revealed(&name).is_none(),
+        };
+        is_open.then_some(name)
     }
 
     fn within(&mut self, name: String, value: &mut Value, hidden: Option<RedactMode>) -> Option<()> {
@@ -200,10 +239,16 @@ impl Walk<'_> {
 
     fn bytes(&self, bytes: &Bytes, mode: Option<RedactMode>) -> Option<Bytes> {
         Some(match mode {
+            // What is no text has no shape to keep.
+            Some(RedactMode::Tokenise) if std::str::from_utf8(bytes).is_err() => {
+                self.redactor.tokens.raw(bytes).into()
+            }
             Some(RedactMode::Tokenise) => self.redactor.tokens.bytes(bytes).into(),
             Some(_) => vec![b'*'; bytes.len()].into(),
             None => {
-                let text = std::str::from_utf8(bytes).ok()?;
+                // A message within is mostly text as well, but for the signs between its fields.
+                let is_text = |text: &&str| !text.chars().any(char::is_control);
+                let text = std::str::from_utf8(bytes).ok().filter(is_text)?;
                 self.redactor.text(text).map_or_else(|| bytes.clone(), |clean| clean.into_bytes().into())
             }
         })
@@ -303,6 +348,9 @@ mod tests {
         assert_eq!(refused(FIND, &framed(&query, &[0x7a, 1, b'x'])), DropReason::RedactionFailed);
         let mut blob = DynamicMessage::new(input);
         blob.set_field_by_name("blob", Value::Bytes(Bytes::from_static(b"\xff\xfe")));
+        assert_eq!(refused(FIND, &framed(&blob, &[])), DropReason::RedactionFailed);
+        // A message within, which is text but for the signs between its fields.
+        blob.set_field_by_name("blob", Value::Bytes(Bytes::from_static(b"\x0a\x05alice\x12\x07hunter2")));
         assert_eq!(refused(FIND, &framed(&blob, &[])), DropReason::RedactionFailed);
         for body in [&[0, 0, 0, 0][..], &[0, 0, 0, 0, 9, 1], &[7, 0, 0, 0, 0], &[1, 0, 0, 0, 1, 0]] {
             assert_eq!(refused(FIND, body), DropReason::RedactionFailed, "{body:?}");

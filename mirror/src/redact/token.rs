@@ -34,6 +34,11 @@ impl Tokens {
         value.iter().zip(self.stream(value)).map(|(&byte, random)| same_class(byte, random)).collect()
     }
 
+    /// The token of bytes that are no text: as many, and nothing of them.
+    pub(super) fn raw(&self, value: &[u8]) -> Vec<u8> {
+        self.stream(value)
+    }
+
     /// The token of a text; it has as many bytes.
     pub(super) fn text(&self, value: &str) -> String {
         self.bytes(value.as_bytes()).into_iter().map(char::from).collect()

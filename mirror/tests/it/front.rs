@@ -193,3 +193,54 @@ fn a_session_stays_with_its_live() {
     assert!((0..30).all(|user| asked(user) == homes[user]));
     assert!(["a", "b", "c"].iter().all(|live| homes.iter().any(|home| home == live)), "{homes:?}");
 }
+
+#[test]
+fn a_request_names_one_host() {
+    let origin = Origin::fixed(200, "live");
+    let mirror = Mirror::routing(&with(FrontRules::default(), &[&origin]));
+    for hosts in ["", "host: a\r\nhost: b\r\n", "host: a b\r\n"] {
+        let mut client = Client::connect(mirror.listen());
+        client.say(&format!("GET / HTTP/1.1\r\n{hosts}\r\n"));
+        assert_eq!(client.answer("GET").unwrap().status, 400, "{hosts:?}");
+    }
+    assert!(origin.seen().is_empty(), "no live is charged with it");
+}
+
+#[test]
+fn whoever_says_grpc_over_http_1_is_passed_on_as_it_came() {
+    let origin = Origin::fixed(200, "live");
+    let mut mirror = Mirror::routing(&with(FrontRules::default(), &[&origin]));
+    for kind in ["application/grpc", "application/grpc-web+proto"] {
+        let answer =
+            Client::connect(mirror.listen()).request("GET", "/", &[&format!("content-type: {kind}")]);
+        assert_eq!(answer.text(), "live", "{kind}");
+    }
+    assert_eq!(mirror.wait(|total| total.live.requests == 2).live.errors, 0);
+}
+
+#[test]
+fn an_answer_with_trailers_is_counted_and_its_connection_used_again() {
+    let origin = Origin::start(|_, stream| {
+        send(stream, "HTTP/1.1 200 X\r\ntransfer-encoding: chunked\r\n\r\n4\r\nlive\r\n0\r\nx-sum: 7\r\n\r\n")
+    });
+    let mut mirror = Mirror::routing(&with(FrontRules::default(), &[&origin]));
+    for _ in 0..3 {
+        assert_eq!(get(mirror.listen(), "/").text(), "live");
+    }
+    assert_eq!(mirror.wait(|total| total.live.requests == 3).live.errors, 0);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn an_upload_that_is_broken_off_says_nothing_about_live() {
+    let origin = Origin::fixed(200, "live");
+    let mut mirror = Mirror::routing(&with(FrontRules::default(), &[&origin]));
+    let mut client = Client::connect(mirror.listen());
+    client.say("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 8\r\n\r\nx");
+    // Longer than a client waits whose leaving is live's fault.
+    std::thread::sleep(Duration::from_millis(1300));
+    drop(client);
+    assert_eq!(get(mirror.listen(), "/").status, 200);
+    let total = mirror.wait(|total| total.live.requests == 1);
+    assert_eq!(total.live.errors, 0);
+}

@@ -90,7 +90,8 @@ fn live_does_not_wait_for_a_slow_shadow() {
         Then::Close
     });
     let total = live_does_not_wait(&origin, shadow.address);
-    assert_eq!(dropped(&total, DropReason::Timeout), REQUESTS);
+    // Whichever limit it meets first.
+    assert_eq!(dropped(&total, DropReason::Timeout) + dropped(&total, DropReason::TooBig), REQUESTS);
 }
 
 #[test]
