@@ -212,7 +212,7 @@ impl House<'_> {
         let next: Generation = self.shared.table().generation.next();
         let taken = lead.read().and_then(|routing| {
             let routing = Routing { generation: next, ..routing };
-            self.shared.route(routing).map_err(|error| with_causes(&error))
+            self.shared.route_anew(routing).map_err(|error| with_causes(&error))
         });
         match taken {
             Ok(()) => tracing::info!(generation = %next, "Configuration read again"),

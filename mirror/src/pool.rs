@@ -125,7 +125,12 @@ impl Endpoint {
         })
     }
 
-    pub(crate) fn place(&self) -> &Place {
+    /// Whether this is the way it goes.
+    pub(crate) fn goes(&self, way: &Arc<Way>) -> bool {
+        Arc::ptr_eq(&self.way, way)
+    }
+
+    fn place(&self) -> &Place {
         self.way.place()
     }
 

@@ -110,7 +110,7 @@ impl Proxy {
         let before = self.view.borrow().clone();
         let patience = table.front.patience();
         let endpoint = |entry: &Entry| {
-            let known = before.endpoints.iter().find(|endpoint| endpoint.place() == entry.way.place());
+            let known = before.endpoints.iter().find(|endpoint| endpoint.goes(&entry.way));
             if let Some(known) = known {
                 known.set_patience(patience);
                 return known.clone();

@@ -19,7 +19,7 @@ use crate::front::Front;
 use crate::redact::{DescriptorsError, Redactor};
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
-use crate::table::Table;
+use crate::table::{Entry, Table};
 use crate::tls::TlsError;
 use crate::{control, handover, worker};
 
@@ -166,6 +166,20 @@ impl Shared {
 
     /// Takes over a routing if it is newer than the one in force and can be.
     pub(crate) fn route(&self, routing: Routing) -> Result<(), RouteError> {
+        self.route_from(routing, |before| before)
+    }
+
+    /// The same, and every file that it names is read again.
+    pub(crate) fn route_anew(&self, routing: Routing) -> Result<(), RouteError> {
+        self.route_from(routing, |_before| None)
+    }
+
+    /// What is kept of the table before is asked of `kept`.
+    fn route_from(
+        &self,
+        routing: Routing,
+        kept: fn(Option<&Entry>) -> Option<&Entry>,
+    ) -> Result<(), RouteError> {
         let now = self.table();
         if routing.generation <= now.generation {
             return Err(RouteError::Older { offered: routing.generation, in_force: now.generation });
@@ -174,12 +188,15 @@ impl Shared {
             return Err(RouteError::ServesUsers(shadow));
         }
         // Nearly every routing has other weights or rates, and the same rules: their searchers are not made anew.
-        let redactor = if routing.copies.redact == now.copies.redact {
+        let are_rules_kept =
+            routing.copies.redact == now.copies.redact && kept(now.entries.first()).is_some();
+        let redactor = if are_rules_kept {
             now.redactor.clone()
         } else {
             Arc::new(Redactor::new(self.key, &routing.copies.redact)?)
         };
-        let next = now.next(routing, redactor, |line, way, connect| self.shadows.open(line, way, connect))?;
+        let open = |line, way, connect| self.shadows.open(line, way, connect);
+        let next = now.next(routing, redactor, (kept, open))?;
         self.table.send_replace(Arc::new(next));
         Ok(())
     }

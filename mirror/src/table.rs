@@ -150,21 +150,31 @@ impl Table {
 
     /// The table for a newer routing; counters, shadow queues and the ways to instances that stay are taken along.
     ///
+    /// Of ways and queues `kept` says whether they are taken along.
+    ///
     /// # Errors
     /// When TLS is to be spoken with an instance or with users and cannot be.
     pub(crate) fn next(
         &self,
         routing: Routing,
         redactor: Arc<Redactor>,
-        open: impl FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle,
+        (kept, open): (
+            fn(Option<&Entry>) -> Option<&Entry>,
+            impl FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle,
+        ),
     ) -> Result<Self, TlsError> {
         let front = if routing.front == self.front.rules {
             self.front.clone()
         } else {
             Arc::new(Front::open(routing.front)?)
         };
-        let mut next =
-            Successor { before: self, copies: &routing.copies, connect: front.rules.patience.connect, open };
+        let mut next = Successor {
+            before: self,
+            kept,
+            copies: &routing.copies,
+            connect: front.rules.patience.connect,
+            open,
+        };
         let entries =
             routing.upstreams.into_iter().map(|upstream| next.entry(upstream)).collect::<Result<_, _>>()?;
         Ok(Self {
@@ -193,6 +203,7 @@ impl Table {
 /// Makes entries of a newer table.
 struct Successor<'a, O> {
     before: &'a Table,
+    kept: fn(Option<&Entry>) -> Option<&Entry>,
     copies: &'a CopyRules,
     connect: Duration,
     open: O,
@@ -201,9 +212,10 @@ struct Successor<'a, O> {
 impl<O: FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle> Successor<'_, O> {
     fn entry(&mut self, upstream: Upstream) -> Result<Entry, TlsError> {
         let before = self.before.entries.iter().find(|entry| entry.upstream.id == upstream.id);
-        let shadow = upstream.shadow.clone().map(|target| self.shadow(target, before)).transpose()?;
+        let kept = (self.kept)(before);
+        let shadow = upstream.shadow.clone().map(|target| self.shadow(target, kept)).transpose()?;
         let place = Place::of_live(&upstream);
-        let way = match before.filter(|before| *before.way.place() == place) {
+        let way = match kept.filter(|before| *before.way.place() == place) {
             Some(before) => before.way.clone(),
             None => Arc::new(Way::new(place)?),
         };

@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_model::{Generation, Patience};
-use futures_util::FutureExt as _;
 use http::StatusCode;
 use http::header::{self, HeaderValue};
 use hyper::service::service_fn;
@@ -113,10 +112,13 @@ async fn work(listener: TcpListener, shared: &Arc<Shared>, is_awaited: bool) -> 
         }
     }
     // Who was let in by the kernel before the drain gets an answer, unless somebody else is there to let them in.
+    // Asked of the kernel itself: what the runtime has not heard of yet waits there all the same.
+    let listener = listener.into_std()?;
     while !shared.has_successor()
-        && let Some(Ok((stream, address))) = listener.accept().now_or_never()
+        && let Ok((stream, address)) = listener.accept()
     {
-        users.let_in(stream, address, &front, &shared.drain);
+        stream.set_nonblocking(true)?;
+        users.let_in(TcpStream::from_std(stream)?, address, &front, &shared.drain);
     }
     drop(listener);
     users.connections.close();

@@ -91,7 +91,7 @@ fn live_does_not_wait_for_a_slow_shadow() {
     });
     let total = live_does_not_wait(&origin, shadow.address);
     // Whichever limit it meets first: the time, the bytes, or the next connection that comes too late for so much to read.
-    assert_eq!(total.drops.total(), REQUESTS);
+    assert_eq!(total.drops.total(), REQUESTS, "{total:?}");
 }
 
 #[test]
@@ -124,7 +124,8 @@ fn live_does_not_wait_for_a_shadow_that_floods() {
         Then::Close
     });
     let total = live_does_not_wait(&origin, shadow.address);
-    assert_eq!(dropped(&total, DropReason::Timeout), REQUESTS);
+    // Whichever limit it meets first: the time, the bytes, or the next connection that comes too late for so much to read.
+    assert_eq!(total.drops.total(), REQUESTS, "{total:?}");
 }
 
 #[test]
@@ -136,7 +137,7 @@ fn live_does_not_wait_for_a_shadow_whose_head_never_ends() {
         Then::Close
     });
     let total = live_does_not_wait(&origin, shadow.address);
-    assert_eq!(total.drops.total(), REQUESTS);
+    assert_eq!(total.drops.total(), REQUESTS, "{total:?}");
 }
 
 /// A pair whose shadow is frozen for good: copies pile up.
