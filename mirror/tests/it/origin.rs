@@ -114,9 +114,9 @@ impl Origin {
     }
 }
 
-/// An address that refuses connections.
+/// An address that refuses connections. Not one that another test may be given in the next moment.
 pub(crate) fn closed() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap()
 }
 
 /// Writes an answer and keeps the connection.
