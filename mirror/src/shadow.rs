@@ -3,6 +3,7 @@
 //! Whatever a shadow does (freeze, crawl, die, flood) happens here and is bounded here: one queue per shadow, one
 //! number of copies under way, one time limit. The live path only ever meets the queue, with `try_send`.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +39,12 @@ const QUEUE_MAX: usize = 1 << 20;
 /// Bytes of answers that are read of one shadow in a second. To read an answer without an end as fast as it comes would
 /// take a processor.
 const ANSWERED_PER_SECOND: u64 = 64 << 20;
+
+/// Copies in a row that come to nothing, after which a shadow is spared the next ones, and for how long: at first, and at
+/// most. One that comes back is noticed within seconds.
+const FAILURES_MAX: u32 = 16;
+const REST_MIN: Duration = Duration::from_millis(250);
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// Nice value of the shadow thread.
 const NICE: i32 = 5;
@@ -114,6 +121,8 @@ async fn serve(order: Order, tasks: TaskTracker) {
         pause,
         amplifier,
         repeats: Semaphore::new(REPEATS_MAX),
+        failures: Cell::new(0),
+        rest: Cell::new(REST_MIN),
     });
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut last = Instant::now();
@@ -148,6 +157,10 @@ struct Sender {
     pause: Pause,
     amplifier: Amplifier,
     repeats: Semaphore,
+    /// Copies in a row that came to nothing.
+    failures: Cell<u32>,
+    /// How long it is spared copies the next time.
+    rest: Cell<Duration>,
 }
 
 /// A request once more, and where its answer is counted.
@@ -174,17 +187,42 @@ impl Sender {
 
     async fn copy(&self, job: Job) {
         let Job { request, half, bytes } = job;
-        if self.endpoint.is_paused() {
+        if self.endpoint.is_paused() || self.pause.is_on() {
             return half.failed(DropReason::ShadowError);
         }
         let answer = self.ask(request, half.digester()).await;
-        self.pause.note(self.endpoint.paused_until());
+        self.note(&answer);
         match answer {
             Ok(answer) if self.amplifier.is_on() => half.answered_under_load(answer),
             Ok(answer) => half.answered(answer),
             Err(reason) => half.failed(reason),
         }
         drop(bytes);
+    }
+
+    /// Spares a shadow the next copies that refuses connections, or answers one copy after the other by breaking off, with
+    /// what is no HTTP, or without an end: each of those is a connection more, and takes of the processor for nothing.
+    fn note(&self, answer: &Result<Answer, DropReason>) {
+        match answer {
+            // Of those that were under way already nothing new is learned.
+            Err(_) if self.pause.is_on() => {}
+            Err(DropReason::ShadowError | DropReason::TooBig) => self.failures.set(self.failures.get() + 1),
+            Err(_) => {}
+            Ok(_) => {
+                self.failures.set(0);
+                self.rest.set(REST_MIN);
+            }
+        }
+        let mut until = self.endpoint.paused_until();
+        if FAILURES_MAX <= self.failures.get() {
+            let rest = self.rest.get();
+            until = until.max(Some(Instant::now() + rest));
+            self.failures.set(0);
+            self.rest.set((rest * 2).min(REST_MAX));
+            self.pause.note(until);
+        } else if !self.pause.is_on() {
+            self.pause.note(until);
+        }
     }
 
     /// Sends a request again after a while. What would be too much at a time, or comes after the end, is left out.

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foreshadow_model::wire::Routing;
@@ -198,4 +200,32 @@ fn a_new_time_limit_for_the_same_shadow_takes_effect() {
     mirror.controller.route(&routing(2, patient.upstreams));
     assert_eq!(Client::connect(mirror.listen()).get("/").status, 200);
     mirror.wait(|total| total.drops.0.contains_key(&DropReason::Timeout));
+}
+
+#[test]
+fn a_shadow_that_only_breaks_off_is_asked_less_and_less_and_is_used_again_when_it_is_well() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let origin = Origin::fixed(200, "live");
+    let shadow = Origin::start({
+        let is_well = is_well.clone();
+        move |_, stream| {
+            if is_well.load(Ordering::Relaxed) {
+                return send(stream, "HTTP/1.1 200 X\r\ncontent-length: 4\r\n\r\nwell");
+            }
+            Then::Close
+        }
+    });
+    let mut mirror = pair(origin.address, shadow.address);
+    let mut client = Client::connect(mirror.listen());
+    for _ in 0..400 {
+        client.get("/");
+    }
+    let total = mirror.wait(|total| total.drops.total() == 400);
+    assert_eq!(dropped(&total, DropReason::ShadowError), 400);
+    assert!(shadow.seen().len() < 200, "{} copies were sent in vain", shadow.seen().len());
+    is_well.store(true, Ordering::Relaxed);
+    while mirror.controller.totals["live-1"].pairs == 0 {
+        client.get("/");
+        mirror.controller.summary().unwrap();
+    }
 }
