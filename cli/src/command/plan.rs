@@ -72,9 +72,10 @@ pub(crate) fn summary(config: &Config) -> String {
         Mode::Observe => "observe: decides and says so, touches shadows only",
         Mode::Act => "act: carries decisions out",
     };
+    let scheme = if policy.mirror.front.tls.is_some() { "https" } else { "http" };
     let vertical = if sizes.is_empty() { "never (no sizes)".into() } else { sizes.join(" → ") };
     format!(
-        "service    {} on http://{}\nlives      {} × `{}` (cpu {}, memory {}), each with a shadow on another node\n\
+        "service    {} on {scheme}://{}\nlives      {} × `{}` (cpu {}, memory {}), each with a shadow on another node\n\
          mode       {mode}\nvertical   cpu {vertical}\nhorizontal {} to {} lives\n\
          guards     {:?} between actions on one instance, {} an hour, judged after {:?}\nstate      {}",
         config.service,
