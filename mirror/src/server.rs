@@ -19,7 +19,7 @@ use crate::front::Front;
 use crate::redact::{DescriptorsError, Redactor};
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
-use crate::table::{Entry, Table};
+use crate::table::{Kept, Table};
 use crate::tls::TlsError;
 use crate::{control, handover, worker};
 
@@ -175,11 +175,7 @@ impl Shared {
     }
 
     /// What is kept of the table before is asked of `kept`.
-    fn route_from(
-        &self,
-        routing: Routing,
-        kept: fn(Option<&Entry>) -> Option<&Entry>,
-    ) -> Result<(), RouteError> {
+    fn route_from(&self, routing: Routing, kept: Kept) -> Result<(), RouteError> {
         let now = self.table();
         if routing.generation <= now.generation {
             return Err(RouteError::Older { offered: routing.generation, in_force: now.generation });
@@ -196,7 +192,7 @@ impl Shared {
             Arc::new(Redactor::new(self.key, &routing.copies.redact)?)
         };
         let open = |line, way, connect| self.shadows.open(line, way, connect);
-        let next = now.next(routing, redactor, (kept, open))?;
+        let next = now.next(routing, redactor, kept, open)?;
         self.table.send_replace(Arc::new(next));
         Ok(())
     }

@@ -158,10 +158,8 @@ impl Table {
         &self,
         routing: Routing,
         redactor: Arc<Redactor>,
-        (kept, open): (
-            fn(Option<&Entry>) -> Option<&Entry>,
-            impl FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle,
-        ),
+        kept: Kept,
+        open: impl FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle,
     ) -> Result<Self, TlsError> {
         let front = if routing.front == self.front.rules {
             self.front.clone()
@@ -200,10 +198,13 @@ impl Table {
     }
 }
 
+/// What of an entry before is taken along: all of it, or nothing but its counters.
+pub(crate) type Kept = fn(Option<&Entry>) -> Option<&Entry>;
+
 /// Makes entries of a newer table.
 struct Successor<'a, O> {
     before: &'a Table,
-    kept: fn(Option<&Entry>) -> Option<&Entry>,
+    kept: Kept,
     copies: &'a CopyRules,
     connect: Duration,
     open: O,
