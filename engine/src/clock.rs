@@ -3,7 +3,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 /// Unix time in milliseconds.
-pub(crate) fn unix_ms() -> i64 {
+pub fn unix_ms() -> i64 {
     let now = clock_gettime(ClockId::Realtime);
     now.tv_sec * 1000 + now.tv_nsec / 1_000_000
 }

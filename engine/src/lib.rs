@@ -29,6 +29,7 @@ mod status;
 mod voice;
 
 pub use alone::{AloneError, Audience, mirror_alone, mirror_socket};
+pub use clock::unix_ms;
 pub use cycle::CycleError;
 pub use diverging::remembered_diverging;
 pub use doctor::{Check, examine};

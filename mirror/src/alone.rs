@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::control::{self, Door, Guest, SummaryClock};
 use crate::predecessor::Predecessor;
 use crate::server::{
-    CERTIFICATES_EVERY, Listen, MirrorError, Options, Shared, inode, join, open_front, refresh_certificates,
-    runtime, share, start_workers,
+    CERTIFICATES_EVERY, Listen, MirrorError, Options, Shared, SocketFile, join, open_front,
+    refresh_certificates, runtime, share, start_workers,
 };
 
 /// Those who may have something to say at the same time: the next mirror, or somebody who only looks.
@@ -151,7 +151,7 @@ struct House<'a> {
 impl House<'_> {
     /// Looks after the mirror until its last connection; returns whether it was told to end at once.
     async fn keep(self, door: Door, mut signals: Signals, lead: &mut dyn Lead) -> bool {
-        let own = inode(self.socket_at);
+        let own = SocketFile::of(self.socket_at);
         let mut every = self.shared.table().summary_every;
         let mut ticks = control::ticks(every);
         let mut certificates = control::ticks(CERTIFICATES_EVERY);
@@ -187,10 +187,7 @@ impl House<'_> {
         drop(door);
         tracing::info!("Mirror drains");
         lead.drains();
-        // The next mirror may have put its own there already.
-        if own.is_some() && inode(self.socket_at) == own {
-            drop(std::fs::remove_file(self.socket_at));
-        }
+        own.remove();
         let limit = tokio::time::sleep(self.shared.drain_within() + Duration::from_secs(1));
         tokio::select! {
             () = self.shared.drained() => false,

@@ -8,13 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX};
 use tokio::time::Instant;
 
-/// The most that traffic is multiplied by.
-pub(crate) const FACTOR_MAX: f64 = 100.0;
-
-/// The longest that it lasts without being asked for again.
-pub(crate) const LASTS_MAX: Duration = Duration::from_secs(600);
+use crate::moment::Moment;
 
 /// The span over which repeats are spread.
 const SPREAD: Duration = Duration::from_secs(1);
@@ -23,9 +20,8 @@ const SPREAD: Duration = Duration::from_secs(1);
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
 /// How much the traffic of one shadow is multiplied. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Amplifier {
-    began: Instant,
     order: Arc<Order>,
 }
 
@@ -33,29 +29,22 @@ pub(crate) struct Amplifier {
 struct Order {
     /// The bits of the factor.
     factor: AtomicU64,
-    /// Milliseconds since the beginning until which it holds.
-    until: AtomicU64,
+    until: Moment,
     /// Copies and repeats so far.
     copies: AtomicU64,
     repeats: AtomicU64,
 }
 
 impl Amplifier {
-    pub(crate) fn off() -> Self {
-        Self { began: Instant::now(), order: Arc::default() }
-    }
-
     /// Multiplies for so long; by one is the end of it.
     pub(crate) fn set(&self, factor: f64, lasts: Duration) {
-        let until = self.began.elapsed() + lasts.min(LASTS_MAX);
-        self.order.factor.store(factor.clamp(1.0, FACTOR_MAX).to_bits(), Ordering::Relaxed);
-        self.order.until.store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.order.factor.store(factor.clamp(1.0, AMPLIFY_FACTOR_MAX).to_bits(), Ordering::Relaxed);
+        self.order.until.set(Instant::now() + lasts.min(AMPLIFY_LASTS_MAX));
     }
 
     /// By how much, now; one where nothing is to be multiplied.
     pub(crate) fn factor(&self) -> f64 {
-        let until = self.order.until.load(Ordering::Relaxed);
-        if until == 0 || Duration::from_millis(until) <= self.began.elapsed() {
+        if !self.order.until.is_ahead() {
             return 1.0;
         }
         f64::from_bits(self.order.factor.load(Ordering::Relaxed)).max(1.0)
@@ -86,7 +75,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_factor_is_met_on_average_and_repeats_are_spread_evenly() {
-        let amplifier = Amplifier::off();
+        let amplifier = Amplifier::default();
         assert_eq!(amplifier.repeats().count(), 0);
         amplifier.set(3.25, Duration::from_secs(10));
         let all: Vec<Duration> = (0..1000).flat_map(|_| amplifier.repeats()).collect();
@@ -100,12 +89,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_ends_by_itself_and_at_once_when_told_to() {
-        let amplifier = Amplifier::off();
+        let amplifier = Amplifier::default();
         amplifier.set(4.0, Duration::from_secs(10));
         tokio::time::advance(Duration::from_secs(11)).await;
         assert!(!amplifier.is_on());
         amplifier.set(1e9, Duration::from_secs(1 << 40));
-        assert!((amplifier.factor() - FACTOR_MAX).abs() < f64::EPSILON);
+        assert!((amplifier.factor() - AMPLIFY_FACTOR_MAX).abs() < f64::EPSILON);
         amplifier.set(1.0, Duration::ZERO);
         assert!(!amplifier.is_on());
     }

@@ -187,6 +187,7 @@ impl ClientBody {
         }
         match &frame {
             Poll::Ready(Some(Err(_))) => self.progress.is_broken.set(true),
+            // Behind trailers there is no end, and who has sent all that was announced asks for none.
             Poll::Ready(Some(Ok(piece))) if piece.is_trailers() || self.has_all() => {
                 self.progress.is_whole.set(true);
             }
@@ -199,7 +200,6 @@ impl ClientBody {
         frame
     }
 
-    /// Who has sent all that was announced asks for no end.
     fn has_all(&self) -> bool {
         self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
     }
@@ -213,8 +213,7 @@ impl ClientBody {
                 if let Some(piece) = frame.data_ref() {
                     upload.push(piece);
                 }
-                // Behind trailers there is no end.
-                frame.is_trailers() || self.inner.is_end_stream() || self.inner.size_hint().exact() == Some(0)
+                self.progress.is_whole()
             }
             Poll::Ready(Some(Err(_))) => {
                 self.upload = None;

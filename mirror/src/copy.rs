@@ -48,7 +48,7 @@ impl Candidate<'_> {
         self.entry.stats.sampled();
         let result = if !self.entry.allowance.take_copy(&self.table.copies) {
             Err(DropReason::OverBudget)
-        } else if shadow.pause.is_on() {
+        } else if shadow.pause.is_ahead() {
             Err(DropReason::ShadowError)
         } else if self.has_body {
             self.wait_for_body(&shadow.queue)

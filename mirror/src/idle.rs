@@ -7,7 +7,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::time::{Instant, sleep_until};
 
-use crate::stall::Written;
+use crate::moment::Moment;
 
 /// What one client is at. Looked at now and then, not timed for every request.
 #[derive(Debug)]
@@ -73,27 +73,26 @@ impl Activity {
     }
 
     /// Waits until nothing was under way, and nothing was written, for so long. A head that comes byte by byte is no request.
-    pub(crate) async fn idle_for(&self, limit: Duration, written: &Written) {
-        loop {
-            let since = if self.is_busy() { Instant::now() } else { self.since.get().max(written.at()) };
-            let until = since + limit;
-            if until <= Instant::now() {
-                return;
-            }
-            sleep_until(until).await;
-        }
+    pub(crate) async fn idle_for(&self, limit: Duration, written: &Moment) {
+        let since = || (!self.is_busy()).then(|| self.since.get().max(written.at()));
+        lasted(limit, since).await;
     }
 
     /// Waits until the client took nothing of some answer for so long. Over HTTP/2 it can refuse one and go on with others.
     pub(crate) async fn stuck_for(&self, limit: Duration) {
-        loop {
-            let oldest = self.under_way.borrow().iter().filter_map(|(_, since)| *since).min();
-            let until = oldest.unwrap_or_else(Instant::now) + limit;
-            if until <= Instant::now() {
-                return;
-            }
-            sleep_until(until).await;
+        let oldest = || self.under_way.borrow().iter().filter_map(|(_, since)| *since).min();
+        lasted(limit, oldest).await;
+    }
+}
+
+/// Waits until something has been so for so long; `since` says since when it is, if it is.
+async fn lasted(limit: Duration, since: impl Fn() -> Option<Instant>) {
+    loop {
+        let until = since().unwrap_or_else(Instant::now) + limit;
+        if until <= Instant::now() {
+            return;
         }
+        sleep_until(until).await;
     }
 }
 

@@ -29,6 +29,7 @@ mod headers;
 mod idle;
 mod local;
 pub mod log;
+mod moment;
 mod netns;
 mod overdue;
 mod pair;

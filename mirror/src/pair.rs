@@ -52,7 +52,7 @@ pub(crate) fn halves(stats: Arc<Stats>, route: String, watch: Option<Watch>) -> 
 impl LiveHalf {
     /// What live's body is to be taken in with, where bodies are compared.
     pub(crate) fn digester(&self) -> Option<Digester> {
-        self.0.as_ref()?.watch.as_ref().map(|_| Digester::new())
+        self.0.as_ref()?.digester()
     }
 
     /// Live has answered.
@@ -80,7 +80,7 @@ impl Drop for LiveHalf {
 impl ShadowHalf {
     /// What the shadow's body is to be taken in with, where bodies are compared.
     pub(crate) fn digester(&self) -> Option<Digester> {
-        self.0.as_ref()?.watch.as_ref().map(|_| Digester::new())
+        self.0.as_ref()?.digester()
     }
 
     /// The shadow has answered.
@@ -121,6 +121,10 @@ impl Drop for ShadowHalf {
 }
 
 impl Pair {
+    fn digester(&self) -> Option<Digester> {
+        self.watch.is_some().then(Digester::new)
+    }
+
     /// One side will never answer; counts why, once per pair.
     fn dropped(&self, reason: DropReason) {
         let mut half = self.half.lock().unwrap_or_else(PoisonError::into_inner);

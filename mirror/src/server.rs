@@ -19,7 +19,7 @@ use crate::front::Front;
 use crate::redact::{DescriptorsError, Redactor};
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
-use crate::table::{Kept, Table};
+use crate::table::{Files, Table};
 use crate::tls::TlsError;
 use crate::{control, handover, worker};
 
@@ -166,16 +166,15 @@ impl Shared {
 
     /// Takes over a routing if it is newer than the one in force and can be.
     pub(crate) fn route(&self, routing: Routing) -> Result<(), RouteError> {
-        self.route_from(routing, |before| before)
+        self.route_with(routing, Files::Known)
     }
 
     /// The same, and every file that it names is read again.
     pub(crate) fn route_anew(&self, routing: Routing) -> Result<(), RouteError> {
-        self.route_from(routing, |_before| None)
+        self.route_with(routing, Files::Unknown)
     }
 
-    /// What is kept of the table before is asked of `kept`.
-    fn route_from(&self, routing: Routing, kept: Kept) -> Result<(), RouteError> {
+    fn route_with(&self, routing: Routing, files: Files) -> Result<(), RouteError> {
         let now = self.table();
         if routing.generation <= now.generation {
             return Err(RouteError::Older { offered: routing.generation, in_force: now.generation });
@@ -184,15 +183,13 @@ impl Shared {
             return Err(RouteError::ServesUsers(shadow));
         }
         // Nearly every routing has other weights or rates, and the same rules: their searchers are not made anew.
-        let are_rules_kept =
-            routing.copies.redact == now.copies.redact && kept(now.entries.first()).is_some();
-        let redactor = if are_rules_kept {
+        let redactor = if files == Files::Known && routing.copies.redact == now.copies.redact {
             now.redactor.clone()
         } else {
             Arc::new(Redactor::new(self.key, &routing.copies.redact)?)
         };
         let open = |line, way, connect| self.shadows.open(line, way, connect);
-        let next = now.next(routing, redactor, kept, open)?;
+        let next = now.next(routing, redactor, files, open)?;
         self.table.send_replace(Arc::new(next));
         Ok(())
     }
@@ -357,7 +354,7 @@ pub fn random_key() -> io::Result<[u8; 32]> {
 }
 
 async fn control_plane(path: &Path, door: control::Door, shared: &Arc<Shared>) -> Result<(), MirrorError> {
-    let own = inode(path);
+    let own = SocketFile::of(path);
     let mut terminate = signal(SignalKind::terminate()).map_err(MirrorError::Start)?;
     // A mirror serves users: it must not go down with the terminal of whoever started the controller.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(MirrorError::Start)?;
@@ -376,10 +373,7 @@ async fn control_plane(path: &Path, door: control::Door, shared: &Arc<Shared>) -
         }
     }
     tracing::info!("Mirror drains");
-    // The next mirror may have put its own there already.
-    if own.is_some() && inode(path) == own {
-        drop(std::fs::remove_file(path));
-    }
+    own.remove();
     Ok(())
 }
 
@@ -390,6 +384,26 @@ pub(crate) fn refresh_certificates(shared: &Shared) {
     }
 }
 
-pub(crate) fn inode(path: &Path) -> Option<u64> {
+/// The file of a control socket.
+pub(crate) struct SocketFile<'a> {
+    path: &'a Path,
+    inode: Option<u64>,
+}
+
+impl<'a> SocketFile<'a> {
+    /// The one that is there now.
+    pub(crate) fn of(path: &'a Path) -> Self {
+        Self { path, inode: inode(path) }
+    }
+
+    /// Removes it, unless the next mirror has put its own there already.
+    pub(crate) fn remove(self) {
+        if self.inode.is_some() && inode(self.path) == self.inode {
+            drop(std::fs::remove_file(self.path));
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
     std::fs::symlink_metadata(path).ok().map(|file| file.ino())
 }

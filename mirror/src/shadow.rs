@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +21,7 @@ use crate::allowance::Allowance;
 use crate::amplify::Amplifier;
 use crate::bodies::Digester;
 use crate::body::RequestBody;
+use crate::moment::Moment;
 use crate::pool::{AskError, Endpoint, Patience, Way};
 use crate::stats::{Answer, Stats};
 use crate::table::{Job, ShadowHandle, ShadowLine};
@@ -54,7 +54,7 @@ struct Order {
     line: ShadowLine,
     way: Arc<Way>,
     connect: Duration,
-    pause: Pause,
+    pause: Arc<Moment>,
     amplifier: Amplifier,
     jobs: mpsc::Receiver<Job>,
 }
@@ -89,7 +89,7 @@ impl ShadowThread {
         // The bound keeps a mistyped policy from asking the channel for more than it can number.
         let (queue, jobs) =
             mpsc::channel(usize::try_from(line.queue).map_or(QUEUE_MAX, |n| n.clamp(1, QUEUE_MAX)));
-        let (pause, amplifier) = (Pause::none(), Amplifier::off());
+        let (pause, amplifier) = (Arc::<Moment>::default(), Amplifier::default());
         let order = Order {
             line: line.clone(),
             way,
@@ -135,7 +135,7 @@ async fn serve(order: Order, tasks: TaskTracker) {
         let mut next = Some(job);
         while let Some(job) = next {
             for delay in sender.repeats_of(&job) {
-                tasks.spawn_local(sender.clone().repeat(repeated(&job), delay));
+                tasks.spawn_local(sender.clone().repeat(Repeat::of(&job), delay));
             }
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let sender = sender.clone();
@@ -154,7 +154,7 @@ struct Sender {
     timeout: Duration,
     /// Of bytes of answers.
     answers: Allowance,
-    pause: Pause,
+    pause: Arc<Moment>,
     amplifier: Amplifier,
     repeats: Semaphore,
     /// Copies in a row that came to nothing.
@@ -169,13 +169,10 @@ struct Repeat {
     stats: Option<Arc<Stats>>,
 }
 
-fn repeated(job: &Job) -> Repeat {
-    let mut request = Request::new(job.request.body().clone());
-    *request.method_mut() = job.request.method().clone();
-    *request.uri_mut() = job.request.uri().clone();
-    *request.version_mut() = job.request.version();
-    *request.headers_mut() = job.request.headers().clone();
-    Repeat { request, stats: job.half.stats() }
+impl Repeat {
+    fn of(job: &Job) -> Self {
+        Self { request: job.request.clone(), stats: job.half.stats() }
+    }
 }
 
 impl Sender {
@@ -187,7 +184,7 @@ impl Sender {
 
     async fn copy(&self, job: Job) {
         let Job { request, half, bytes } = job;
-        if self.endpoint.is_paused() || self.pause.is_on() {
+        if self.endpoint.is_paused() || self.pause.is_ahead() {
             return half.failed(DropReason::ShadowError);
         }
         let answer = self.ask(request, half.digester()).await;
@@ -205,7 +202,7 @@ impl Sender {
     fn note(&self, answer: &Result<Answer, DropReason>) {
         match answer {
             // Of those that were under way already nothing new is learned.
-            Err(_) if self.pause.is_on() => {}
+            Err(_) if self.pause.is_ahead() => {}
             Err(DropReason::ShadowError | DropReason::TooBig) => self.failures.set(self.failures.get() + 1),
             Err(_) => {}
             Ok(_) => {
@@ -214,14 +211,15 @@ impl Sender {
             }
         }
         let mut until = self.endpoint.paused_until();
-        if FAILURES_MAX <= self.failures.get() {
+        let is_enough = FAILURES_MAX <= self.failures.get();
+        if is_enough {
             let rest = self.rest.get();
             until = until.max(Some(Instant::now() + rest));
             self.failures.set(0);
             self.rest.set((rest * 2).min(REST_MAX));
-            self.pause.note(until);
-        } else if !self.pause.is_on() {
-            self.pause.note(until);
+        }
+        if let Some(until) = until.filter(|_| is_enough || !self.pause.is_ahead()) {
+            self.pause.set(until);
         }
     }
 
@@ -265,31 +263,5 @@ impl Sender {
             }
             Err(_elapsed) => Err(DropReason::Timeout),
         }
-    }
-}
-
-/// Until when a shadow is spared copies, because it refused a connection. Known to the live path, so that no copy is made
-/// for nothing.
-#[derive(Clone, Debug)]
-pub(crate) struct Pause {
-    began: Instant,
-    /// Milliseconds since.
-    until: Arc<AtomicU64>,
-}
-
-impl Pause {
-    fn none() -> Self {
-        Self { began: Instant::now(), until: Arc::default() }
-    }
-
-    fn note(&self, until: Option<Instant>) {
-        let since = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(self.began));
-        self.until.store(u64::try_from(since.as_millis()).unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// Whether it lasts.
-    pub(crate) fn is_on(&self) -> bool {
-        let until = self.until.load(Ordering::Relaxed);
-        until != 0 && self.began.elapsed() < Duration::from_millis(until)
     }
 }

@@ -6,12 +6,13 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::moment::Moment;
 
 /// How long something may wait without any progress.
 #[derive(Debug)]
@@ -46,47 +47,28 @@ impl Stall {
     }
 }
 
-/// When something was written to a connection the last time.
-#[derive(Clone, Debug)]
-pub(crate) struct Written {
-    began: Instant,
-    /// Milliseconds since.
-    after: Arc<AtomicU64>,
-}
-
-impl Written {
-    fn now(&self) {
-        let after = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.after.store(after, Ordering::Relaxed);
-    }
-
-    pub(crate) fn at(&self) -> Instant {
-        self.began + Duration::from_millis(self.after.load(Ordering::Relaxed))
-    }
-}
-
 /// A connection whose other side must take what it is sent.
 #[derive(Debug)]
 pub(crate) struct Flowing<S> {
     stream: S,
     stall: Stall,
-    written: Written,
+    written: Arc<Moment>,
 }
 
 impl<S> Flowing<S> {
     pub(crate) fn new(stream: S, limit: Duration) -> Self {
-        let written = Written { began: Instant::now(), after: Arc::default() };
-        Self { stream, stall: Stall::new(limit), written }
+        Self { stream, stall: Stall::new(limit), written: Arc::default() }
     }
 
-    pub(crate) fn written(&self) -> Written {
+    /// When something was written to it the last time.
+    pub(crate) fn written(&self) -> Arc<Moment> {
         self.written.clone()
     }
 
     fn watch<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
             self.stall.moved();
-            self.written.now();
+            self.written.set(Instant::now());
             return result;
         }
         self.stall.poll_over(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))

@@ -15,10 +15,10 @@ use crate::allowance::Allowances;
 use crate::amplify::Amplifier;
 use crate::bodies::Earlier;
 use crate::front::Front;
+use crate::moment::Moment;
 use crate::pair::ShadowHalf;
 use crate::pool::{Place, Way};
 use crate::redact::{Redactor, percent_decoded};
-use crate::shadow::Pause;
 use crate::stats::Stats;
 use crate::tls::TlsError;
 
@@ -81,7 +81,9 @@ impl Drop for HeldBytes {
 pub(crate) struct ShadowHandle {
     pub(crate) line: ShadowLine,
     pub(crate) queue: mpsc::Sender<Job>,
-    pub(crate) pause: Pause,
+    /// Until when it is spared copies, because it refuses connections or only fails. Known to the live path, so that no
+    /// copy is made for nothing.
+    pub(crate) pause: Arc<Moment>,
     pub(crate) amplifier: Amplifier,
 }
 
@@ -150,7 +152,7 @@ impl Table {
 
     /// The table for a newer routing; counters, shadow queues and the ways to instances that stay are taken along.
     ///
-    /// Of ways and queues `kept` says whether they are taken along.
+    /// What was made of files is taken along only while those are [`Files::Known`].
     ///
     /// # Errors
     /// When TLS is to be spoken with an instance or with users and cannot be.
@@ -158,7 +160,7 @@ impl Table {
         &self,
         routing: Routing,
         redactor: Arc<Redactor>,
-        kept: Kept,
+        files: Files,
         open: impl FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle,
     ) -> Result<Self, TlsError> {
         let front = if routing.front == self.front.rules {
@@ -168,7 +170,7 @@ impl Table {
         };
         let mut next = Successor {
             before: self,
-            kept,
+            files,
             copies: &routing.copies,
             connect: front.rules.patience.connect,
             open,
@@ -198,13 +200,19 @@ impl Table {
     }
 }
 
-/// What of an entry before is taken along: all of it, or nothing but its counters.
-pub(crate) type Kept = fn(Option<&Entry>) -> Option<&Entry>;
+/// What is known of the files that a routing names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Files {
+    /// All of it, as long as their names are the same.
+    Known,
+    /// Nothing: they may have been written anew.
+    Unknown,
+}
 
 /// Makes entries of a newer table.
 struct Successor<'a, O> {
     before: &'a Table,
-    kept: Kept,
+    files: Files,
     copies: &'a CopyRules,
     connect: Duration,
     open: O,
@@ -213,7 +221,7 @@ struct Successor<'a, O> {
 impl<O: FnMut(ShadowLine, Arc<Way>, Duration) -> ShadowHandle> Successor<'_, O> {
     fn entry(&mut self, upstream: Upstream) -> Result<Entry, TlsError> {
         let before = self.before.entries.iter().find(|entry| entry.upstream.id == upstream.id);
-        let kept = (self.kept)(before);
+        let kept = before.filter(|_| self.files == Files::Known);
         let shadow = upstream.shadow.clone().map(|target| self.shadow(target, kept)).transpose()?;
         let place = Place::of_live(&upstream);
         let way = match kept.filter(|before| *before.way.place() == place) {

@@ -25,10 +25,11 @@ use crate::client::Client;
 use crate::front::Front;
 use crate::idle::Activity;
 use crate::local::LocalExecutor;
+use crate::moment::Moment;
 use crate::overdue::LOOK_EVERY;
 use crate::proxy::{Proxy, Tracks};
 use crate::server::Shared;
-use crate::stall::{Flowing, Written};
+use crate::stall::Flowing;
 use crate::{netns, proxy_protocol};
 
 /// How long a client may take to open TLS, and the balancer before us to say who the client is.
@@ -219,7 +220,7 @@ struct Terms {
     drain: CancellationToken,
     patience: Patience,
     /// When something was written to it the last time.
-    written: Written,
+    written: Arc<Moment>,
 }
 
 /// Serves one client, HTTP/1.1 or HTTP/2, whichever it begins with.

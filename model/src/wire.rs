@@ -21,6 +21,11 @@ pub const PROTOCOL: u32 = 3;
 /// The longest line either side accepts, in bytes.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 
+/// The most that copies are multiplied by, and for how long without being asked for again.
+pub const AMPLIFY_FACTOR_MAX: f64 = 100.0;
+/// See [`AMPLIFY_FACTOR_MAX`].
+pub const AMPLIFY_LASTS_MAX: Duration = Duration::from_secs(600);
+
 /// Where copies for one live go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use foreshadow_engine::mirror::tell;
 use foreshadow_engine::mirror_socket;
 use foreshadow_engine::model::InstanceId;
-use foreshadow_engine::model::wire::ToMirror;
+use foreshadow_engine::model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, ToMirror};
 
 use crate::args::AmplifyArgs;
 use crate::command::mirror::read;
@@ -14,14 +14,10 @@ use crate::command::runtime;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// The most that copies are multiplied by, and for how long.
-const FACTOR_MAX: f64 = 100.0;
-const LASTS_MAX: Duration = Duration::from_secs(600);
-
 pub(crate) fn amplify(args: &AmplifyArgs) -> Result<Exit, Failure> {
     let factor = factor(&args.factor)?;
     let lasts = span("--for", &args.lasts)?;
-    if LASTS_MAX < lasts {
+    if AMPLIFY_LASTS_MAX < lasts {
         return Err(Failure::message(
             Exit::Usage,
             format!("expected `--for` of `10m` at most, got `{}`", args.lasts),
@@ -56,7 +52,7 @@ pub(crate) fn amplify(args: &AmplifyArgs) -> Result<Exit, Failure> {
 
 fn factor(text: &str) -> Result<f64, Failure> {
     let factor = text.strip_suffix('x').and_then(|number| number.parse::<f64>().ok());
-    factor.filter(|factor| 1.0 < *factor && *factor <= FACTOR_MAX).ok_or_else(|| {
+    factor.filter(|factor| 1.0 < *factor && *factor <= AMPLIFY_FACTOR_MAX).ok_or_else(|| {
         Failure::message(
             Exit::Usage,
             format!("expected a factor above 1 and up to 100 such as `4x`, got `{text}`"),

@@ -7,7 +7,7 @@ use foreshadow_engine::config::{Alone, parse_alone};
 use foreshadow_engine::mirror::{MirrorError, Running};
 use foreshadow_engine::model::wire::{Summary, UpstreamSummary};
 use foreshadow_engine::model::{Agreement, Generation, LogHistogram};
-use foreshadow_engine::{AloneError, Audience, mirror_alone};
+use foreshadow_engine::{AloneError, Audience, mirror_alone, unix_ms};
 use serde_json::json;
 
 use crate::args::{MirrorArgs, Output};
@@ -118,15 +118,6 @@ impl<'a> Listener<'a> {
         }
         text
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the time of day stands before a line, and nothing hangs on it"
-)]
-fn unix_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of some seconds")]
