@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::mpsc;
 
 use crate::mirror::{Mirror, live, routing, shadowed};
-use crate::origin::Origin;
+use crate::origin::{Origin, accepting};
 
 /// Sends back what it gets, piece by piece, and says in the trailers how it went.
 struct Echo {
@@ -65,34 +65,23 @@ impl Book {
 
 /// A server of HTTP/2 with prior knowledge that echoes; `x-status` of a request says what it makes of it.
 fn echo() -> (SocketAddr, Arc<Book>) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
     let book = Arc::new(Book::default());
     let seen = book.clone();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            listener.set_nonblocking(true).unwrap();
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let seen = seen.clone();
-                seen.connections.fetch_add(1, Ordering::Relaxed);
-                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                    let (parts, body) = request.into_parts();
-                    let status = parts.headers.get("x-status").cloned();
-                    seen.heads.lock().unwrap().push(parts);
-                    let status = status.unwrap_or(HeaderValue::from_static("0"));
-                    let answer = Response::builder().header("content-type", "application/grpc");
-                    let answer = answer.body(Echo { inner: body, status: Some(status), book: seen.clone() });
-                    std::future::ready(answer)
-                });
-                connections.spawn(
-                    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                        .serve_connection(TokioIo::new(stream), service),
-                );
-            }
+    let address = accepting(move |stream| {
+        let seen = seen.clone();
+        seen.connections.fetch_add(1, Ordering::Relaxed);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let (parts, body) = request.into_parts();
+            let status = parts.headers.get("x-status").cloned();
+            seen.heads.lock().unwrap().push(parts);
+            let status = status.unwrap_or(HeaderValue::from_static("0"));
+            let answer = Response::builder().header("content-type", "application/grpc");
+            let answer = answer.body(Echo { inner: body, status: Some(status), book: seen.clone() });
+            std::future::ready(answer)
         });
+        let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        async move { drop(connection.await) }
     });
     (address, book)
 }

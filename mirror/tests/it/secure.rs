@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::mirror::{Mirror, PATIENCE, live, routing, shadowed};
-use crate::origin::Origin;
+use crate::origin::{Origin, accepting};
 
 /// An authority, and certificates it signed.
 struct Authority {
@@ -82,29 +82,18 @@ fn secure_origin(files: &TlsFiles) -> SocketAddr {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            listener.set_nonblocking(true).unwrap();
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                connections.spawn(async move {
-                    let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| {
-                        let said = format!("{:?}", request.version());
-                        std::future::ready(Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(said)))))
-                    });
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    drop(builder.serve_connection(TokioIo::new(stream), service).await);
-                });
-            }
-        });
-    });
-    address
+    accepting(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| {
+                let said = format!("{:?}", request.version());
+                std::future::ready(Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(said)))))
+            });
+            let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            drop(builder.serve_connection(TokioIo::new(stream), service).await);
+        }
+    })
 }
 
 fn shown(files: &TlsFiles, lives: Vec<Upstream>) -> Routing {
