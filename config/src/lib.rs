@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foreshadow_model::{
-    Bytes, LocalNode, MirrorPolicy, Policy, Ratio, RedactPolicy, SampleRate, ServiceName, Template, Weight,
+    Bytes, CaptureRules, LocalNode, MirrorPolicy, Policy, Ratio, RedactPolicy, SampleRate, ServiceName,
+    Template, Weight,
 };
 use serde::de::DeserializeOwned;
 
@@ -57,9 +58,9 @@ pub struct Config {
 /// A checked file of a mirror that stands alone. Every path in it is absolute if the directory given was.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alone {
-    /// Where users connect. Port 0 lets the system choose.
-    pub listen: SocketAddr,
-    /// Where their requests go; one or more.
+    /// Where requests are taken from.
+    pub source: Source,
+    /// Where they go; one or more.
     pub lives: Vec<AloneLive>,
     /// What is copied, and how users are let in. Its rates are nobody's.
     pub mirror: MirrorPolicy,
@@ -71,6 +72,18 @@ pub struct Alone {
     pub metrics: Option<SocketAddr>,
     /// The folder of its socket.
     pub state: PathBuf,
+}
+
+/// Where such a mirror takes requests from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Users connect to it.
+    Proxy {
+        /// Where. Port 0 lets the system choose.
+        listen: SocketAddr,
+    },
+    /// It reads what users and lives say to each other.
+    Capture(CaptureRules),
 }
 
 /// A live of such a mirror, and its shadow.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use foreshadow_config::{Alone, AloneLive};
+use foreshadow_config::{Alone, AloneLive, Source};
 use foreshadow_mirror::{
     Destination, DestinationError, Lead, Listen, MirrorError, Options, Running, prepare,
 };
@@ -65,8 +65,8 @@ pub trait Audience {
     /// What an operator must know to put it right.
     fn read(&mut self) -> Result<Alone, String>;
 
-    /// It serves there, and this was made of the file.
-    fn serves(&mut self, listen: SocketAddr);
+    /// It serves there, or reads from the wire.
+    fn serves(&mut self, listen: Option<SocketAddr>);
 
     /// What happened since the last time, and how many requests there were since the start. Signals and the next mirror wait
     /// meanwhile: to be done at once.
@@ -75,8 +75,12 @@ pub trait Audience {
 
 /// The socket by which the next mirror takes this one's place.
 #[must_use]
-pub fn mirror_socket(state: &Path, listen: SocketAddr) -> PathBuf {
-    state.join(format!("mirror-{}.sock", listen.to_string().replace([':', '[', ']'], "-")))
+pub fn mirror_socket(config: &Alone) -> PathBuf {
+    let name = match &config.source {
+        Source::Proxy { listen } => listen.to_string().replace([':', '[', ']'], "-"),
+        Source::Capture(_) => "capture".to_owned(),
+    };
+    config.state.join(format!("mirror-{name}.sock"))
 }
 
 /// Runs a mirror until it is told to end.
@@ -88,8 +92,11 @@ pub fn mirror_alone(config: &Alone, running: Running, audience: &mut dyn Audienc
     let make = |path: &Path| std::fs::create_dir_all(path);
     make(&config.state).map_err(|source| AloneError::State { path: config.state.clone(), source })?;
     let options = Options {
-        listen: Listen::At(config.listen),
-        socket: mirror_socket(&config.state, config.listen),
+        listen: match &config.source {
+            Source::Proxy { listen } => Listen::At(*listen),
+            Source::Capture(rules) => Listen::Wire(rules.clone()),
+        },
+        socket: mirror_socket(config),
         workers: config.workers.map_or_else(workers, |n| usize::try_from(n).unwrap_or(1)),
     };
     let prepared = prepare(&options, routing, running)?;
@@ -100,7 +107,7 @@ pub fn mirror_alone(config: &Alone, running: Running, audience: &mut dyn Audienc
         metrics(address, patience, &totals, &cancel)
     });
     let metrics = metrics.transpose()?;
-    let mut lead = FromFile { audience, totals, cancel: cancel.clone() };
+    let mut lead = FromFile { audience, totals, source: config.source.clone(), cancel: cancel.clone() };
     let result = prepared.run(&mut lead);
     cancel.cancel();
     if metrics.is_some_and(|thread| thread.join().is_err()) {
@@ -160,14 +167,20 @@ struct FromFile<'a> {
     audience: &'a mut dyn Audience,
     cancel: CancellationToken,
     totals: Arc<Mutex<MirrorTotals>>,
+    /// Where requests were taken from at the start.
+    source: Source,
 }
 
 impl Lead for FromFile<'_> {
     fn read(&mut self) -> Result<Routing, String> {
-        routing(&self.audience.read()?).map_err(|error| with_causes(&error))
+        let config = self.audience.read()?;
+        if config.source != self.source {
+            return Err("`source`, `listen` and `capture` are only read at the start: end this mirror and start it again".to_owned());
+        }
+        routing(&config).map_err(|error| with_causes(&error))
     }
 
-    fn serves(&mut self, listen: SocketAddr) {
+    fn serves(&mut self, listen: Option<SocketAddr>) {
         self.audience.serves(listen);
     }
 

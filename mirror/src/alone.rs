@@ -1,6 +1,6 @@
 //! A mirror that no controller leads: a file says what it does, and whoever started it hears what happened.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::control::{self, Door, Guest, SummaryClock};
 use crate::predecessor::Predecessor;
 use crate::server::{
-    CERTIFICATES_EVERY, Listen, MirrorError, Options, Shared, SocketFile, join, open_front,
-    refresh_certificates, runtime, share, start_workers,
+    CERTIFICATES_EVERY, Entrance, Listen, MirrorError, NOWHERE, Options, Shared, SocketFile, join,
+    refresh_certificates, runtime, share,
 };
 
 /// Those who may have something to say at the same time: the next mirror, or somebody who only looks.
@@ -32,8 +32,8 @@ pub trait Lead {
     /// What an operator must know to put it right.
     fn read(&mut self) -> Result<Routing, String>;
 
-    /// The mirror serves at this address.
-    fn serves(&mut self, listen: SocketAddr);
+    /// The mirror serves at this address; at none where it reads from the wire.
+    fn serves(&mut self, listen: Option<SocketAddr>);
 
     /// Hears what happened since the last time.
     fn hear(&mut self, summary: &Summary);
@@ -55,7 +55,7 @@ pub enum Running {
 pub struct Prepared {
     runtime: tokio::runtime::Runtime,
     predecessor: Option<Predecessor>,
-    front: TcpListener,
+    entrance: Entrance,
     shared: Arc<Shared>,
     socket_at: PathBuf,
 }
@@ -72,13 +72,13 @@ pub fn prepare(options: &Options, first: Routing, running: Running) -> Result<Pr
         }
         (there, _) => there,
     };
-    let front = match (&predecessor, &options.listen) {
-        (Some(there), Listen::At(address)) if there.serves(*address) => there.front()?,
-        _ => open_front(&options.listen)?,
+    let entrance = match (&predecessor, &options.listen) {
+        (Some(there), Listen::At(address)) if there.serves(*address) => Entrance::Front(there.front()?),
+        _ => Entrance::open(&options.listen)?,
     };
-    let shared = Arc::new(share(&front, options.workers).map_err(MirrorError::Start)?);
+    let shared = Arc::new(share(&entrance, options.workers).map_err(MirrorError::Start)?);
     shared.route(first)?;
-    Ok(Prepared { runtime, predecessor, front, shared, socket_at: options.socket.clone() })
+    Ok(Prepared { runtime, predecessor, entrance, shared, socket_at: options.socket.clone() })
 }
 
 impl Prepared {
@@ -93,18 +93,18 @@ impl Prepared {
     /// # Errors
     /// [`MirrorError`] if it cannot be started; once started it only ends in good order.
     pub fn run(self, lead: &mut dyn Lead) -> Result<(), MirrorError> {
-        let Self { runtime, predecessor, front, shared, socket_at } = self;
+        let Self { runtime, predecessor, entrance, shared, socket_at } = self;
         let (socket, signals) = {
             let _within = runtime.enter();
             let socket = control::listen_in_place_of(&socket_at, predecessor.is_some())
                 .map_err(|source| MirrorError::Socket { path: socket_at.clone(), source })?;
             (socket, Signals::new().map_err(MirrorError::Start)?)
         };
-        let workers = start_workers(&front, &shared, false)?;
+        let (workers, front) = entrance.start(&shared, false)?;
         if let Some(predecessor) = predecessor {
             runtime.block_on(predecessor.retire());
         }
-        lead.serves(shared.listen);
+        lead.serves((shared.listen != NOWHERE).then_some(shared.listen));
         let mut clock = SummaryClock::new();
         let house = House { shared: &shared, socket_at: &socket_at, clock: &mut clock };
         let is_hurried = runtime.block_on(house.keep(Door { socket, front }, signals, lead));
@@ -159,8 +159,8 @@ impl House<'_> {
         loop {
             tokio::select! {
                 () = self.shared.drain.cancelled() => break,
-                _ = signals.end.recv() => self.shared.drain.cancel(),
-                _ = signals.interrupt.recv() => self.shared.drain.cancel(),
+                _ = signals.end.recv() => self.shared.end(),
+                _ = signals.interrupt.recv() => self.shared.end(),
                 _ = signals.reload.recv() => {
                     // What was counted so far belongs to the lives of before.
                     lead.hear(&self.clock.summary(self.shared));
@@ -174,7 +174,7 @@ impl House<'_> {
                 _ = ticks.tick() => lead.hear(&self.clock.summary(self.shared)),
                 _ = certificates.tick() => refresh_certificates(self.shared),
                 stream = control::accept(&door.socket), if guests.len() < GUESTS_MAX => {
-                    guests.extend(control::admit(stream, &door.front, self.shared).await);
+                    guests.extend(control::admit(stream, door.front.as_ref(), self.shared).await);
                 }
                 (place, said) = control::first_spoken(&mut guests) => {
                     guests.remove(place);

@@ -59,8 +59,8 @@ pub(crate) fn listen_in_place_of(path: &Path, is_meant: bool) -> io::Result<Unix
 /// Where controllers come in, and what they get.
 pub(crate) struct Door {
     pub(crate) socket: UnixListener,
-    /// Users' socket, which every controller gets a copy of.
-    pub(crate) front: TcpListener,
+    /// Users' socket, which every controller gets a copy of; `None` where nobody connects.
+    pub(crate) front: Option<TcpListener>,
 }
 
 /// Serves controllers until cancelled, one at a time.
@@ -70,7 +70,7 @@ pub(crate) async fn serve(door: Door, shared: Arc<Shared>, cancel: CancellationT
         let Some(guest) = next.take() else {
             tokio::select! {
                 () = cancel.cancelled() => return,
-                stream = accept(&door.socket) => next = admit(stream, &door.front, &shared).await,
+                stream = accept(&door.socket) => next = admit(stream, door.front.as_ref(), &shared).await,
             }
             continue;
         };
@@ -80,7 +80,7 @@ pub(crate) async fn serve(door: Door, shared: Arc<Shared>, cancel: CancellationT
         next = loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
-                stream = accept(&door.socket) => newer = admit(stream, &door.front, &shared).await.or(newer),
+                stream = accept(&door.socket) => newer = admit(stream, door.front.as_ref(), &shared).await.or(newer),
                 has_spoken = spoken(&mut newer) => if has_spoken {
                     tracing::info!("A newer controller takes over");
                     break newer;
@@ -132,7 +132,7 @@ pub(crate) async fn first_spoken(guests: &mut [Guest]) -> (usize, Option<ToMirro
 }
 
 /// Greets a controller; `None` if it has gone already.
-pub(crate) async fn admit(stream: UnixStream, front: &TcpListener, shared: &Shared) -> Option<Guest> {
+pub(crate) async fn admit(stream: UnixStream, front: Option<&TcpListener>, shared: &Shared) -> Option<Guest> {
     let greeted = greet(stream, front, shared).await;
     greeted.inspect_err(|error| tracing::debug!(%error, "Controller went away before it was greeted")).ok()
 }
@@ -150,10 +150,13 @@ pub(crate) async fn accept(listener: &UnixListener) -> UnixStream {
     }
 }
 
-async fn greet(stream: UnixStream, front: &TcpListener, shared: &Shared) -> io::Result<Guest> {
+async fn greet(stream: UnixStream, front: Option<&TcpListener>, shared: &Shared) -> io::Result<Guest> {
     let generation = shared.table().generation;
     let hello = line(&hello(generation, shared))?;
-    let sent = handover::give(&stream, front, &hello).await?;
+    let sent = match front {
+        Some(front) => handover::give(&stream, front, &hello).await?,
+        None => 0,
+    };
     let (reader, mut writer) = stream.into_split();
     writer.write_all(hello.get(sent..).unwrap_or_default()).await?;
     let lines = Lines { reader: BufReader::new(reader), line: Vec::new() };

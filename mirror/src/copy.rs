@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use foreshadow_model::DropReason;
+use foreshadow_model::{DropReason, SampleRate};
 use http::{HeaderMap, Request, header, request};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -41,8 +41,18 @@ pub(crate) struct Taken {
 impl Candidate<'_> {
     /// Takes a copy if the request is sampled. Never waits: what does not fit is dropped and counted.
     pub(crate) fn take_copy(&self, sampler: &Sampler) -> Option<Taken> {
+        let source = self.client.source(&self.parts.headers);
+        self.take_if(|rate| sampler.samples(rate, &self.table.copies.session, &source))
+    }
+
+    /// The same of a request whose session is known to be sampled.
+    pub(crate) fn take_chosen(&self) -> Option<Taken> {
+        self.take_if(|rate| rate != SampleRate::NONE)
+    }
+
+    fn take_if(&self, is_sampled: impl FnOnce(SampleRate) -> bool) -> Option<Taken> {
         let shadow = self.entry.shadow.as_ref()?;
-        if !self.is_sampled(sampler) {
+        if !self.is_chosen(is_sampled) {
             return None;
         }
         self.entry.stats.sampled();
@@ -58,14 +68,13 @@ impl Candidate<'_> {
         result.inspect_err(|reason| self.entry.stats.dropped(*reason)).ok()
     }
 
-    fn is_sampled(&self, sampler: &Sampler) -> bool {
+    fn is_chosen(&self, is_sampled: impl FnOnce(SampleRate) -> bool) -> bool {
         let rate = self.table.rate(self.entry, &self.parts.method, self.parts.uri.path());
         if self.parts.headers.contains_key(&MARK) {
             return false;
         }
-        let source = self.client.source(&self.parts.headers);
         // Looked at last: most requests are not sampled, and need not be searched.
-        sampler.samples(rate, &self.table.copies.session, &source) && !self.is_another_method()
+        is_sampled(rate) && !self.is_another_method()
     }
 
     /// Whether a header or the query says that the method is another one, as web frameworks let it. What a body says of

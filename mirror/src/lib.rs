@@ -18,6 +18,7 @@ mod amplify;
 mod balance;
 mod bodies;
 mod body;
+mod capture;
 mod client;
 mod control;
 mod copy;

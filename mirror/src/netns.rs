@@ -37,12 +37,18 @@ pub(crate) fn notice_who_is_gone(stream: &TcpStream) -> io::Result<()> {
 
 /// Never awaits between the two steps, so no other task of this thread runs inside the namespace.
 fn socket_within(netns: &Path, address: SocketAddr) -> io::Result<TcpSocket> {
+    within(Some(netns), || if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })
+}
+
+/// Makes something within a network namespace, or here without one.
+pub(crate) fn within<T>(netns: Option<&Path>, make: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let Some(netns) = netns else { return make() };
     let home = File::open("/proc/thread-self/ns/net")?;
     let there = File::open(netns)?;
     setns(&there, CloneFlags::CLONE_NEWNET)?;
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let made = make();
     // Left inside a namespace without routes, this thread could reach nothing but that shadow: report and go on
-    // would hide it, so the error stands for the socket as well.
+    // would hide it, so the error stands for what was made as well.
     setns(&home, CloneFlags::CLONE_NEWNET)?;
-    socket
+    made
 }

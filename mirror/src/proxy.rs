@@ -32,7 +32,7 @@ use crate::{front, grpc, headers};
 
 /// A client that goes away after waiting this long for the first byte of an answer got none, and that is live's
 /// failure. Without it a frozen live would look like a live without requests. Sooner is the client's own whim.
-const COUNTED_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const COUNTED_AFTER: Duration = Duration::from_secs(1);
 
 /// One worker thread's view: the table and its own connections. Nothing in it is shared between threads.
 pub(crate) struct Proxy {
@@ -477,6 +477,6 @@ fn host_from_authority(parts: &mut request::Parts) {
     }
 }
 
-fn origin_form(uri: &Uri) -> Uri {
+pub(crate) fn origin_form(uri: &Uri) -> Uri {
     uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")).into()
 }

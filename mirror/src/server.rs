@@ -1,7 +1,7 @@
 //! Start, workers, drain.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -10,11 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_model::wire::{Routing, ShadowTarget, Summary};
-use foreshadow_model::{Generation, InstanceId, MirrorPolicy};
+use foreshadow_model::{CaptureRules, Generation, InstanceId, MirrorPolicy};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::capture::{self, Capture, Desk};
 use crate::front::Front;
 use crate::redact::{DescriptorsError, Redactor};
 use crate::sample::Sampler;
@@ -29,13 +30,57 @@ const BACKLOG: i32 = 4096;
 /// How often it is looked whether certificates were written anew.
 pub(crate) const CERTIFICATES_EVERY: Duration = Duration::from_secs(2);
 
-/// Where the socket that users connect to comes from.
-#[derive(Debug, Clone, Copy)]
+/// How requests come in.
+#[derive(Debug, Clone)]
 pub enum Listen {
-    /// Opened here.
+    /// Users connect to a socket that is opened here.
     At(SocketAddr),
-    /// Standard input is it; see [`crate::handover`].
+    /// Users connect to a socket that is standard input; see [`crate::handover`].
     Inherited,
+    /// Users connect to the lives, and what they say is read from the wire.
+    Wire(CaptureRules),
+}
+
+/// The address of a mirror that nobody connects to.
+pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// The open way in.
+pub(crate) enum Entrance {
+    Front(TcpListener),
+    Wire(Capture),
+}
+
+impl Entrance {
+    /// Opens it.
+    pub(crate) fn open(listen: &Listen) -> Result<Self, MirrorError> {
+        let front = match listen {
+            Listen::At(address) => {
+                bind(*address).map_err(|source| MirrorError::Listen { address: *address, source })?
+            }
+            Listen::Inherited => handover::inherited().map_err(MirrorError::Inherit)?,
+            Listen::Wire(rules) => {
+                return Capture::open(rules).map(Self::Wire).map_err(MirrorError::Capture);
+            }
+        };
+        front.set_nonblocking(true).map_err(MirrorError::Start)?;
+        Ok(Self::Front(front))
+    }
+
+    /// Starts what serves users, or reads; returns the threads, and the socket that others may hold as well.
+    pub(crate) fn start(
+        self,
+        shared: &Arc<Shared>,
+        is_awaited: bool,
+    ) -> Result<(Vec<JoinHandle<()>>, Option<TcpListener>), MirrorError> {
+        match self {
+            Self::Front(front) => {
+                let all = (0..shared.workers).map(|number| worker::start(number, &front, shared, is_awaited));
+                let all = all.collect::<io::Result<Vec<_>>>().map_err(MirrorError::Start)?;
+                Ok((all, Some(front)))
+            }
+            Self::Wire(capture) => Ok((vec![capture.start(shared).map_err(MirrorError::Start)?], None)),
+        }
+    }
 }
 
 /// How the mirror is started.
@@ -60,6 +105,9 @@ pub enum MirrorError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing can be read from the wire.
+    #[error("failed to capture")]
+    Capture(#[source] io::Error),
     /// Standard input is not the socket that users connect to.
     #[error("failed to take over the socket for users")]
     Inherit(#[source] io::Error),
@@ -72,7 +120,7 @@ pub enum MirrorError {
         source: io::Error,
     },
     /// A mirror serves there already.
-    #[error("a mirror with pid {pid} serves `{listen}` already")]
+    #[error("a mirror with pid {pid} {} already", what_it_does(*listen))]
     Running {
         /// Its process.
         pid: u32,
@@ -85,6 +133,10 @@ pub enum MirrorError {
     /// A thread, a runtime or the key could not be made.
     #[error("failed to start")]
     Start(#[source] io::Error),
+}
+
+fn what_it_does(listen: SocketAddr) -> String {
+    if listen == NOWHERE { "captures".to_owned() } else { format!("serves `{listen}`") }
 }
 
 /// Why a routing is not taken over. The one in force stays.
@@ -104,6 +156,19 @@ pub enum RouteError {
     /// The messages of gRPC cannot be read.
     #[error("gRPC cannot be read")]
     Descriptors(#[from] DescriptorsError),
+    /// The kernel tells so many ports apart, and no more.
+    #[error("{ports} ports of lives are more than the {most} that can be captured")]
+    TooManyPorts {
+        /// What is wanted.
+        ports: usize,
+        /// What is possible.
+        most: usize,
+    },
+    /// The kernel chooses connections before anything of a request is read.
+    #[error(
+        "sessions by cookie or header cannot be captured, but only by connection or by the client's address"
+    )]
+    SessionUnseen,
     /// TLS cannot be spoken as it is wanted.
     #[error("TLS cannot be spoken")]
     Tls(#[from] TlsError),
@@ -131,6 +196,8 @@ pub(crate) struct Shared {
     /// Connections of users, of all threads.
     pub(crate) connections: Arc<AtomicU32>,
     pub(crate) refused: Arc<AtomicU64>,
+    /// Only where the wire is read.
+    pub(crate) capture: Option<Desk>,
     pub(crate) drain: CancellationToken,
     drain_within: Mutex<Duration>,
     is_succeeded: AtomicBool,
@@ -190,8 +257,25 @@ impl Shared {
         };
         let open = |line, way, connect| self.shadows.open(line, way, connect);
         let next = now.next(routing, redactor, files, open)?;
+        if self.capture.is_some() {
+            capture::examine(&next)?;
+        }
         self.table.send_replace(Arc::new(next));
+        self.wake();
         Ok(())
+    }
+
+    /// Takes no more; what is under way is finished.
+    pub(crate) fn end(&self) {
+        self.drain.cancel();
+        self.wake();
+    }
+
+    /// Lets the thread that reads the wire look up.
+    fn wake(&self) {
+        if let Some(desk) = &self.capture {
+            desk.ring();
+        }
     }
 
     /// Multiplies the copies for the shadow of one live, or of all of them.
@@ -206,7 +290,7 @@ impl Shared {
 
     pub(crate) fn drain(&self, within: Duration) {
         *self.drain_within.lock().unwrap_or_else(PoisonError::into_inner) = within;
-        self.drain.cancel();
+        self.end();
     }
 
     pub(crate) fn drain_within(&self) -> Duration {
@@ -226,6 +310,7 @@ impl Shared {
             upstreams: upstreams.collect(),
             refused: self.refused.swap(0, Ordering::Relaxed),
             cpu_seconds,
+            capture: self.capture.as_ref().map(Desk::take),
         }
     }
 }
@@ -247,8 +332,8 @@ fn shadow_among_lives(routing: &Routing) -> Option<InstanceId> {
 /// # Errors
 /// [`MirrorError`] if it cannot be started; once started it only ends in good order.
 pub fn run(options: &Options) -> Result<(), MirrorError> {
-    let front = open_front(&options.listen)?;
-    let shared = Arc::new(share(&front, options.workers).map_err(MirrorError::Start)?);
+    let entrance = Entrance::open(&options.listen)?;
+    let shared = Arc::new(share(&entrance, options.workers).map_err(MirrorError::Start)?);
     let runtime = runtime()?;
     // Everything that can fail comes before the first user is served.
     let socket = {
@@ -257,7 +342,7 @@ pub fn run(options: &Options) -> Result<(), MirrorError> {
             .map_err(|source| MirrorError::Socket { path: options.socket.clone(), source })?
     };
     let is_awaited = matches!(options.listen, Listen::Inherited);
-    let workers = start_workers(&front, &shared, is_awaited)?;
+    let (workers, front) = entrance.start(&shared, is_awaited)?;
     // The workers have their own, and control gives its away when it drains: nobody else must keep the port open.
     let door = control::Door { socket, front };
     runtime.block_on(control_plane(&options.socket, door, &shared))?;
@@ -286,30 +371,12 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, MirrorError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(MirrorError::Start)
 }
 
-pub(crate) fn start_workers(
-    front: &TcpListener,
-    shared: &Arc<Shared>,
-    is_awaited: bool,
-) -> Result<Vec<JoinHandle<()>>, MirrorError> {
-    let all = (0..shared.workers).map(|number| worker::start(number, front, shared, is_awaited));
-    all.collect::<io::Result<Vec<_>>>().map_err(MirrorError::Start)
-}
-
 pub(crate) fn join(workers: Vec<JoinHandle<()>>) {
     for worker in workers {
         if worker.join().is_err() {
             tracing::error!("A worker thread panicked");
         }
     }
-}
-
-pub(crate) fn open_front(listen: &Listen) -> Result<TcpListener, MirrorError> {
-    let front = match *listen {
-        Listen::At(address) => bind(address).map_err(|source| MirrorError::Listen { address, source })?,
-        Listen::Inherited => handover::inherited().map_err(MirrorError::Inherit)?,
-    };
-    front.set_nonblocking(true).map_err(MirrorError::Start)?;
-    Ok(front)
 }
 
 /// Opens the socket that users connect to.
@@ -323,19 +390,27 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(front)
 }
 
-pub(crate) fn share(listener: &TcpListener, workers: usize) -> io::Result<Shared> {
+pub(crate) fn share(entrance: &Entrance, workers: usize) -> io::Result<Shared> {
     let key = random_key()?;
     let none = control::no_routing();
     let redactor = Redactor::new(key, &none.copies.redact).map_err(io::Error::other)?;
+    let (listen, workers, capture) = match entrance {
+        Entrance::Front(front) => {
+            (front.local_addr()?, u32::try_from(workers).unwrap_or(u32::MAX).max(1), None)
+        }
+        // One thread reads it all.
+        Entrance::Wire(_) => (NOWHERE, 1, Some(Desk::new()?)),
+    };
     Ok(Shared {
-        listen: listener.local_addr()?,
+        listen,
         table: watch::Sender::new(Arc::new(Table::empty(none, Arc::new(redactor)))),
         shadows: ShadowThread::start()?,
         key,
         sampler: Sampler::default(),
-        workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
+        workers,
         connections: Arc::default(),
         refused: Arc::default(),
+        capture,
         drain: CancellationToken::new(),
         drain_within: Mutex::new(Duration::from_secs(10)),
         is_succeeded: AtomicBool::new(false),
@@ -366,7 +441,7 @@ async fn control_plane(path: &Path, door: control::Door, shared: &Arc<Shared>) -
     loop {
         tokio::select! {
             () = &mut serve => break,
-            _ = terminate.recv() => shared.drain.cancel(),
+            _ = terminate.recv() => shared.end(),
             _ = interrupt.recv() => {}
             _ = hangup.recv() => {}
             _ = certificates.tick() => refresh_certificates(shared),

@@ -42,9 +42,9 @@ pub use plan::{
     limit_in_words,
 };
 pub use policy::{
-    ActionPolicy, ActionType, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy, HorizontalPolicy,
-    LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactMode, RedactPlace,
-    RedactPolicy, RedactRule, RouteRule, SessionKey, Template, VerticalPolicy, is_safe_method,
+    ActionPolicy, ActionType, CaptureRules, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy,
+    HorizontalPolicy, LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactMode,
+    RedactPlace, RedactPolicy, RedactRule, RouteRule, SessionKey, Template, VerticalPolicy, is_safe_method,
 };
 pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,
@@ -52,4 +52,4 @@ pub use report::{
 };
 pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
-pub use window::{Agreement, BodyAgreement, DropReason, Drops, SideWindow, Window};
+pub use window::{Agreement, BodyAgreement, CaptureLoss, DropReason, Drops, SideWindow, Window};

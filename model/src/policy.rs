@@ -155,6 +155,15 @@ pub enum RedactMode {
     Remove,
 }
 
+/// Where on the wire requests are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureRules {
+    /// The interface; `None` is all of them.
+    pub interface: Option<String>,
+    /// The network namespace, a file such as `/run/netns/NAME`; `None` is the own one.
+    pub namespace: Option<PathBuf>,
+}
+
 /// Rules of the mirror.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -58,6 +58,39 @@ impl DropReason {
     }
 }
 
+/// Why a captured connection could not be read, or not any further. Live has nothing to do with any of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CaptureLoss {
+    /// A part of it was missed.
+    Gap,
+    /// It began before anybody listened, at a place where nothing tells what belongs to what.
+    JoinedLate,
+    /// It is no HTTP, or can be read in two ways.
+    NotHttp,
+    /// It is encrypted.
+    Tls,
+    /// As many connections as possible were followed already.
+    TooMany,
+}
+
+impl CaptureLoss {
+    /// Every reason, in the order they are shown.
+    pub const ALL: [Self; 5] = [Self::Gap, Self::JoinedLate, Self::NotHttp, Self::Tls, Self::TooMany];
+
+    /// The label it carries in metrics and prints.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Gap => "gap",
+            Self::JoinedLate => "joined_late",
+            Self::NotHttp => "not_http",
+            Self::Tls => "tls",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
 /// Dropped copies by reason. A reason that never happened is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

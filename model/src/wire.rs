@@ -4,6 +4,7 @@
 //! side may restart at any time: a [`FromMirror::Hello`] opens every connection, and the controller answers with
 //! the whole routing.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Agreement, Bytes, Drops, FrontRules, Generation, InstanceId, LogMoments, MirrorPolicy, RedactPolicy,
-    RouteRule, SampleRate, SessionKey, SideWindow, Speech, Weight,
+    Agreement, Bytes, CaptureLoss, Drops, FrontRules, Generation, InstanceId, LogMoments, MirrorPolicy,
+    RedactPolicy, RouteRule, SampleRate, SessionKey, SideWindow, Speech, Weight,
 };
 
 /// Version of this protocol. A peer of another version is refused with both numbers.
@@ -170,6 +171,34 @@ pub struct UpstreamSummary {
     pub upgraded: u64,
 }
 
+/// What was seen of the wire within a tick, where requests are captured there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CaptureSummary {
+    /// Connections that began to be followed.
+    pub connections: u64,
+    /// Connections that could not be read, or not any further, by reason. One that never happened is absent.
+    pub lost: BTreeMap<CaptureLoss, u64>,
+    /// Packets that found no room between the kernel and the mirror. Each costs its connection.
+    pub packets_dropped: u64,
+}
+
+impl CaptureSummary {
+    /// Counts a connection that cannot be read any further.
+    pub fn count(&mut self, loss: CaptureLoss) {
+        *self.lost.entry(loss).or_default() += 1;
+    }
+
+    /// Adds what another tick saw.
+    pub fn merge(&mut self, other: &Self) {
+        self.connections += other.connections;
+        self.packets_dropped += other.packets_dropped;
+        for (loss, n) in &other.lost {
+            *self.lost.entry(*loss).or_default() += n;
+        }
+    }
+}
+
 /// What one tick looked like from the data plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -184,6 +213,9 @@ pub struct Summary {
     pub refused: u64,
     /// Cpu time of the mirror within the span, in seconds.
     pub cpu_seconds: f64,
+    /// What was seen of the wire, where the mirror captures. Then the sides count sampled connections only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureSummary>,
 }
 
 /// What the mirror says.

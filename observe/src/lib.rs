@@ -123,6 +123,7 @@ mod tests {
             upstreams: vec![seen],
             refused: 0,
             cpu_seconds: 0.0,
+            capture: None,
         }
     }
 

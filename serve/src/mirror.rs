@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, get};
-use foreshadow_model::wire::{Summary, UpstreamSummary};
-use foreshadow_model::{Agreement, Drops, InstanceId, LogMoments, SampleRate, SideWindow};
+use foreshadow_model::wire::{CaptureSummary, Summary, UpstreamSummary};
+use foreshadow_model::{Agreement, CaptureLoss, Drops, InstanceId, LogMoments, SampleRate, SideWindow};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,8 @@ pub struct MirrorTotals {
     pub cpu_seconds: f64,
     /// Since the start, in seconds.
     pub span_seconds: f64,
+    /// What was seen of the wire, where it is read.
+    pub capture: Option<CaptureSummary>,
 }
 
 /// Everything about one live since the start.
@@ -77,6 +79,9 @@ impl MirrorTotals {
         self.refused += summary.refused;
         self.cpu_seconds += summary.cpu_seconds;
         self.span_seconds += summary.span_seconds;
+        if let Some(capture) = &summary.capture {
+            self.capture.get_or_insert_default().merge(capture);
+        }
     }
 }
 
@@ -165,7 +170,35 @@ fn text(totals: &MirrorTotals, format: Format) -> String {
         "Two answers to one request, by how far they agree",
         by("agreement", &agreement),
     );
+    if let Some(capture) = &totals.capture {
+        of_the_wire(capture, &mut sheet);
+    }
     sheet.written(format)
+}
+
+fn of_the_wire(seen: &CaptureSummary, sheet: &mut Sheet) {
+    sheet.counter(
+        "capture_connections",
+        None,
+        "Connections that began to be followed on the wire",
+        bare(count(seen.connections)),
+    );
+    sheet.counter(
+        "capture_packets_dropped",
+        None,
+        "Packets that found no room between the kernel and the mirror",
+        bare(count(seen.packets_dropped)),
+    );
+    let lost = CaptureLoss::ALL.map(|loss| {
+        let n = seen.lost.get(&loss).copied().unwrap_or(0);
+        (vec![("reason", loss.label().to_owned())], count(n))
+    });
+    sheet.counter(
+        "capture_lost",
+        None,
+        "Connections that could not be read, or not any further",
+        lost.into(),
+    );
 }
 
 type OfASide = (&'static str, Option<&'static str>, &'static str, fn(&SideWindow) -> f64);
@@ -210,6 +243,11 @@ mod tests {
                 }],
                 refused: 4,
                 cpu_seconds: 0.25,
+                capture: Some(CaptureSummary {
+                    connections: 5,
+                    lost: [(CaptureLoss::Gap, 1)].into(),
+                    packets_dropped: 7,
+                }),
             });
         }
         let text = text(&totals, Format::OpenMetrics);
@@ -221,6 +259,10 @@ mod tests {
             "foreshadow_dropped_total{live=\"live-1\",reason=\"too_big\"} 2.0",
             "foreshadow_pairs_total{live=\"live-1\",agreement=\"same\"} 2.0",
             "foreshadow_upgraded_total{live=\"live-1\"} 2.0",
+            "foreshadow_capture_connections_total 10.0",
+            "foreshadow_capture_packets_dropped_total 14.0",
+            "foreshadow_capture_lost_total{reason=\"gap\"} 2.0",
+            "foreshadow_capture_lost_total{reason=\"tls\"} 0.0",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

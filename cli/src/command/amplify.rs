@@ -27,7 +27,7 @@ pub(crate) fn amplify(args: &AmplifyArgs) -> Result<Exit, Failure> {
         Failure::message(Exit::Usage, error.to_string()).remedy("the first of the file's lives is `live-1`")
     })?;
     let config = read(&args.config)?;
-    let socket = mirror_socket(&config.state, config.listen);
+    let socket = mirror_socket(&config);
     let say = async |factor, lasts| {
         let order = ToMirror::Amplify { live: live.clone(), factor, lasts };
         tell(&socket, &order).await.map_err(|error| {

@@ -1,11 +1,12 @@
 //! `foreshadow mirror`: the mirror alone, led by a file.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use foreshadow_engine::config::{Alone, parse_alone};
 use foreshadow_engine::mirror::{MirrorError, Running};
-use foreshadow_engine::model::wire::{Summary, UpstreamSummary};
+use foreshadow_engine::model::wire::{CaptureSummary, Summary, UpstreamSummary};
 use foreshadow_engine::model::{Agreement, Generation, LogHistogram};
 use foreshadow_engine::{AloneError, Audience, mirror_alone, unix_ms};
 use serde_json::json;
@@ -50,6 +51,15 @@ fn failure(error: AloneError) -> Failure {
         AloneError::Mirror(MirrorError::Route(_)) => {
             failure.with_exit(Exit::Usage).remedy("mend the file that is named, or what `mirror` says of it")
         }
+        AloneError::Mirror(MirrorError::Capture(why)) => {
+            let failure = failure.with_exit(Exit::Usage);
+            match why.kind() {
+                ErrorKind::PermissionDenied => failure.remedy(
+                    "run it as root, or give it the one capability it needs: `setcap cap_net_raw+ep` on the binary, or `AmbientCapabilities=CAP_NET_RAW` in its unit; another namespace takes CAP_SYS_ADMIN as well",
+                ),
+                _ => failure.remedy("`ip -brief link` lists interfaces, `ip netns` namespaces; the kernel must have packet sockets"),
+            }
+        }
         AloneError::State { .. } | AloneError::Mirror(MirrorError::Socket { .. }) => {
             failure.with_exit(Exit::Usage).remedy("choose another `state` folder in the file")
         }
@@ -79,11 +89,16 @@ impl Audience for Listener<'_> {
         Ok(config)
     }
 
-    fn serves(&mut self, listen: SocketAddr) {
-        eprintln!(
-            "Mirror serves at {listen}; {} lives. SIGHUP reads the file again, SIGTERM finishes what runs and ends it, a second one ends it at once.",
-            self.lives.len()
-        );
+    fn serves(&mut self, listen: Option<SocketAddr>) {
+        let lives = self.lives.len();
+        match listen {
+            Some(listen) => eprintln!(
+                "Mirror serves at {listen}; {lives} lives. SIGHUP reads the file again, SIGTERM finishes what runs and ends it, a second one ends it at once."
+            ),
+            None => eprintln!(
+                "Mirror captures what {lives} lives are asked and answer. SIGHUP reads the file again, SIGTERM ends it; users notice neither."
+            ),
+        }
     }
 
     fn hear(&mut self, summary: &Summary, requests: u64) {
@@ -111,7 +126,11 @@ impl<'a> Listener<'a> {
         let are_asked = |live: &&UpstreamSummary| 0 < live.live_side.asked() + live.drops.total();
         let mut text = String::new();
         for (live, url) in summary.upstreams.iter().zip(&self.lives).filter(|(live, _)| are_asked(live)) {
-            text += &format!("{time}  {url}  {}\n", told(live, summary.span_seconds));
+            text +=
+                &format!("{time}  {url}  {}\n", told(live, summary.span_seconds, summary.capture.is_some()));
+        }
+        if let Some(capture) = &summary.capture {
+            text += &captured(capture).map(|what| format!("{time}  {what}\n")).unwrap_or_default();
         }
         if 0 < summary.refused {
             text += &format!("{time}  {} requests that the mirror answered itself\n", summary.refused);
@@ -121,16 +140,23 @@ impl<'a> Listener<'a> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of some seconds")]
-fn told(seen: &UpstreamSummary, span: f64) -> String {
+fn told(seen: &UpstreamSummary, span: f64, is_captured: bool) -> String {
     let live = &seen.live_side;
-    let mut text = format!("{:.1}/s", live.requests as f64 / span.max(1e-3));
+    let per_second = live.requests as f64 / span.max(1e-3);
+    let mut text = format!("{per_second:.1}/s");
+    let rate = seen.sample_rate.get();
+    if is_captured && 0.0 < rate && rate < 1.0 {
+        // Of the others not even their number is known.
+        text += &format!(" seen of about {:.0}/s", per_second / rate);
+    }
     if 0 < live.errors {
         text += &format!(", {} failed", live.errors);
     }
     text += &format!(", {}", latencies(&live.latency));
     if let Some(shadow) = seen.shadow.as_ref().map(|_| &seen.shadow_side) {
         let share = 100.0 * seen.sampled as f64 / live.requests.max(1) as f64;
-        text += &format!(" | {} sampled ({share:.1} %), shadow {}", seen.sampled, latencies(&shadow.latency));
+        let share = if is_captured { format!("{share:.0} % of those seen") } else { format!("{share:.1} %") };
+        text += &format!(" | {} sampled ({share}), shadow {}", seen.sampled, latencies(&shadow.latency));
         if let Some(mean) = seen.paired.mean() {
             text += &format!(", live {:+.0} % against it", 100.0 * mean.exp_m1());
         }
@@ -150,6 +176,16 @@ fn told(seen: &UpstreamSummary, span: f64) -> String {
         text += " | refuses connections";
     }
     text
+}
+
+/// What was not seen of the wire; `None` if that is nothing.
+fn captured(seen: &CaptureSummary) -> Option<String> {
+    let mut lost: Vec<String> = seen.lost.iter().map(|(why, n)| format!("{n} {}", why.label())).collect();
+    if 0 < seen.packets_dropped {
+        lost.push(format!("{} packets dropped by the kernel", seen.packets_dropped));
+    }
+    let missed = lost.join(", ");
+    (!missed.is_empty()).then(|| format!("of {} new connections not read: {missed}", seen.connections))
 }
 
 /// Routes whose bodies differ more often than those of two lives do, the most different first; a few of them.

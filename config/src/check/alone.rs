@@ -1,17 +1,18 @@
 //! A mirror that stands alone.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use foreshadow_model::Weight;
+use foreshadow_model::{CaptureRules, MirrorPolicy, SessionKey, Weight};
 
 use super::mirror::{policy, sample_rate};
 use super::{alerts, at_least, count, path};
 use crate::error::Refusal;
 use crate::file;
 use crate::names::HttpUrl;
-use crate::notation::{Notation as _, Scalar};
-use crate::{Alone, AloneLive};
+use crate::notation::{Located, Notation as _, Scalar, Text};
+use crate::{Alone, AloneLive, Source};
 
 /// Turns a file into a configuration.
 pub(crate) fn alone(file: file::Alone, directory: &Path) -> Result<Alone, Refusal> {
@@ -42,16 +43,88 @@ pub(crate) fn alone(file: file::Alone, directory: &Path) -> Result<Alone, Refusa
             authorities: live.authorities.as_ref().map(|file| path(file, directory)).transpose()?,
         })
     };
-    let lives = file.lives.value.into_iter().map(live).collect::<Result<_, Refusal>>()?;
+    let lives = file.lives.value.into_iter().map(live).collect::<Result<Vec<_>, Refusal>>()?;
+    let mirror = policy(file.mirror, directory)?;
+    let source = source(&file.source, file.listen.as_ref(), file.capture, directory)?;
+    if let Source::Capture(_) = source {
+        captured(&file.source, &lives, &mirror)?;
+    }
     Ok(Alone {
-        listen: file.listen.0,
+        source,
         lives,
-        mirror: policy(file.mirror, directory)?,
+        mirror,
         workers: file.workers.map(|workers| count(&workers, "workers", 1, 256)).transpose()?,
         report: at_least(&file.report, "report", Duration::from_secs(1))?,
         metrics: alerts::loopback(file.metrics)?,
         state: path(&file.state, directory)?,
     })
+}
+
+/// Where requests are taken from. What is said of another source than the one that is meant is refused.
+fn source(
+    source: &Located<file::Source>,
+    listen: Option<&Scalar<SocketAddr>>,
+    capture: Option<Located<file::Capture>>,
+    directory: &Path,
+) -> Result<Source, Refusal> {
+    match (source.value, listen, capture) {
+        (file::Source::Proxy, listen, None) => {
+            Ok(Source::Proxy { listen: listen.map_or_else(|| file::listen().0, |listen| *listen.get()) })
+        }
+        (file::Source::Proxy, _, Some(capture)) => {
+            Err(Refusal::new("expected `source: capture` beside `capture`, got `source: proxy`").at(&capture))
+        }
+        (file::Source::Capture, Some(listen), _) => Err(Refusal::new(
+            "expected no `listen` with `source: capture`: users connect to the lives, not to the mirror",
+        )
+        .at(listen)),
+        (file::Source::Capture, None, capture) => {
+            let capture = capture.map(|capture| capture.value).unwrap_or_default();
+            Ok(Source::Capture(CaptureRules {
+                interface: capture.interface.as_ref().map(interface).transpose()?,
+                namespace: capture.namespace.as_ref().map(|file| path(file, directory)).transpose()?,
+            }))
+        }
+    }
+}
+
+/// The name of an interface, as the kernel lets one be.
+fn interface(name: &Located<Text>) -> Result<String, Refusal> {
+    const BYTES_MAX: usize = 15;
+    let text = &name.value.0;
+    let is_name = (1..=BYTES_MAX).contains(&text.len())
+        && !text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control());
+    if is_name {
+        Ok(text.clone())
+    } else {
+        Err(Refusal::new(format!("expected an interface such as `eth0`, got `{text}`"))
+            .at(name)
+            .help("`ip -brief link` lists them"))
+    }
+}
+
+/// What cannot be had of a wire.
+fn captured(
+    source: &Located<file::Source>,
+    lives: &[AloneLive],
+    mirror: &MirrorPolicy,
+) -> Result<(), Refusal> {
+    if let Some(live) = lives.iter().find(|live| live.url.starts_with("https:")) {
+        return Err(Refusal::new(format!("expected lives without TLS to capture, got `{}`", live.url))
+            .at(source)
+            .help("what is encrypted cannot be captured: capture behind whatever ends TLS, or let the mirror end it, with `source: proxy` and `mirror.front.tls`"));
+    }
+    if matches!(mirror.session, SessionKey::Cookie(_) | SessionKey::Header(_)) {
+        return Err(Refusal::new("expected `session: { clientAddress: true }` or none to capture")
+            .at(source)
+            .help("the kernel chooses connections before anything of a request is read: it sees no cookie and no header"));
+    }
+    if mirror.front != MirrorPolicy::default().front {
+        return Err(Refusal::new("expected no `mirror.front` to capture")
+            .at(source)
+            .help("it says how users are let in, and none are: they connect to the lives"));
+    }
+    Ok(())
 }
 
 /// An address without a path, which nobody would know what to do with.

@@ -15,9 +15,15 @@ use crate::units::Percent;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Alone {
-    /// Where users connect. Default `127.0.0.1:8080`: nothing is opened to the network unasked.
-    #[serde(default = "super::listen")]
-    pub(crate) listen: As<SocketAddr>,
+    /// Where requests are taken from. Default `proxy`: users connect to the mirror, which then sees all of them.
+    #[serde(default)]
+    pub(crate) source: Located<Source>,
+    /// Where users connect, with `source: proxy`. Default `127.0.0.1:8080`: nothing is opened to the network unasked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) listen: Option<Located<As<SocketAddr>>>,
+    /// Where on the wire requests are read, with `source: capture`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) capture: Option<Located<Capture>>,
     /// Where their requests go; one or more.
     pub(crate) lives: Located<Vec<AloneLive>>,
     /// The share of sessions that is mirrored, where a live does not say otherwise. Default `10%`: a shadow keeps
@@ -41,6 +47,35 @@ pub(crate) struct Alone {
     /// `./.foreshadow`: beside the file it belongs to.
     #[serde(default = "super::state")]
     pub(crate) state: Located<Text>,
+}
+
+/// Where requests are taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Source {
+    /// Users connect to the mirror, which passes their requests on.
+    #[default]
+    Proxy,
+    /// Users connect to the lives, and the mirror reads what goes over the wire: nothing stands in their way.
+    Capture,
+}
+
+impl Default for Located<Source> {
+    fn default() -> Self {
+        Self::unset(Source::default())
+    }
+}
+
+/// Where on the wire requests are read. Needs `CAP_NET_RAW`, and for another namespace `CAP_SYS_ADMIN`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Capture {
+    /// The network interface. Default: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) interface: Option<Located<Text>>,
+    /// The network namespace, a file such as `/run/netns/shop` or `/proc/PID/ns/net`. Default: the own one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) namespace: Option<Located<Text>>,
 }
 
 fn rate() -> Scalar<Percent> {

@@ -50,7 +50,7 @@ impl Body for Echo {
 
 /// What a server was sent.
 #[derive(Default)]
-struct Book {
+pub(crate) struct Book {
     heads: Mutex<Vec<request::Parts>>,
     connections: AtomicUsize,
     /// All bodies, one behind the other.
@@ -58,13 +58,13 @@ struct Book {
 }
 
 impl Book {
-    fn first(&self) -> request::Parts {
+    pub(crate) fn first(&self) -> request::Parts {
         self.heads.lock().unwrap()[0].clone()
     }
 }
 
 /// A server of HTTP/2 with prior knowledge that echoes; `x-status` of a request says what it makes of it.
-fn echo() -> (SocketAddr, Arc<Book>) {
+pub(crate) fn echo() -> (SocketAddr, Arc<Book>) {
     let book = Arc::new(Book::default());
     let seen = book.clone();
     let address = accepting(move |stream| {
@@ -87,7 +87,7 @@ fn echo() -> (SocketAddr, Arc<Book>) {
 }
 
 /// One call over a connection of its own; what was answered, and the trailers.
-fn call(to: SocketAddr, request: Request<Full<Bytes>>) -> (u16, Bytes, Option<HeaderMap>) {
+pub(crate) fn call(to: SocketAddr, request: Request<Full<Bytes>>) -> (u16, Bytes, Option<HeaderMap>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let stream = tokio::net::TcpStream::connect(to).await.unwrap();
         let (mut sender, connection) =
@@ -102,7 +102,7 @@ fn call(to: SocketAddr, request: Request<Full<Bytes>>) -> (u16, Bytes, Option<He
     })
 }
 
-fn grpc(method: &str) -> request::Builder {
+pub(crate) fn grpc(method: &str) -> request::Builder {
     Request::builder()
         .method("POST")
         .uri(format!("http://shop.example/shop.Catalogue/{method}"))

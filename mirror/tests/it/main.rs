@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 #![expect(clippy::disallowed_methods, reason = "real sockets take real time, and end with their test")]
 
+mod capture;
 mod client;
 mod control;
 mod copies;

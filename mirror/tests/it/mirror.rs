@@ -9,7 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_mirror::{Listen, MirrorError, Options};
-use foreshadow_model::wire::{CopyRules, FromMirror, Routing, ShadowTarget, Summary, ToMirror, Upstream};
+use foreshadow_model::wire::{
+    CaptureSummary, CopyRules, FromMirror, Routing, ShadowTarget, Summary, ToMirror, Upstream,
+};
 use foreshadow_model::{
     Agreement, Bytes, Drops, FrontRules, Generation, InstanceId, RedactPolicy, SampleRate, SessionKey,
     SideWindow, Speech, Weight,
@@ -38,6 +40,7 @@ pub(crate) struct Controller {
     pub(crate) hello: FromMirror,
     pub(crate) totals: BTreeMap<String, Total>,
     pub(crate) refused: u64,
+    pub(crate) capture: CaptureSummary,
 }
 
 impl Controller {
@@ -57,7 +60,7 @@ impl Controller {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut stream = BufReader::new(stream);
         let hello = receive(&mut stream).expect("a hello");
-        Self { stream, hello, totals: BTreeMap::new(), refused: 0 }
+        Self { stream, hello, totals: BTreeMap::new(), refused: 0, capture: CaptureSummary::default() }
     }
 
     pub(crate) fn listen(&self) -> SocketAddr {
@@ -105,6 +108,9 @@ impl Controller {
             panic!("only one hello a conversation");
         };
         self.refused += summary.refused;
+        if let Some(capture) = &summary.capture {
+            self.capture.merge(capture);
+        }
         for seen in &summary.upstreams {
             let total = self.totals.entry(seen.live.to_string()).or_default();
             total.live.merge(&seen.live_side);
@@ -122,6 +128,17 @@ impl Controller {
     /// Reads summaries until the totals of the first live are as wanted.
     pub(crate) fn wait(&mut self, wanted: impl Fn(&Total) -> bool) -> Total {
         self.wait_for("live-1", wanted)
+    }
+
+    /// Reads summaries until what was seen of the wire is as wanted.
+    pub(crate) fn wait_to_see(&mut self, wanted: impl Fn(&CaptureSummary) -> bool) {
+        for _ in 0..PATIENCE.as_millis() / 20 {
+            if wanted(&self.capture) {
+                return;
+            }
+            self.summary().expect("the mirror goes on");
+        }
+        panic!("never came to it: {:?}", self.capture);
     }
 
     pub(crate) fn wait_for(&mut self, live: &str, wanted: impl Fn(&Total) -> bool) -> Total {
@@ -156,13 +173,13 @@ pub(crate) struct Mirror {
 
 impl Mirror {
     pub(crate) fn start() -> Self {
+        Self::listening(Listen::At("127.0.0.1:0".parse().unwrap()))
+    }
+
+    pub(crate) fn listening(listen: Listen) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("mirror.sock");
-        let options = Options {
-            listen: Listen::At("127.0.0.1:0".parse().unwrap()),
-            socket: socket.clone(),
-            workers: 1,
-        };
+        let options = Options { listen, socket: socket.clone(), workers: 1 };
         let thread = std::thread::spawn(move || foreshadow_mirror::run(&options));
         let controller = Controller::connect(&socket);
         Self { controller, socket, thread: Some(thread), _dir: dir }

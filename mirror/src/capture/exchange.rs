@@ -1,0 +1,155 @@
+//! From what was said on a connection to copies, and to what live is measured by.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::said::{Hear, Said, Side};
+use crate::bodies::Digester;
+use crate::client::Client;
+use crate::copy::{Candidate, Upload};
+use crate::headers;
+use crate::pair::LiveHalf;
+use crate::proxy::COUNTED_AFTER;
+use crate::stats::{Answer, Stats};
+use crate::table::{Entry, Table};
+
+/// The exchanges of one connection.
+#[derive(Debug)]
+pub(crate) struct Exchanges {
+    client: Client,
+    open: HashMap<u64, Open>,
+}
+
+/// A request that has no whole answer yet.
+#[derive(Debug)]
+struct Open {
+    stats: Arc<Stats>,
+    /// When its last byte was seen so far.
+    asked: Duration,
+    status: Option<StatusCode>,
+    half: Option<LiveHalf>,
+    upload: Option<Upload>,
+    digester: Option<Digester>,
+}
+
+/// Hears what is said on a connection at one moment.
+pub(crate) struct Ear<'a> {
+    pub(crate) exchanges: &'a mut Exchanges,
+    pub(crate) table: &'a Arc<Table>,
+    pub(crate) entry: &'a Entry,
+    pub(crate) at: Duration,
+}
+
+impl Exchanges {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, open: HashMap::new() }
+    }
+
+    /// The connection is over at this time, or cannot be read any more, and `by` whom. What live did not answer counts as
+    /// its failure where it is: when it went first, or let the client wait for long.
+    pub(crate) fn end(&mut self, at: Duration, by: Option<Side>) {
+        for (_, open) in self.open.drain() {
+            open.end(at, by);
+        }
+    }
+}
+
+impl Open {
+    fn end(self, at: Duration, by: Option<Side>) {
+        let waited = at.saturating_sub(self.asked);
+        let is_failure = match by {
+            Some(Side::Live) => true,
+            Some(Side::Client) => self.status.is_none() && COUNTED_AFTER <= waited,
+            None => false,
+        };
+        if is_failure {
+            self.answered(Answer::none(waited));
+        } else {
+            self.stats.not_taken();
+        }
+    }
+
+    fn answered(self, answer: Answer) {
+        self.stats.live(answer);
+        if let Some(half) = self.half {
+            half.answered(answer);
+        }
+    }
+}
+
+impl Ear<'_> {
+    fn request(&mut self, exchange: u64, mut head: http::request::Parts, has_body: bool) {
+        headers::strip_hop_by_hop(&mut head.headers);
+        headers::join_cookies(&mut head.headers);
+        head.uri = crate::proxy::origin_form(&head.uri);
+        self.entry.stats.offered();
+        let client = &self.exchanges.client;
+        let candidate = Candidate { table: self.table, entry: self.entry, client, parts: &head, has_body };
+        let (half, upload) =
+            candidate.take_chosen().map_or((None, None), |taken| (Some(taken.half), taken.upload));
+        let digester = half.as_ref().and_then(LiveHalf::digester);
+        let stats = self.entry.stats.clone();
+        let open = Open { stats, asked: self.at, status: None, half, upload, digester };
+        if let Some(before) = self.exchanges.open.insert(exchange, open) {
+            before.end(self.at, None);
+        }
+    }
+
+    fn answered(&mut self, exchange: u64, status: Option<StatusCode>) {
+        let Some(open) = self.exchanges.open.remove(&exchange) else { return };
+        let body = open.digester.as_ref().map(Digester::digest);
+        let status = status.or(open.status);
+        let latency = self.at.saturating_sub(open.asked);
+        open.answered(Answer { status, latency, body });
+    }
+}
+
+impl Hear for Ear<'_> {
+    fn hear(&mut self, said: Said<'_>) {
+        let at = self.at;
+        match said {
+            Said::Request { exchange, head, has_body } => self.request(exchange, *head, has_body),
+            Said::RequestBody { exchange, piece } => {
+                if let Some(open) = self.exchanges.open.get_mut(&exchange) {
+                    open.asked = at;
+                    if let Some(upload) = &mut open.upload {
+                        upload.push(piece);
+                    }
+                }
+            }
+            Said::RequestEnd { exchange } => {
+                if let Some(open) = self.exchanges.open.get_mut(&exchange) {
+                    open.asked = at;
+                    if let Some(mut upload) = open.upload.take() {
+                        upload.finish();
+                    }
+                }
+            }
+            Said::Answer { exchange, status } => {
+                if let Some(open) = self.exchanges.open.get_mut(&exchange) {
+                    open.status = Some(status);
+                }
+            }
+            Said::AnswerBody { exchange, piece } => {
+                if let Some(digester) =
+                    self.exchanges.open.get_mut(&exchange).and_then(|open| open.digester.as_mut())
+                {
+                    digester.push(piece);
+                }
+            }
+            Said::AnswerEnd { exchange, status } => self.answered(exchange, status),
+            Said::GivenUp { exchange, by } => {
+                if let Some(open) = self.exchanges.open.remove(&exchange) {
+                    open.end(at, Some(by));
+                }
+            }
+            Said::Upgraded => {
+                self.entry.stats.upgraded();
+                self.exchanges.end(at, None);
+            }
+        }
+    }
+}
