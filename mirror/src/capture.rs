@@ -10,6 +10,8 @@
 //!
 //! What is absent on purpose: nothing here can slow down live. Whatever does not fit is missed and counted.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod attack;
 mod exchange;
 mod filter;
 mod flow;

@@ -15,6 +15,9 @@
 mod allowance;
 mod alone;
 mod amplify;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod attack;
 mod balance;
 mod bodies;
 mod body;

@@ -44,7 +44,7 @@ pub(crate) trait Hear {
     fn hear(&mut self, said: Said<'_>);
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod tests {
     use super::*;
 
