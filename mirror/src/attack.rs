@@ -1,7 +1,6 @@
 //! What reads bytes from outside, each with what must hold whatever they are. `fuzz/` looks for bytes that break it; the
 //! ones kept there are tried with every test run.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -200,6 +199,8 @@ fn table() -> (Arc<Table>, mpsc::Receiver<Job>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     #[test]

@@ -288,7 +288,10 @@ impl<'a> Flows<'a> {
         match fate {
             Fate::GoesOn if WAITING_MAX < self.waiting => self.lose(key, CaptureLoss::Gap),
             Fate::GoesOn => {}
-            Fate::Over => drop(self.flows.remove(&key)),
+            Fate::Over => {
+                self.waiting -= flow.waiting();
+                self.flows.remove(&key);
+            }
             Fate::Lost(loss) => self.lose(key, loss),
         }
     }

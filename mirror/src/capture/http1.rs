@@ -174,14 +174,17 @@ impl Http1 {
 
 /// Takes of `said` what belongs to a head, and returns how long that is once it is whole.
 fn head_of(head: &mut Vec<u8>, searched: &mut usize, said: &mut &[u8]) -> Result<Option<usize>, Lost> {
-    if head.is_empty() {
-        // An empty line before a message is left by careless ones (RFC 9112 §2.2).
-        while let Some(rest) = said.strip_prefix(b"\r\n").or_else(|| said.strip_prefix(b"\n")) {
-            *said = rest;
-        }
-    }
-    let before = head.len();
+    let mut before = head.len();
     head.extend_from_slice(said.get(..HEAD_BYTES_MAX.min(said.len())).unwrap_or_default());
+    // An empty line before a message is left by careless ones (RFC 9112 §2.2).
+    let mut text = head.as_slice();
+    while let Some(rest) = text.strip_prefix(b"\r\n").or_else(|| text.strip_prefix(b"\n")) {
+        text = rest;
+    }
+    let empty = head.len() - text.len();
+    head.drain(..empty);
+    *said = said.get(empty.saturating_sub(before)..).unwrap_or_default();
+    before = before.saturating_sub(empty);
     let from = searched.saturating_sub(3);
     let tail = head.get(from..).unwrap_or_default();
     let end = tail.windows(2).enumerate().find_map(|(at, two)| match two {

@@ -54,7 +54,7 @@ pub(crate) mod tests {
 
     impl Hear for Notes {
         fn hear(&mut self, said: Said<'_>) {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
             let (line, piece) = match said {
                 Said::Request { exchange, head, has_body } => {
                     let with = if has_body { " with a body" } else { "" };

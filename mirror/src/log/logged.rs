@@ -288,12 +288,14 @@ fn path_and_query(target: &str) -> Option<PathAndQuery> {
     let origin = match target.split_once("://") {
         // Absolute form: a proxy's log, or a client that spoke to us as to one.
         Some((scheme, rest)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
-            rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+            let at = rest.find(['/', '?']).unwrap_or(rest.len());
+            // Without a path it asks for the root (RFC 9112 §3.2.1).
+            if rest[at..].starts_with('/') { rest[at..].into() } else { format!("/{}", &rest[at..]).into() }
         }
-        _ => target,
+        _ => Cow::Borrowed(target),
     };
     // Whatever else was in it was never sent as it stands here.
-    let is_path = origin.starts_with(['/', '?']) && origin.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_path = origin.starts_with('/') && origin.bytes().all(|byte| byte.is_ascii_graphic());
     is_path.then(|| origin.parse::<PathAndQuery>().ok()).flatten()
 }
 
@@ -349,6 +351,8 @@ mod tests {
         assert_eq!(target("GET /a?b=1 HTTP/1.1").unwrap(), "/a?b=1");
         assert_eq!(target("HEAD http://shop.example/a?b=1 HTTP/1.1").unwrap(), "/a?b=1");
         assert_eq!(target("OPTIONS http://shop.example HTTP/1.1").unwrap(), "/");
+        assert_eq!(target("GET http://shop.example?a HTTP/1.1").unwrap(), "/?a");
+        assert_eq!(target("GET ?a HTTP/1.1"), Err(Skipped::BadTarget));
         assert_eq!(target("POST /a HTTP/1.1"), Err(Skipped::Unsafe));
         assert_eq!(target("CONNECT a:443 HTTP/1.1"), Err(Skipped::Unsafe));
         assert_eq!(target("OPTIONS * HTTP/1.1"), Err(Skipped::BadTarget));
