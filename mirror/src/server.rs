@@ -59,7 +59,9 @@ impl Entrance {
             }
             Listen::Inherited => handover::inherited().map_err(MirrorError::Inherit)?,
             Listen::Wire(rules) => {
-                return Capture::open(rules).map(Self::Wire).map_err(MirrorError::Capture);
+                return Capture::open(rules)
+                    .map(Self::Wire)
+                    .map_err(|source| MirrorError::Capture { place: rules.to_string(), source });
             }
         };
         front.set_nonblocking(true).map_err(MirrorError::Start)?;
@@ -106,8 +108,13 @@ pub enum MirrorError {
         source: io::Error,
     },
     /// Nothing can be read from the wire.
-    #[error("failed to capture")]
-    Capture(#[source] io::Error),
+    #[error("failed to capture on {place}")]
+    Capture {
+        /// Where.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
     /// Standard input is not the socket that users connect to.
     #[error("failed to take over the socket for users")]
     Inherit(#[source] io::Error),

@@ -164,6 +164,19 @@ pub struct CaptureRules {
     pub namespace: Option<PathBuf>,
 }
 
+impl fmt::Display for CaptureRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.interface {
+            Some(name) => write!(f, "the interface `{name}`")?,
+            None => f.write_str("all interfaces")?,
+        }
+        match &self.namespace {
+            Some(file) => write!(f, " of the namespace `{}`", file.display()),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Rules of the mirror.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -51,9 +51,9 @@ fn failure(error: AloneError) -> Failure {
         AloneError::Mirror(MirrorError::Route(_)) => {
             failure.with_exit(Exit::Usage).remedy("mend the file that is named, or what `mirror` says of it")
         }
-        AloneError::Mirror(MirrorError::Capture(why)) => {
+        AloneError::Mirror(MirrorError::Capture { source, .. }) => {
             let failure = failure.with_exit(Exit::Usage);
-            match why.kind() {
+            match source.kind() {
                 ErrorKind::PermissionDenied => failure.remedy(
                     "run it as root, or give it the one capability it needs: `setcap cap_net_raw+ep` on the binary, or `AmbientCapabilities=CAP_NET_RAW` in its unit; another namespace takes CAP_SYS_ADMIN as well",
                 ),
@@ -204,7 +204,10 @@ fn differing(agreement: &Agreement) -> Vec<(&str, f64)> {
 }
 
 fn latencies(histogram: &LogHistogram) -> String {
-    let ms = |q: f64| histogram.quantile(q).map(|us| format!("{:.1}", us / 1000.0));
+    let ms = |q: f64| {
+        let ms = histogram.quantile(q)? / 1000.0;
+        Some(if ms < 1.0 { format!("{ms:.2}") } else { format!("{ms:.1}") })
+    };
     match (ms(0.5), ms(0.99)) {
         (Some(median), Some(p99)) => format!("p50 {median} p99 {p99} ms"),
         _ => "no answer yet".to_owned(),

@@ -7,6 +7,7 @@
 
 mod alertmanager;
 mod alone;
+mod capture;
 mod command_line;
 mod controller;
 mod crowd;

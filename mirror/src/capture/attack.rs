@@ -38,7 +38,7 @@ pub(crate) fn packets(table: &Arc<Table>, bytes: &[u8]) {
             1 => (rest.to_vec(), 0x8100),
             _ => (segment(rest), 0x0800),
         };
-        flows.take(&Packet { bytes: &bytes, kind, at, is_cut: false });
+        flows.take(&Packet { bytes: &bytes, kind, at, is_cut: false, is_tagged: record.len() % 2 == 0 });
         assert!(flows.flows.len() <= FLOWS_MAX);
         assert_eq!(flows.waiting, flows.flows.values().map(super::Flow::waiting).sum::<usize>());
         assert!(flows.waiting <= WAITING_MAX);

@@ -26,8 +26,9 @@ const BLOCK_BYTES: usize = 1 << 20;
 const BLOCKS: usize = 16;
 /// What the kernel wants to know, and does not use in this version.
 const FRAME_BYTES: usize = 2048;
-/// How old a block may become that is not full.
-const RETIRE_MS: u32 = 10;
+/// How old a block may become that is not full, the least there is: what comes together from here reaches the shadow
+/// together, and would wait for each other there.
+const RETIRE_MS: u32 = 1;
 
 /// Where things are in a block, and in the header of a packet; of `struct tpacket_block_desc`, `tpacket3_hdr` and
 /// `sockaddr_ll`.
@@ -39,6 +40,7 @@ const SECONDS: usize = 4;
 const NANOSECONDS: usize = 8;
 const CAPTURED: usize = 12;
 const LENGTH: usize = 16;
+const PACKET_STATUS: usize = 20;
 const NETWORK: usize = 26;
 const KIND: usize = 48 + 2;
 
@@ -52,6 +54,8 @@ pub(crate) struct Packet<'a> {
     pub(crate) at: Duration,
     /// Whether the end of it is missing.
     pub(crate) is_cut: bool,
+    /// Whether it came in a VLAN whose tag was taken off.
+    pub(crate) is_tagged: bool,
 }
 
 /// The ring.
@@ -226,7 +230,13 @@ fn packet(header: &[u8]) -> Option<Packet<'_>> {
     let network = usize::from(half(header, NETWORK)?);
     let bytes = header.get(network..)?.get(..captured as usize)?;
     let at = Duration::new(word(header, SECONDS)?.into(), word(header, NANOSECONDS)?.min(999_999_999));
-    Some(Packet { bytes, kind: u16::from_be(half(header, KIND)?), at, is_cut: captured < length })
+    Some(Packet {
+        bytes,
+        kind: u16::from_be(half(header, KIND)?),
+        at,
+        is_cut: captured < length,
+        is_tagged: word(header, PACKET_STATUS)? & libc::TP_STATUS_VLAN_VALID != 0,
+    })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {

@@ -33,8 +33,8 @@ pub(crate) struct Flags {
 impl<'a> Segment<'a> {
     /// The segment of a packet; `None` if it is none, or not whole.
     pub(crate) fn of(packet: &Packet<'a>) -> Option<Self> {
-        // Tags that the hardware did not take off come before the network header.
-        let sliced = LaxSlicedPacket::from_ether_type(EtherType(packet.kind), packet.bytes);
+        // Tags that nobody took off come before the network header.
+        let sliced = LaxSlicedPacket::from_ether_type(EtherType(packet.kind), untagged(packet));
         let is_incomplete = sliced.ip_payload().is_some_and(|payload| payload.incomplete);
         let (from, to): (IpAddr, IpAddr) = match sliced.net? {
             LaxNetSlice::Ipv4(ip) => {
@@ -63,6 +63,27 @@ impl<'a> Segment<'a> {
     }
 }
 
+/// The packet from its network header on. Of two tags the kernel takes one off and tells the kind of what stands behind both
+/// (since 6.10): the other one is still there then.
+fn untagged<'a>(packet: &Packet<'a>) -> &'a [u8] {
+    const TAG_BYTES: usize = 4;
+    let version = match EtherType(packet.kind) {
+        EtherType::IPV4 => 4,
+        EtherType::IPV6 => 6,
+        _ => return packet.bytes,
+    };
+    match packet.bytes.split_at_checked(TAG_BYTES) {
+        Some(([_, _, kind @ ..], rest))
+            if packet.is_tagged
+                && *kind == packet.kind.to_be_bytes()
+                && rest.first().is_some_and(|first| first >> 4 == version) =>
+        {
+            rest
+        }
+        _ => packet.bytes,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use etherparse::PacketBuilder;
@@ -80,7 +101,7 @@ mod tests {
             // What is padded to the shortest frame of Ethernet is no payload.
             bytes.extend([0; 6]);
             let at = Duration::from_secs(1);
-            let packet = Packet { bytes: &bytes, kind: kind.0, at, is_cut: false };
+            let packet = Packet { bytes: &bytes, kind: kind.0, at, is_cut: false, is_tagged: false };
             let segment = Segment::of(&packet).unwrap();
             assert_eq!((segment.from.port(), segment.to.port()), (4000, 8080));
             assert_eq!((segment.sequence, segment.acknowledged, segment.payload), (7, 9, &b"GET /"[..]));

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use bytes::Bytes;
+use etherparse::PacketBuilder;
 use foreshadow_mirror::Listen;
 use foreshadow_model::wire::Routing;
 use foreshadow_model::{CaptureLoss, CaptureRules, DropReason, SessionKey};
@@ -202,6 +203,85 @@ fn grpc_is_read_from_the_beginning_of_a_connection() {
     call(origin, grpc("Find").body(Full::new(Bytes::from_static(b"\0\0\0\0\0"))).unwrap());
     let total = mirror.wait(|total| total.live.requests == 3);
     assert_eq!(total.sampled, 2);
+}
+
+/// Sends frames, as they stand on the command line.
+const SEND: &str = "import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('fs-a', 0))
+for frame in sys.argv[1:]: s.send(bytes.fromhex(frame))";
+
+/// Frames of a conversation with a live at `10.77.9.2:80`, client's and live's, within these VLANs.
+fn frames(tags: &[u16]) -> Vec<Vec<u8>> {
+    let (client, live) = ([10, 77, 9, 1], [10, 77, 9, 2]);
+    let (request, answer) =
+        (&b"GET /tagged HTTP/1.1\r\nhost: x\r\n\r\n"[..], &b"HTTP/1.1 204 No\r\n\r\n"[..]);
+    let asked = u32::try_from(request.len()).unwrap();
+    let frame =
+        |from: [u8; 4], to: [u8; 4], ports: (u16, u16), flags: &str, numbers: (u32, u32), payload: &[u8]| {
+            let mut tcp = PacketBuilder::ipv4(from, to, 64).tcp(ports.0, ports.1, numbers.0, 1000);
+            if flags.contains('S') {
+                tcp = tcp.syn();
+            }
+            if flags.contains('A') {
+                tcp = tcp.ack(numbers.1);
+            }
+            let mut packet = Vec::new();
+            tcp.write(&mut packet, payload).unwrap();
+            let tags: Vec<u8> =
+                tags.iter().flat_map(|tag| [0x81, 0, 0x20, u8::try_from(*tag).unwrap()]).collect();
+            [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &tags, &[8, 0], &packet].concat()
+        };
+    let (up, down) = ((4000, 80), (80, 4000));
+    vec![
+        frame(client, live, up, "S", (10, 0), b""),
+        frame(live, client, down, "SA", (90, 11), b""),
+        frame(client, live, up, "A", (11, 91), request),
+        frame(live, client, down, "A", (91, 11 + asked), answer),
+    ]
+}
+
+#[test]
+fn what_is_in_vlans_is_read_in_a_network_namespace_of_its_own() {
+    let ip = |words: &str| {
+        let words = words.split(' ');
+        std::process::Command::new("ip")
+            .args(words)
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    struct Namespace(String);
+    impl Drop for Namespace {
+        fn drop(&mut self) {
+            std::process::Command::new("ip").args(["netns", "del", &self.0]).status().ok();
+        }
+    }
+    let name = format!("fs-capture-{}", std::process::id());
+    if !ip(&format!("netns add {name}")) {
+        eprintln!("SKIPPED: network namespaces can only be made by root, with `ip`");
+        return;
+    }
+    let _namespace = Namespace(name.clone());
+    assert!(ip(&format!("-n {name} link add fs-a type veth peer name fs-b")), "a pair of interfaces");
+    assert!(ip(&format!("-n {name} link set fs-a up")) && ip(&format!("-n {name} link set fs-b up")));
+    let namespace = std::path::PathBuf::from(format!("/run/netns/{name}"));
+    let shadow = Origin::fixed(204, "");
+    for (n, tags) in [&[][..], &[7], &[7, 8]].into_iter().enumerate() {
+        let rules = CaptureRules { interface: Some("fs-b".into()), namespace: Some(namespace.clone()) };
+        let mut mirror = Mirror::listening(Listen::Wire(rules));
+        mirror.controller.route(&all("10.77.9.2:80".parse().unwrap(), shadow.address));
+        let hex =
+            frames(tags).into_iter().map(|frame| frame.iter().map(|byte| format!("{byte:02x}")).collect());
+        let sent = std::process::Command::new("ip")
+            .args(["netns", "exec", &name, "python3", "-c", SEND])
+            .args(hex.collect::<Vec<String>>())
+            .status();
+        assert!(sent.unwrap().success(), "frames are sent");
+        let total = mirror.wait(|total| total.agreement.total() == 1);
+        assert_eq!((total.live.requests, total.live.errors), (1, 0), "{tags:?}");
+        assert_eq!(shadow.wait(n + 1)[n].target(), "/tagged");
+    }
 }
 
 #[test]
