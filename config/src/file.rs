@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::action::{Action, ActionKind, Guards, Horizontal, Vertical};
 pub(crate) use self::alerts::{Alerts, Api};
-pub(crate) use self::alone::{Alone, AloneLive, Capture, Source};
+pub(crate) use self::alone::{AccessLog, Alone, AloneLive, Capture, Source};
 pub(crate) use self::front::{BalanceKind, ForwardedKind, Front, Patience, Tls};
 pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};

@@ -84,6 +84,13 @@ pub enum Source {
     },
     /// It reads what users and lives say to each other.
     Capture(CaptureRules),
+    /// It reads what the log of its one live says.
+    Log {
+        /// Where it is.
+        file: PathBuf,
+        /// How its lines are written.
+        format: String,
+    },
 }
 
 /// A live of such a mirror, and its shadow.

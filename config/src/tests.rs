@@ -91,6 +91,20 @@ fn the_reference_file_names_every_key() {
 #[test]
 fn the_file_of_a_mirror_alone_is_read_and_names_every_key_of_its_own() {
     const EXAMPLE: &str = include_str!("../examples/mirror.yaml");
+    const CAPTURE: &str = include_str!("../examples/capture.yaml");
+    const LOG: &str = include_str!("../examples/log.yaml");
+    let source = |text| parse_alone(text, Path::new("/srv/shop")).unwrap().source;
+    assert_eq!(
+        source(CAPTURE),
+        Source::Capture(CaptureRules {
+            interface: Some("eth0".into()),
+            namespace: Some("/run/netns/shop".into())
+        })
+    );
+    assert_eq!(
+        source(LOG),
+        Source::Log { file: "/var/log/nginx/access.log".into(), format: "combined".into() }
+    );
     let config = parse_alone(EXAMPLE, Path::new("/srv/shop")).unwrap();
     let [first, second] = &config.lives[..] else { panic!("two lives") };
     assert_eq!((first.shadow.as_deref(), first.rate.get()), (Some("http://127.0.0.1:9101"), 0.25));
@@ -101,13 +115,40 @@ fn the_file_of_a_mirror_alone_is_read_and_names_every_key_of_its_own() {
     keys(schema().as_value(), &mut both);
     keys(alone_schema().as_value(), &mut all);
     for key in all.iter().filter(|key| !both.contains(key)) {
-        assert!(EXAMPLE.contains(&format!("{key}:")), "{key}");
+        let named = |example: &str| example.contains(&format!("{key}:"));
+        assert!(named(EXAMPLE) || named(CAPTURE) || named(LOG), "{key}");
     }
 }
 
 #[test]
 fn what_a_mirror_alone_cannot_do_is_refused() {
     for (text, message) in [
+        (
+            "source: capture\nlisten: 127.0.0.1:1\nlives: [{ url: http://a:1 }]",
+            "expected no `listen` where users connect to the lives, not to the mirror",
+        ),
+        ("capture: {}\nlives: [{ url: http://a:1 }]", "expected `source: capture` beside `capture`"),
+        ("source: log\nlives: [{ url: http://a:1 }]", "expected a log to read with `source: log`, got none"),
+        (
+            "source: log\nlog: { file: a }\nlives: [{ url: http://a:1 }, { url: http://b:1 }]",
+            "expected one live, whose log it is, got 2",
+        ),
+        (
+            "source: capture\nlives: [{ url: https://a:1 }]",
+            "expected lives without TLS to capture, got `https://a:1`",
+        ),
+        (
+            "source: capture\nlives: [{ url: http://a:1 }]\nmirror: { session: { cookie: sid } }",
+            "expected `session` by cookie or header only with `source: proxy`",
+        ),
+        (
+            "source: capture\nlives: [{ url: http://a:1 }]\nmirror: { front: { proxyProtocol: true } }",
+            "expected `mirror.front` only with `source: proxy`",
+        ),
+        (
+            "source: capture\ncapture: { interface: a b }\nlives: [{ url: http://a:1 }]",
+            "expected an interface such as `eth0`, got `a b`",
+        ),
         ("lives: []", "expected a live, got none"),
         (
             "lives: [{ url: http://a:1/b }]",

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foreshadow_config::{Alone, AloneLive, Source};
+use foreshadow_mirror::log::FormatError;
 use foreshadow_mirror::{
-    Destination, DestinationError, Lead, Listen, MirrorError, Options, Running, prepare,
+    Destination, DestinationError, Lead, Listen, LogRules, MirrorError, Options, Running, prepare,
 };
 use foreshadow_model::wire::{Routing, ShadowTarget, Summary, Upstream};
 use foreshadow_model::{Generation, InstanceId, Speech, with_causes};
@@ -52,6 +53,9 @@ pub enum AloneError {
         /// Why.
         source: io::Error,
     },
+    /// The log is written in no way that is known.
+    #[error("failed to understand `log.format`")]
+    Format(#[from] FormatError),
     /// The mirror itself did not come up.
     #[error("failed to start the mirror")]
     Mirror(#[from] MirrorError),
@@ -79,6 +83,7 @@ pub fn mirror_socket(config: &Alone) -> PathBuf {
     let name = match &config.source {
         Source::Proxy { listen } => listen.to_string().replace([':', '[', ']'], "-"),
         Source::Capture(_) => "capture".to_owned(),
+        Source::Log { .. } => "log".to_owned(),
     };
     config.state.join(format!("mirror-{name}.sock"))
 }
@@ -95,6 +100,9 @@ pub fn mirror_alone(config: &Alone, running: Running, audience: &mut dyn Audienc
         listen: match &config.source {
             Source::Proxy { listen } => Listen::At(*listen),
             Source::Capture(rules) => Listen::Wire(rules.clone()),
+            Source::Log { file, format } => {
+                Listen::Log(LogRules { file: file.clone(), format: format.parse()? })
+            }
         },
         socket: mirror_socket(config),
         workers: config.workers.map_or_else(workers, |n| usize::try_from(n).unwrap_or(1)),
@@ -175,7 +183,7 @@ impl Lead for FromFile<'_> {
     fn read(&mut self) -> Result<Routing, String> {
         let config = self.audience.read()?;
         if config.source != self.source {
-            return Err("`source`, `listen` and `capture` are only read at the start: end this mirror and start it again".to_owned());
+            return Err("`source`, `listen`, `capture` and `log` are only read at the start: end this mirror and start it again".to_owned());
         }
         routing(&config).map_err(|error| with_causes(&error))
     }

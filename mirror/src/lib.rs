@@ -50,6 +50,7 @@ mod stall;
 mod stats;
 mod table;
 mod tls;
+mod told;
 mod tunnel;
 mod worker;
 
@@ -60,3 +61,4 @@ pub use redact::{BodyKind, DescriptorsError, Redactor, redact_body, redact_reque
 pub use sample::{Sampler, SessionSource};
 pub use server::{Listen, MirrorError, Options, RouteError, bind, examine, harden, random_key, run};
 pub use tls::TlsError;
+pub use told::LogRules;

@@ -8,6 +8,7 @@
 //! out and counted; later it would be load that never was.
 
 mod read;
+mod schedule;
 mod tally;
 
 use std::rc::Rc;
@@ -19,30 +20,24 @@ use http::Request;
 use http::header::{self, HeaderValue};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
-use self::read::Event;
 use crate::body::RequestBody;
 use crate::destination::Destination;
 use crate::headers::{MARK, MARK_VALUE};
-use crate::log::{Due, Format, Logged, Pace, PaceOptions, RateCap, Skipped, Speed};
+use crate::log::{Format, Logged, PaceOptions, RateCap, Skipped, Speed};
 use crate::pool::{Endpoint, Patience, Place, Way};
 use crate::redact::{DescriptorsError, Redactor, redact_request};
 use crate::tls::TlsError;
 
 pub use self::read::LogSource;
+pub(crate) use self::read::{Event, start};
+pub(crate) use self::schedule::{Said, Schedule};
 pub use self::tally::ReplayTally;
-
-/// After so long without a line those that wait for their order, or the end of their second, wait no longer.
-const QUIET: Duration = Duration::from_secs(1);
 
 /// How long the target may take to take a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-
-/// How far the clock of a log of now may be off from ours: servers hold lines back for seconds before they write them.
-const AHEAD_MAX: Duration = Duration::from_secs(10);
-const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// How a log is replayed.
 #[derive(Clone, Debug)]
@@ -142,51 +137,23 @@ struct Sender {
 }
 
 impl Sender {
-    async fn send_all(self: Rc<Self>, mut events: mpsc::Receiver<Event>) -> Result<(), ReplayError> {
+    async fn send_all(self: Rc<Self>, events: mpsc::Receiver<Event>) -> Result<(), ReplayError> {
         let ReplayOptions { speed, gap_max, .. } = self.options;
-        let is_live = self.options.source.is_live();
-        let mut pace = Pace::new(PaceOptions { speed, gap_max, is_live });
-        let mut clock = Clock { began: None, is_live };
+        let schedule = Schedule::new(PaceOptions { speed, gap_max, is_live: self.options.source.is_live() });
         let mut cap = self.options.rate_max.map(RateCap::new);
-        let mut result = Ok(());
-        let mut quiet_at = Instant::now() + QUIET;
-        loop {
-            let due = match timeout_at(quiet_at, events.recv()).await {
-                Err(_quiet) => pace.flush(),
-                Ok(Some(Event::Logged(logged))) => pace.push(*logged),
-                Ok(Some(Event::Skipped(why))) => {
-                    // What is not sent keeps nobody waiting.
-                    self.progress.lock().skip(why);
-                    continue;
+        let result = schedule
+            .run(events, |said| match said {
+                // What is not sent keeps nobody waiting.
+                Said::Skipped(why) => self.progress.lock().skip(why),
+                Said::Due { logged, late, since_began } => {
+                    let is_admitted = cap.as_mut().is_none_or(|cap| cap.admits(since_began));
+                    self.send(logged, late, is_admitted);
                 }
-                Ok(Some(Event::Broken(error))) => {
-                    result = Err(error);
-                    break;
-                }
-                Ok(None) => break,
-            };
-            self.send_at_their_moments(due, &mut clock, cap.as_mut()).await;
-            quiet_at = Instant::now() + QUIET;
-        }
-        self.send_at_their_moments(pace.flush(), &mut clock, cap.as_mut()).await;
+            })
+            .await;
         self.requests.close();
         self.requests.wait().await;
         result
-    }
-
-    async fn send_at_their_moments(
-        self: &Rc<Self>,
-        due: Vec<Due>,
-        clock: &mut Clock,
-        mut cap: Option<&mut RateCap>,
-    ) {
-        for Due { after, logged } in due {
-            let moment = clock.moment(after, Instant::now());
-            sleep_until(moment).await;
-            let now = Instant::now();
-            let is_admitted = cap.as_mut().is_none_or(|cap| cap.admits(clock.since_began(now)));
-            self.send(logged, now - moment, is_admitted);
-        }
     }
 
     fn send(self: &Rc<Self>, logged: Logged, late: Duration, is_admitted: bool) {
@@ -238,54 +205,5 @@ impl Sender {
             parts.headers.insert(MARK, MARK_VALUE);
         }
         Some(Request::from_parts(parts, RequestBody::Empty))
-    }
-}
-
-/// When the moments of a log are here.
-struct Clock {
-    /// When the first request was due; known when it is.
-    began: Option<Instant>,
-    is_live: bool,
-}
-
-impl Clock {
-    fn moment(&mut self, after: Duration, now: Instant) -> Instant {
-        let to_now = now.checked_sub(after).unwrap_or(now);
-        let moment = *self.began.get_or_insert(to_now) + after;
-        // A line of now was written already: its moment cannot be far off, whatever the clock of its server says.
-        let is_off = now + AHEAD_MAX < moment || moment + BEHIND_MAX < now;
-        if self.is_live && is_off {
-            self.began = Some(to_now);
-            return now;
-        }
-        moment
-    }
-
-    fn since_began(&self, now: Instant) -> Duration {
-        self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_live_clock_that_is_off_is_set_and_another_is_not() {
-        let now = Instant::now();
-        let second = Duration::from_secs(1);
-        let mut live = Clock { began: None, is_live: true };
-        assert_eq!(live.moment(5 * second, now), now, "the first is due now");
-        assert_eq!(live.moment(6 * second, now), now + second);
-        assert_eq!(live.moment(1000 * second, now), now, "from the future");
-        assert_eq!(
-            live.moment(1001 * second, now + 10 * second),
-            now + 10 * second,
-            "held back by its server"
-        );
-        let mut file = Clock { began: None, is_live: false };
-        assert_eq!(file.moment(5 * second, now), now);
-        assert_eq!(file.moment(1000 * second, now), now + 995 * second);
-        assert_eq!(file.moment(6 * second, now + 10 * second), now + second, "late is late");
     }
 }

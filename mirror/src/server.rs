@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::{self, Capture, Desk};
 use crate::front::Front;
 use crate::redact::{DescriptorsError, Redactor};
+use crate::replay::ReplayError;
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
 use crate::table::{Files, Table};
 use crate::tls::TlsError;
+use crate::told::{Counts, Log, LogRules};
 use crate::{control, handover, worker};
 
 /// Connections that may wait to be accepted while a mirror is started again; the kernel's own bound may be lower.
@@ -39,6 +41,8 @@ pub enum Listen {
     Inherited,
     /// Users connect to the lives, and what they say is read from the wire.
     Wire(CaptureRules),
+    /// Users connect to the one live, and what they said is what its log says.
+    Log(LogRules),
 }
 
 /// The address of a mirror that nobody connects to.
@@ -48,6 +52,7 @@ pub(crate) const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSP
 pub(crate) enum Entrance {
     Front(TcpListener),
     Wire(Capture),
+    Log(Log),
 }
 
 impl Entrance {
@@ -63,6 +68,7 @@ impl Entrance {
                     .map(Self::Wire)
                     .map_err(|source| MirrorError::Capture { place: rules.to_string(), source });
             }
+            Listen::Log(rules) => return Log::open(rules).map(Self::Log).map_err(MirrorError::Log),
         };
         front.set_nonblocking(true).map_err(MirrorError::Start)?;
         Ok(Self::Front(front))
@@ -81,6 +87,7 @@ impl Entrance {
                 Ok((all, Some(front)))
             }
             Self::Wire(capture) => Ok((vec![capture.start(shared).map_err(MirrorError::Start)?], None)),
+            Self::Log(log) => Ok((vec![log.start(shared).map_err(MirrorError::Start)?], None)),
         }
     }
 }
@@ -115,6 +122,9 @@ pub enum MirrorError {
         /// Why.
         source: io::Error,
     },
+    /// The log cannot be read.
+    #[error("failed to follow the log")]
+    Log(#[source] ReplayError),
     /// Standard input is not the socket that users connect to.
     #[error("failed to take over the socket for users")]
     Inherit(#[source] io::Error),
@@ -143,7 +153,7 @@ pub enum MirrorError {
 }
 
 fn what_it_does(listen: SocketAddr) -> String {
-    if listen == NOWHERE { "captures".to_owned() } else { format!("serves `{listen}`") }
+    if listen == NOWHERE { "reads".to_owned() } else { format!("serves `{listen}`") }
 }
 
 /// Why a routing is not taken over. The one in force stays.
@@ -205,6 +215,8 @@ pub(crate) struct Shared {
     pub(crate) refused: Arc<AtomicU64>,
     /// Only where the wire is read.
     pub(crate) capture: Option<Desk>,
+    /// Only where a log is read.
+    pub(crate) log: Option<Counts>,
     pub(crate) drain: CancellationToken,
     drain_within: Mutex<Duration>,
     is_succeeded: AtomicBool,
@@ -318,6 +330,7 @@ impl Shared {
             refused: self.refused.swap(0, Ordering::Relaxed),
             cpu_seconds,
             capture: self.capture.as_ref().map(Desk::take),
+            log: self.log.as_ref().map(Counts::take),
         }
     }
 }
@@ -401,12 +414,13 @@ pub(crate) fn share(entrance: &Entrance, workers: usize) -> io::Result<Shared> {
     let key = random_key()?;
     let none = control::no_routing();
     let redactor = Redactor::new(key, &none.copies.redact).map_err(io::Error::other)?;
-    let (listen, workers, capture) = match entrance {
+    let (listen, workers, capture, log) = match entrance {
         Entrance::Front(front) => {
-            (front.local_addr()?, u32::try_from(workers).unwrap_or(u32::MAX).max(1), None)
+            (front.local_addr()?, u32::try_from(workers).unwrap_or(u32::MAX).max(1), None, None)
         }
         // One thread reads it all.
-        Entrance::Wire(_) => (NOWHERE, 1, Some(Desk::new()?)),
+        Entrance::Wire(_) => (NOWHERE, 1, Some(Desk::new()?), None),
+        Entrance::Log(_) => (NOWHERE, 1, None, Some(Counts::default())),
     };
     Ok(Shared {
         listen,
@@ -418,6 +432,7 @@ pub(crate) fn share(entrance: &Entrance, workers: usize) -> io::Result<Shared> {
         connections: Arc::default(),
         refused: Arc::default(),
         capture,
+        log,
         drain: CancellationToken::new(),
         drain_within: Mutex::new(Duration::from_secs(10)),
         is_succeeded: AtomicBool::new(false),

@@ -17,7 +17,8 @@ const ROUTES_MAX: usize = 50;
 pub(crate) struct Answer {
     /// The status; `None` when there was no answer.
     pub(crate) status: Option<http::StatusCode>,
-    /// From sending the request to the last byte, less the time spent waiting for the client.
+    /// From sending the request to the last byte, less the time spent waiting for the client. Zero where nobody knows it: no
+    /// answer takes no time.
     pub(crate) latency: Duration,
     /// What tells its body from others, where that is wanted.
     pub(crate) body: Option<Digest>,
@@ -101,9 +102,11 @@ impl Stats {
             (false, true) => counts.agreement.shadow_error_only += 1,
             _ if live.class() == shadow.class() => {
                 counts.agreement.same += 1;
-                counts.paired.record_pair(live.latency, shadow.latency);
-                counts.live.paired_log.record(live.latency);
-                counts.shadow.paired_log.record(shadow.latency);
+                if !live.latency.is_zero() {
+                    counts.paired.record_pair(live.latency, shadow.latency);
+                    counts.live.paired_log.record(live.latency);
+                    counts.shadow.paired_log.record(shadow.latency);
+                }
                 if let (Some(live), Some(shadow)) = (live.body, shadow.body) {
                     let bodies = of_route(&mut counts.agreement.bodies, route);
                     bodies.compared += 1;
@@ -162,7 +165,9 @@ fn count(side: &mut SideWindow, answer: Answer) {
     side.requests += 1;
     side.errors += u64::from(answer.is_error());
     side.busy_seconds += answer.latency.as_secs_f64();
-    side.latency.record(answer.latency.as_secs_f64() * 1e6);
+    if !answer.latency.is_zero() {
+        side.latency.record(answer.latency.as_secs_f64() * 1e6);
+    }
 }
 
 /// The route of a path: segments that look like identifiers become `{id}`, so that routes are a bounded set and no

@@ -199,6 +199,26 @@ impl CaptureSummary {
     }
 }
 
+/// What a log said within a tick, where requests are read from one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogSummary {
+    /// Lines with a request that may be sent again.
+    pub requests: u64,
+    /// Lines without one, by reason. A reason that never happened is absent.
+    pub skipped: BTreeMap<String, u64>,
+}
+
+impl LogSummary {
+    /// Adds what another tick said.
+    pub fn merge(&mut self, other: &Self) {
+        self.requests += other.requests;
+        for (why, n) in &other.skipped {
+            *self.skipped.entry(why.clone()).or_default() += n;
+        }
+    }
+}
+
 /// What one tick looked like from the data plane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -216,6 +236,9 @@ pub struct Summary {
     /// What was seen of the wire, where the mirror captures. Then the sides count sampled connections only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capture: Option<CaptureSummary>,
+    /// What a log said, where the mirror reads one. Then live is what it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogSummary>,
 }
 
 /// What the mirror says.

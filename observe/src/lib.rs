@@ -124,6 +124,7 @@ mod tests {
             refused: 0,
             cpu_seconds: 0.0,
             capture: None,
+            log: None,
         }
     }
 

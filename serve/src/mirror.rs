@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{Router, get};
-use foreshadow_model::wire::{CaptureSummary, Summary, UpstreamSummary};
+use foreshadow_model::wire::{CaptureSummary, LogSummary, Summary, UpstreamSummary};
 use foreshadow_model::{Agreement, CaptureLoss, Drops, InstanceId, LogMoments, SampleRate, SideWindow};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,8 @@ pub struct MirrorTotals {
     pub span_seconds: f64,
     /// What was seen of the wire, where it is read.
     pub capture: Option<CaptureSummary>,
+    /// What a log said, where one is read.
+    pub log: Option<LogSummary>,
 }
 
 /// Everything about one live since the start.
@@ -81,6 +83,9 @@ impl MirrorTotals {
         self.span_seconds += summary.span_seconds;
         if let Some(capture) = &summary.capture {
             self.capture.get_or_insert_default().merge(capture);
+        }
+        if let Some(log) = &summary.log {
+            self.log.get_or_insert_default().merge(log);
         }
     }
 }
@@ -173,6 +178,16 @@ fn text(totals: &MirrorTotals, format: Format) -> String {
     if let Some(capture) = &totals.capture {
         of_the_wire(capture, &mut sheet);
     }
+    if let Some(log) = &totals.log {
+        let skipped = log.skipped.iter().map(|(why, n)| (vec![("reason", why.clone())], count(*n))).collect();
+        sheet.counter("log_requests", None, "Lines of the log with a request", bare(count(log.requests)));
+        sheet.counter(
+            "log_skipped",
+            None,
+            "Lines of the log without a request that may be sent again",
+            skipped,
+        );
+    }
     sheet.written(format)
 }
 
@@ -248,6 +263,7 @@ mod tests {
                     lost: [(CaptureLoss::Gap, 1)].into(),
                     packets_dropped: 7,
                 }),
+                log: None,
             });
         }
         let text = text(&totals, Format::OpenMetrics);

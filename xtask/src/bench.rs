@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: claims of speed, measured side by side on this machine.
 
+mod capture;
 mod copies;
 mod harm;
 mod load;
@@ -18,6 +19,8 @@ pub(crate) enum Bench {
     Mirror(Options),
     /// Latency and throughput of live with a shadow in every kind of trouble, against no copies at all.
     Harm(Options),
+    /// Processor time per request of a live that is captured, against the same live alone.
+    Capture(Options),
 }
 
 /// How long, and what.
@@ -45,6 +48,7 @@ pub(crate) fn run(root: &Path, bench: Bench) -> anyhow::Result<bool> {
     match bench {
         Bench::Mirror(options) => mirror::run(root, &options.plan())?,
         Bench::Harm(options) => harm::run(root, &options.plan())?,
+        Bench::Capture(options) => capture::run(root, &options.plan())?,
     }
     Ok(true)
 }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use foreshadow_engine::config::{Alone, parse_alone};
+use foreshadow_engine::config::{Alone, Source, parse_alone};
 use foreshadow_engine::mirror::{MirrorError, Running};
 use foreshadow_engine::model::wire::{CaptureSummary, Summary, UpstreamSummary};
 use foreshadow_engine::model::{Agreement, Generation, LogHistogram};
@@ -60,6 +60,12 @@ fn failure(error: AloneError) -> Failure {
                 _ => failure.remedy("`ip -brief link` lists interfaces, `ip netns` namespaces; the kernel must have packet sockets"),
             }
         }
+        AloneError::Format(_) => failure
+            .with_exit(Exit::Usage)
+            .remedy("`foreshadow replay --help` has the formats; `auto` fits what most servers write unasked"),
+        AloneError::Mirror(MirrorError::Log(_)) => {
+            failure.with_exit(Exit::Usage).remedy("give the path of an access log that this user may read")
+        }
         AloneError::State { .. } | AloneError::Mirror(MirrorError::Socket { .. }) => {
             failure.with_exit(Exit::Usage).remedy("choose another `state` folder in the file")
         }
@@ -80,6 +86,8 @@ struct Listener<'a> {
     pending: Option<(Vec<String>, Generation)>,
     generation: Generation,
     printer: Printer,
+    /// How it comes by requests, where nobody connects.
+    reads: &'static str,
 }
 
 impl Audience for Listener<'_> {
@@ -96,7 +104,8 @@ impl Audience for Listener<'_> {
                 "Mirror serves at {listen}; {lives} lives. SIGHUP reads the file again, SIGTERM finishes what runs and ends it, a second one ends it at once."
             ),
             None => eprintln!(
-                "Mirror captures what {lives} lives are asked and answer. SIGHUP reads the file again, SIGTERM ends it; users notice neither."
+                "Mirror {} what {lives} lives are asked and answer. SIGHUP reads the file again, SIGTERM ends it; users notice neither.",
+                self.reads
             ),
         }
     }
@@ -113,7 +122,8 @@ impl Audience for Listener<'_> {
 impl<'a> Listener<'a> {
     fn new(args: &'a MirrorArgs, config: &Alone) -> Self {
         let (lives, printer) = (lives(config), Printer::start());
-        Self { args, lives, pending: None, generation: Generation(0), printer }
+        let reads = if let Source::Log { .. } = config.source { "reads in a log" } else { "captures" };
+        Self { args, lives, pending: None, generation: Generation(0), printer, reads }
     }
 
     fn told(&self, summary: &Summary, requests: u64) -> String {
@@ -128,6 +138,10 @@ impl<'a> Listener<'a> {
         for (live, url) in summary.upstreams.iter().zip(&self.lives).filter(|(live, _)| are_asked(live)) {
             text +=
                 &format!("{time}  {url}  {}\n", told(live, summary.span_seconds, summary.capture.is_some()));
+        }
+        if let Some(log) = summary.log.as_ref().filter(|log| !log.skipped.is_empty()) {
+            let skipped: Vec<String> = log.skipped.iter().map(|(why, n)| format!("{n} {why}")).collect();
+            text += &format!("{time}  lines left out: {}\n", skipped.join(", "));
         }
         if let Some(capture) = &summary.capture {
             text += &captured(capture).map(|what| format!("{time}  {what}\n")).unwrap_or_default();
@@ -152,7 +166,10 @@ fn told(seen: &UpstreamSummary, span: f64, is_captured: bool) -> String {
     if 0 < live.errors {
         text += &format!(", {} failed", live.errors);
     }
-    text += &format!(", {}", latencies(&live.latency));
+    // A log may say what was answered and not how soon.
+    let is_untold = 0 < live.requests && live.latency.quantile(0.5).is_none();
+    text +=
+        &if is_untold { ", latency not told".to_owned() } else { format!(", {}", latencies(&live.latency)) };
     if let Some(shadow) = seen.shadow.as_ref().map(|_| &seen.shadow_side) {
         let share = 100.0 * seen.sampled as f64 / live.requests.max(1) as f64;
         let share = if is_captured { format!("{share:.0} % of those seen") } else { format!("{share:.1} %") };

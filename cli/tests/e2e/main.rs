@@ -7,7 +7,7 @@
 
 mod alertmanager;
 mod alone;
-mod capture;
+
 mod command_line;
 mod controller;
 mod crowd;
@@ -30,6 +30,7 @@ mod replay;
 mod scene;
 mod services;
 mod side_effects;
+mod sources;
 mod users;
 mod walk;
 mod walk_acts;

@@ -43,11 +43,23 @@ pub(crate) fn alone(file: file::Alone, directory: &Path) -> Result<Alone, Refusa
             authorities: live.authorities.as_ref().map(|file| path(file, directory)).transpose()?,
         })
     };
+    let lives_at = file.lives.at;
     let lives = file.lives.value.into_iter().map(live).collect::<Result<Vec<_>, Refusal>>()?;
     let mirror = policy(file.mirror, directory)?;
-    let source = source(&file.source, file.listen.as_ref(), file.capture, directory)?;
-    if let Source::Capture(_) = source {
-        captured(&file.source, &lives, &mirror)?;
+    let blocks = Blocks { listen: file.listen, capture: file.capture, log: file.log };
+    let source = source(&file.source, blocks, directory)?;
+    if !matches!(source, Source::Proxy { .. }) {
+        unproxied(&file.source, &mirror)?;
+    }
+    match &source {
+        Source::Proxy { .. } => {}
+        Source::Capture(_) => captured(&file.source, &lives)?,
+        Source::Log { .. } if lives.len() == 1 => {}
+        Source::Log { .. } => {
+            return Err(Refusal::new(format!("expected one live, whose log it is, got {}", lives.len()))
+                .at_place(lives_at)
+                .help("run a mirror for each log"));
+        }
     }
     Ok(Alone {
         source,
@@ -60,30 +72,45 @@ pub(crate) fn alone(file: file::Alone, directory: &Path) -> Result<Alone, Refusa
     })
 }
 
-/// Where requests are taken from. What is said of another source than the one that is meant is refused.
-fn source(
-    source: &Located<file::Source>,
-    listen: Option<&Scalar<SocketAddr>>,
+/// What the file says of sources, whichever is meant.
+struct Blocks {
+    listen: Option<Scalar<SocketAddr>>,
     capture: Option<Located<file::Capture>>,
-    directory: &Path,
-) -> Result<Source, Refusal> {
-    match (source.value, listen, capture) {
-        (file::Source::Proxy, listen, None) => {
-            Ok(Source::Proxy { listen: listen.map_or_else(|| file::listen().0, |listen| *listen.get()) })
+    log: Option<Located<file::AccessLog>>,
+}
+
+/// Where requests are taken from. What is said of another source than the one that is meant is refused.
+fn source(source: &Located<file::Source>, blocks: Blocks, directory: &Path) -> Result<Source, Refusal> {
+    let Blocks { listen, capture, log } = blocks;
+    let meant = source.value;
+    if let Some(listen) = listen.as_ref().filter(|_| meant != file::Source::Proxy) {
+        let why = "expected no `listen` where users connect to the lives, not to the mirror";
+        return Err(Refusal::new(why).at(listen).help("leave it out, or write `source: proxy`"));
+    }
+    if let Some(capture) = capture.as_ref().filter(|_| meant != file::Source::Capture) {
+        return Err(Refusal::new("expected `source: capture` beside `capture`").at(capture));
+    }
+    if let Some(log) = log.as_ref().filter(|_| meant != file::Source::Log) {
+        return Err(Refusal::new("expected `source: log` beside `log`").at(log));
+    }
+    match meant {
+        file::Source::Proxy => {
+            Ok(Source::Proxy { listen: listen.map_or_else(|| file::listen().0, |listen| listen.value.0) })
         }
-        (file::Source::Proxy, _, Some(capture)) => {
-            Err(Refusal::new("expected `source: capture` beside `capture`, got `source: proxy`").at(&capture))
-        }
-        (file::Source::Capture, Some(listen), _) => Err(Refusal::new(
-            "expected no `listen` with `source: capture`: users connect to the lives, not to the mirror",
-        )
-        .at(listen)),
-        (file::Source::Capture, None, capture) => {
+        file::Source::Capture => {
             let capture = capture.map(|capture| capture.value).unwrap_or_default();
             Ok(Source::Capture(CaptureRules {
                 interface: capture.interface.as_ref().map(interface).transpose()?,
                 namespace: capture.namespace.as_ref().map(|file| path(file, directory)).transpose()?,
             }))
+        }
+        file::Source::Log => {
+            let log = log.ok_or_else(|| {
+                Refusal::new("expected a log to read with `source: log`, got none")
+                    .at(source)
+                    .help("write `log: { file: /var/log/nginx/access.log }`")
+            })?;
+            Ok(Source::Log { file: path(&log.value.file, directory)?, format: log.value.format.value.0 })
         }
     }
 }
@@ -103,24 +130,23 @@ fn interface(name: &Located<Text>) -> Result<String, Refusal> {
     }
 }
 
-/// What cannot be had of a wire.
-fn captured(
-    source: &Located<file::Source>,
-    lives: &[AloneLive],
-    mirror: &MirrorPolicy,
-) -> Result<(), Refusal> {
-    if let Some(live) = lives.iter().find(|live| live.url.starts_with("https:")) {
-        return Err(Refusal::new(format!("expected lives without TLS to capture, got `{}`", live.url))
-            .at(source)
-            .help("what is encrypted cannot be captured: capture behind whatever ends TLS, or let the mirror end it, with `source: proxy` and `mirror.front.tls`"));
-    }
+/// What can be captured.
+fn captured(source: &Located<file::Source>, lives: &[AloneLive]) -> Result<(), Refusal> {
+    let Some(live) = lives.iter().find(|live| live.url.starts_with("https:")) else { return Ok(()) };
+    Err(Refusal::new(format!("expected lives without TLS to capture, got `{}`", live.url)).at(source).help(
+        "what is encrypted cannot be captured: capture behind whatever ends TLS, or let the mirror end it, with `source: proxy` and `mirror.front.tls`",
+    ))
+}
+
+/// What only a proxy can do.
+fn unproxied(source: &Located<file::Source>, mirror: &MirrorPolicy) -> Result<(), Refusal> {
     if matches!(mirror.session, SessionKey::Cookie(_) | SessionKey::Header(_)) {
-        return Err(Refusal::new("expected `session: { clientAddress: true }` or none to capture")
+        return Err(Refusal::new("expected `session` by cookie or header only with `source: proxy`")
             .at(source)
-            .help("the kernel chooses connections before anything of a request is read: it sees no cookie and no header"));
+            .help("connections are chosen before a header is read, and a log tells of none: leave `session` out, or capture by `{ clientAddress: true }`"));
     }
     if mirror.front != MirrorPolicy::default().front {
-        return Err(Refusal::new("expected no `mirror.front` to capture")
+        return Err(Refusal::new("expected `mirror.front` only with `source: proxy`")
             .at(source)
             .help("it says how users are let in, and none are: they connect to the lives"));
     }

@@ -24,6 +24,9 @@ pub(crate) struct Alone {
     /// Where on the wire requests are read, with `source: capture`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) capture: Option<Located<Capture>>,
+    /// The access log of the one live, with `source: log`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) log: Option<Located<AccessLog>>,
     /// Where their requests go; one or more.
     pub(crate) lives: Located<Vec<AloneLive>>,
     /// The share of sessions that is mirrored, where a live does not say otherwise. Default `10%`: a shadow keeps
@@ -58,6 +61,9 @@ pub(crate) enum Source {
     Proxy,
     /// Users connect to the lives, and the mirror reads what goes over the wire: nothing stands in their way.
     Capture,
+    /// Users connect to the one live, and the mirror reads its access log: no privilege is needed, and only what is written
+    /// there is known.
+    Log,
 }
 
 impl Default for Located<Source> {
@@ -76,6 +82,22 @@ pub(crate) struct Capture {
     /// The network namespace, a file such as `/run/netns/shop` or `/proc/PID/ns/net`. Default: the own one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) namespace: Option<Located<Text>>,
+}
+
+/// An access log, followed from its end on as it grows, over rotation and truncation.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct AccessLog {
+    /// Where it is, relative to this file.
+    pub(crate) file: Located<Text>,
+    /// How its lines are written: `auto`, `combined`, `common`, `vhost`, `envoy`, `json`, or the log format of nginx, Apache
+    /// or Envoy. Default `auto`: whichever of the known ones fits a line.
+    #[serde(default = "auto")]
+    pub(crate) format: Located<Text>,
+}
+
+fn auto() -> Located<Text> {
+    Located::unset(Text("auto".to_owned()))
 }
 
 fn rate() -> Scalar<Percent> {

@@ -41,14 +41,14 @@ impl LogSource {
 }
 
 /// What the thread that reads says.
-pub(super) enum Event {
+pub(crate) enum Event {
     Logged(Box<Logged>),
     Skipped(Skipped),
     Broken(ReplayError),
 }
 
 /// Starts to read. The thread ends with the log, or when nobody takes its lines any more.
-pub(super) fn start(source: &LogSource, format: Format) -> Result<mpsc::Receiver<Event>, ReplayError> {
+pub(crate) fn start(source: &LogSource, format: Format) -> Result<mpsc::Receiver<Event>, ReplayError> {
     let input = Input::open(source)?;
     let (queue, events) = mpsc::channel(AHEAD);
     std::thread::Builder::new()

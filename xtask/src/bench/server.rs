@@ -27,7 +27,12 @@ pub(crate) struct Server {
 impl Server {
     /// An nginx that answers everything from memory.
     pub(crate) fn origin(dir: &Path, name: &str) -> anyhow::Result<Self> {
-        Self::nginx(dir, name, (LOAD_CORE, ""), "", &answer())
+        Self::answering(dir, name, LOAD_CORE)
+    }
+
+    /// The same on another processor.
+    pub(crate) fn answering(dir: &Path, name: &str, core: &str) -> anyhow::Result<Self> {
+        Self::nginx(dir, name, (core, ""), "", &answer())
     }
 
     /// The same by HTTP/2 with prior knowledge.
@@ -186,6 +191,25 @@ impl Server {
         let mut server = Self::start(command, address)?;
         server.report = Some(report);
         Ok(server)
+    }
+
+    /// A mirror that captures so many in a hundred connections with a live, on that one's processor.
+    pub(crate) fn capture(
+        dir: &Path,
+        binary: &Path,
+        (live, shadow): (SocketAddr, SocketAddr),
+        rate: &str,
+    ) -> anyhow::Result<Self> {
+        let metrics = free_address()?;
+        let text = format!(
+            "source: capture\ncapture: {{ interface: lo }}\nlives: [{{ url: \"http://{live}\", shadow: \"http://{shadow}\" }}]\n\
+             rate: {rate}%\nmetrics: {metrics}\nmirror: {{ budget: {{ copiesPerSecond: 1000000, sizePerSecond: 1Gi }}, \
+             shadowTimeout: 1s }}\n"
+        );
+        let file = written(dir, "capture.yaml", &text)?;
+        let mut command = pinned(PROXY_CORE, binary);
+        command.arg("mirror").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
+        Self::start(command, metrics)
     }
 
     fn start(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {

@@ -1,5 +1,4 @@
-//! `source: capture`: a real nginx that nobody stands before, users who speak to it themselves, and a mirror that has one
-//! capability.
+//! `source: capture` and `source: log`: a real nginx that nobody stands before, and users who speak to it themselves.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -31,10 +30,11 @@ fn limited(capabilities: &str) -> Option<Command> {
     Some(command)
 }
 
+/// nginx with an access log in this folder that tells milliseconds.
 fn nginx(folder: &std::path::Path, listen: SocketAddr) -> Process {
     let text = format!(
         "daemon off; pid nginx.pid; error_log stderr; worker_processes 1; events {{}}\n\
-         http {{ access_log off; server {{ listen {listen}; location / {{ return 200 \"live\\n\"; }} }} }}\n"
+         http {{ log_format timed '{TIMED}'; access_log access.log timed; server {{ listen {listen}; location / {{ return 200 \"live\\n\"; }} }} }}\n"
     );
     std::fs::write(folder.join("nginx.conf"), text).unwrap();
     let (prefix, file) = (folder.display().to_string(), folder.join("nginx.conf"));
@@ -48,6 +48,9 @@ fn nginx(folder: &std::path::Path, listen: SocketAddr) -> Process {
     wait_until("nginx serves", PATIENCE, || TcpStream::connect(listen).is_ok());
     Process(child)
 }
+
+/// An access log with what live took.
+const TIMED: &str = r#"$remote_addr [$time_local] "$request" $status $request_time"#;
 
 fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -119,4 +122,49 @@ fn a_share_of_the_users_of_nginx_is_read_from_the_wire_with_one_capability_and_n
     assert_eq!((sampled, sum("/upstreams/0/liveSide/errors")), (requests, 0));
     assert_eq!(sum("/capture/packetsDropped"), 0);
     assert!(requests <= sum("/capture/connections"));
+}
+
+#[test]
+fn the_access_log_of_nginx_feeds_a_shadow_over_a_rotation() {
+    let _turn = turn();
+    if !needs(&["nginx"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (listen, metrics) = (free_address(), free_address());
+    let nginx = nginx(folder.path(), listen);
+    let (_shadow, shadow_at) = instance("none");
+    let text = format!(
+        "source: log\nlog: {{ file: access.log, format: '{TIMED}' }}\n\
+         lives: [{{ url: http://{listen}, shadow: http://{shadow_at} }}]\nrate: 100%\nreport: 1s\nmetrics: {metrics}\n"
+    );
+    std::fs::write(folder.path().join("mirror.yaml"), text).unwrap();
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let mirror =
+        foreshadow().args(["mirror", "mirror.yaml"]).current_dir(folder.path()).stderr(log).spawn().unwrap();
+    let mut mirror = Process(mirror);
+    let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+    wait_until("the mirror reads", PATIENCE, || log().contains("Mirror reads in a log"));
+    let sampled = || {
+        let response = Connection::new(metrics).ask(&Request::get("/metrics"));
+        let text = response.map(|response| response.text()).unwrap_or_default();
+        let line = text.lines().find(|line| line.starts_with("foreshadow_sampled_total")).map(str::to_owned);
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0)
+    };
+    let ask = |n: usize| {
+        for _ in 0..n {
+            assert_eq!(Connection::new(listen).ask(&Request::get("/x")).unwrap().status, 200);
+        }
+    };
+    ask(20);
+    wait_until("what was written before the rotation", PATIENCE, || 20.0 <= sampled());
+    std::fs::rename(folder.path().join("access.log"), folder.path().join("access.log.1")).unwrap();
+    Command::new("kill").args(["-USR1", &nginx.0.id().to_string()]).status().unwrap();
+    wait_until("nginx writes a new one", PATIENCE, || folder.path().join("access.log").exists());
+    Connection::new(listen).ask(&Request::post("/buy", "n=1")).unwrap();
+    ask(20);
+    wait_until("what was written after it", PATIENCE, || 40.0 <= sampled());
+    assert!(sampled() < 41.0, "what may change something is never asked again");
+    Command::new("kill").args(["-TERM", &mirror.0.id().to_string()]).status().unwrap();
+    assert!(mirror.0.wait().unwrap().success(), "{}", log());
 }

@@ -1,0 +1,136 @@
+//! An access log as a source of copies: what live was asked, and how it answered, is what its log says.
+//!
+//! Lines come when live has answered, so that its shadow is asked a moment later than live was. What a log does not say,
+//! headers above all, the shadow does not hear.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::{io, net::Ipv4Addr};
+
+use foreshadow_model::wire::LogSummary;
+use http::Request;
+use http::header::{self, HeaderValue};
+use tokio::sync::mpsc;
+
+use crate::client::Client;
+use crate::copy::Candidate;
+use crate::log::{Format, Logged, PaceOptions, Speed};
+use crate::replay::{Event, LogSource, ReplayError, Said, Schedule, start};
+use crate::server::Shared;
+use crate::stats::Answer;
+
+/// How long a pause of the log may be before it is cut: a log of now has none.
+const GAP_MAX: Duration = Duration::from_secs(1);
+
+/// The log of a live.
+#[derive(Clone, Debug)]
+pub struct LogRules {
+    /// Where it is; followed from its end on, over rotation and truncation.
+    pub file: PathBuf,
+    /// How its lines are written.
+    pub format: Format,
+}
+
+/// A log that could be opened, and is not read yet.
+pub(crate) struct Log {
+    events: mpsc::Receiver<Event>,
+}
+
+/// What was counted since the last summary.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(Mutex<LogSummary>);
+
+impl Counts {
+    fn change(&self, change: impl FnOnce(&mut LogSummary)) {
+        // Counters stay sound whatever panicked between two additions.
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn take(&self) -> LogSummary {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Log {
+    /// Opens it.
+    pub(crate) fn open(rules: &LogRules) -> Result<Self, ReplayError> {
+        Ok(Self { events: start(&LogSource::Followed(rules.file.clone()), rules.format.clone())? })
+    }
+
+    /// Reads until it is told to end.
+    pub(crate) fn start(self, shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
+        let shared = shared.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("told".into()).spawn(move || {
+            let schedule =
+                Schedule::new(PaceOptions { speed: Speed::ORIGINAL, gap_max: GAP_MAX, is_live: true });
+            let mut reader = Reader { shared: &shared, line: 0 };
+            let read = schedule.run(self.events, |said| reader.hear(said));
+            runtime.block_on(async {
+                tokio::select! {
+                    () = shared.drain.cancelled() => {}
+                    result = read => if let Err(error) = result {
+                        tracing::error!(error = %foreshadow_model::with_causes(&error), "The log is not read any more");
+                        shared.end();
+                    }
+                }
+            });
+            shared.worker_ended();
+        })
+    }
+}
+
+struct Reader<'a> {
+    shared: &'a Shared,
+    /// Each is a session of its own: a log does not say what belongs together.
+    line: u64,
+}
+
+impl Reader<'_> {
+    fn hear(&mut self, said: Said) {
+        let Some(counts) = &self.shared.log else { return };
+        match said {
+            Said::Skipped(why) => {
+                counts.change(|counts| *counts.skipped.entry(why.label().to_owned()).or_default() += 1);
+            }
+            Said::Due { logged, .. } => {
+                counts.change(|counts| counts.requests += 1);
+                self.take(&logged);
+            }
+        }
+    }
+
+    fn take(&mut self, logged: &Logged) {
+        let table = self.shared.table();
+        let Some(entry) = table.entries.first() else { return };
+        let host = HeaderValue::from_str(&entry.upstream.address.to_string()).ok();
+        let mut request = Request::builder().method(logged.method.clone()).uri(logged.target.as_str());
+        for (name, value) in [
+            (header::HOST, logged.host.as_ref().or(host.as_ref())),
+            (header::REFERER, logged.referer.as_ref()),
+            (header::USER_AGENT, logged.agent.as_ref()),
+        ] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        let Ok(request) = request.body(()) else { return };
+        let (parts, ()) = request.into_parts();
+        self.line += 1;
+        let client = Client::new((Ipv4Addr::UNSPECIFIED, 0).into(), self.line, false);
+        let candidate = Candidate { table: &table, entry, client: &client, parts: &parts, has_body: false };
+        let taken = candidate.take_copy(&self.shared.sampler);
+        entry.stats.offered();
+        let answer =
+            Answer { status: logged.status, latency: logged.latency.unwrap_or_default(), body: None };
+        // Without a status nothing is known of the answer, not even that there was none.
+        if answer.status.is_some() {
+            entry.stats.live(answer);
+            if let Some(taken) = taken {
+                taken.half.answered(answer);
+            }
+        }
+    }
+}
