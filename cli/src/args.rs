@@ -59,7 +59,7 @@ pub(crate) enum Verb {
     Reload(ControllerArgs),
     /// Run the mirror alone, without a controller: a balancer that copies a redacted share of the requests to shadows.
     Mirror(MirrorArgs),
-    /// Multiply the copies on their way to the shadows of a mirror that stands alone, to see how much a shadow can take.
+    /// Multiply the copies on their way to shadows, to see how much a shadow can take: of a service, or a mirror alone.
     /// Safe methods only; users notice nothing. Ctrl-C ends it at once.
     Amplify(AmplifyArgs),
     /// Send what an access log tells of to an address, with the timing of the log. Safe methods only, redacted.
@@ -243,7 +243,7 @@ Formats:
 /// Arguments of `amplify`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AmplifyArgs {
-    /// The file of the mirror.
+    /// The file of a mirror that stands alone, or of a controller.
     #[arg(default_value = "mirror.yaml")]
     pub(crate) config: PathBuf,
     /// By how much, such as `4x`; up to 100x.

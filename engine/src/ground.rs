@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foreshadow_act::{Actuator, Journal, Platform};
 use foreshadow_config::Config;
+use foreshadow_model::wire::ToMirror;
 use foreshadow_model::{Generation, JournalEvent};
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::{Abilities, InstanceEvent, Local, LogLimits, Settings, default_nodes};
@@ -39,6 +40,7 @@ pub(crate) struct Ground {
     pub(crate) drain: watch::Sender<bool>,
     pub(crate) tasks: TaskTracker,
     pub(crate) mirror: mpsc::Receiver<MirrorEvent>,
+    pub(crate) orders: mpsc::Sender<ToMirror>,
     pub(crate) instances: mpsc::Receiver<InstanceEvent>,
 }
 
@@ -78,10 +80,17 @@ impl Ground {
         let (cancel, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (drain, drain_seen) = watch::channel(false);
         let (events, mirror) = mpsc::channel(64);
-        let keeper =
-            Keeper { settings, plane: plane.clone(), events, cancel: cancel.clone(), drain: drain_seen };
+        let (orders, ordered) = mpsc::channel(8);
+        let keeper = Keeper {
+            settings,
+            plane: plane.clone(),
+            events,
+            orders: ordered,
+            cancel: cancel.clone(),
+            drain: drain_seen,
+        };
         tasks.spawn(keeper.keep(connection));
-        Ok(Self { local, plane, listen, mirror_is_ours, cancel, drain, tasks, mirror, instances })
+        Ok(Self { local, plane, listen, mirror_is_ours, cancel, drain, tasks, mirror, orders, instances })
     }
 
     /// Starts the lives and puts the loop together.

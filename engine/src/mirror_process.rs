@@ -42,6 +42,8 @@ pub(crate) struct Keeper {
     pub(crate) settings: MirrorSettings,
     pub(crate) plane: Plane,
     pub(crate) events: mpsc::Sender<MirrorEvent>,
+    /// What operators want of it.
+    pub(crate) orders: mpsc::Receiver<ToMirror>,
     pub(crate) cancel: CancellationToken,
     /// Whether the mirror ends with the controller; decided at the end.
     pub(crate) drain: watch::Receiver<bool>,
@@ -94,7 +96,7 @@ impl Keeper {
         }
     }
 
-    async fn converse(&self, open: &mut Connection) -> io::Result<()> {
+    async fn converse(&mut self, open: &mut Connection) -> io::Result<()> {
         self.plane.at_least(open.generation);
         let mut routing = self.plane.subscribe();
         routing.mark_changed();
@@ -111,6 +113,7 @@ impl Keeper {
                         open.send(&ToMirror::Route { routing: Box::new(wanted) }).await?;
                     }
                 }
+                Some(order) = self.orders.recv() => open.send(&order).await?,
                 // Not cancel-safe by itself: a half-read line is lost with its future. The buffer holds whole lines
                 // unless one is being written this very moment, so wait for data first, then read to the line's end.
                 ready = open.reader.fill_buf() => {

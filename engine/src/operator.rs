@@ -1,6 +1,9 @@
 //! What operators ask for, and what they are answered.
 
+use std::time::Duration;
+
 use foreshadow_act::{Platform, RevertError};
+use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, ToMirror};
 use foreshadow_model::{ActionId, HoldReason, InstanceId, JournalEvent};
 use foreshadow_serve::{Command, Done, Refusal, Refused, Request};
 
@@ -41,6 +44,9 @@ impl Running {
             Command::Revert { .. } if self.is_deploying() => return Err(under_deploy()),
             Command::Revert { action } => return self.revert(*action).await,
             Command::Reload => return self.reload().await,
+            Command::Amplify { live, factor, seconds } => {
+                return self.amplify(live.as_ref(), *factor, *seconds);
+            }
         }
         Ok(Done::default())
     }
@@ -49,6 +55,28 @@ impl Running {
     fn answered(&mut self, live: &InstanceId) {
         self.voice.dismiss(live);
         self.cycle.judges.keep(clock::unix_ms(), &self.history);
+    }
+
+    /// Passes it on to the mirror, which ends it by itself.
+    fn amplify(&self, live: Option<&InstanceId>, factor: f64, seconds: f64) -> Result<Done, Refusal> {
+        let refused =
+            |kind, reason: String, remedy: &str| Refusal { kind, reason, remedy: remedy.to_owned() };
+        let lasts = Duration::try_from_secs_f64(seconds).ok().filter(|lasts| *lasts <= AMPLIFY_LASTS_MAX);
+        let (Some(lasts), true) = (lasts, (1.0..=AMPLIFY_FACTOR_MAX).contains(&factor)) else {
+            let reason =
+                format!("expected a factor from 1 to 100 for up to 600 s, got {factor} for {seconds} s");
+            return Err(refused(Refused::Configuration, reason, ""));
+        };
+        let rates = self.cycle.plane.rates();
+        if let Some(live) = live.filter(|live| !rates.contains_key(live)) {
+            let reason = format!("no live is named `{live}`");
+            return Err(refused(Refused::Unknown, reason, "`foreshadow status` lists the lives"));
+        }
+        let order = ToMirror::Amplify { live: live.cloned(), factor, lasts };
+        self.mirror.try_send(order).map_err(|_full| {
+            refused(Refused::Failed, "the mirror does not answer".to_owned(), "try again in a moment")
+        })?;
+        Ok(Done::default())
     }
 
     async fn revert(&mut self, action: Option<ActionId>) -> Result<Done, Refusal> {
@@ -78,6 +106,7 @@ fn said(command: &Command) -> JournalEvent {
     let (instance, action) = match command {
         Command::Acknowledge { live } | Command::Reject { live } => (Some(live.clone()), None),
         Command::Revert { action } => (None, *action),
+        Command::Amplify { live, .. } => (live.clone(), None),
         Command::Pause | Command::Resume | Command::Stop | Command::Reload => (None, None),
     };
     JournalEvent::Operator { command: command.word().into(), instance, action }

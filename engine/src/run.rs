@@ -10,6 +10,7 @@ use foreshadow_act::{Journal, PairLimit, Platform, PlatformError};
 use foreshadow_config::Config;
 use foreshadow_mirror::RouteError;
 use foreshadow_model::wire::Summary;
+use foreshadow_model::wire::ToMirror;
 use foreshadow_model::{Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Verdict};
 use foreshadow_platform::local::{InstanceEvent, Local};
 use foreshadow_serve::{Command, Request};
@@ -95,6 +96,8 @@ pub(crate) struct Running {
     pub(crate) watched: Watched,
     pub(crate) history: History,
     inbox: Inbox,
+    /// What operators want of the mirror.
+    pub(crate) mirror: mpsc::Sender<ToMirror>,
     last: Remembered,
     limits: Limits,
     pub(crate) deploying: Option<Deploying>,
@@ -153,7 +156,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
             return Err(error);
         }
     };
-    let Ground { local, cancel, drain, tasks, mirror, instances, .. } = ground;
+    let Ground { local, cancel, drain, tasks, mirror, orders, instances, .. } = ground;
     let life = Life { tasks: &tasks, cancel: &cancel };
     begun.board.api(api.as_ref());
     let mut voice = Voice::open(&config, &opened);
@@ -167,6 +170,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
         watched: Watched::new(file),
         config,
         inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals, hangup },
+        mirror: orders,
         last: Remembered::default(),
         limits: Limits::default(),
         deploying: None,

@@ -11,10 +11,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::control::{self, Door, Guest, SummaryClock};
+use crate::entrance::{Entrance, Listen, NOWHERE};
 use crate::predecessor::Predecessor;
 use crate::server::{
-    CERTIFICATES_EVERY, Entrance, Listen, MirrorError, NOWHERE, Options, Shared, SocketFile, join,
-    refresh_certificates, runtime, share,
+    CERTIFICATES_EVERY, MirrorError, Options, Shared, SocketFile, join, refresh_certificates, runtime, share,
 };
 
 /// Those who may have something to say at the same time: the next mirror, or somebody who only looks.

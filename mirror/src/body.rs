@@ -403,7 +403,7 @@ impl Ending {
     fn count(&mut self, status: Option<StatusCode>, client_time: Duration, body: Option<Digest>) {
         let client_time = client_time + self.upload.take().map_or(Duration::ZERO, |upload| upload.waited());
         let answer = Answer { status, latency: self.started.elapsed().saturating_sub(client_time), body };
-        self.stats.live(answer);
+        self.stats.live(&answer);
         if let Some(half) = self.half.take() {
             half.answered(answer);
         }

@@ -26,7 +26,7 @@ pub(crate) struct Watch {
     pub(crate) earlier: Arc<Earlier>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Half {
     Neither,
     Live(Answer),
@@ -58,14 +58,12 @@ impl LiveHalf {
     /// Live has answered.
     pub(crate) fn answered(mut self, answer: Answer) {
         let Some(pair) = self.0.take() else { return };
-        if let (Some(watch), Some(body)) = (&pair.watch, answer.body)
-            && let Some(is_differing) = watch.earlier.compare(watch.key, &watch.live, body)
+        if let (Some(watch), Some(body)) = (&pair.watch, &answer.body)
+            && let Some(other) = watch.earlier.replace(watch.key, &watch.live, body.clone())
         {
-            pair.stats.lives(&pair.route, is_differing);
+            pair.stats.lives(&pair.route, body, &other);
         }
-        if let Some(Half::Shadow(shadow)) = pair.advance(Half::Live(answer)) {
-            pair.stats.pair(answer, shadow, &pair.route);
-        }
+        pair.advance(Half::Live(answer));
     }
 }
 
@@ -86,16 +84,14 @@ impl ShadowHalf {
     /// The shadow has answered.
     pub(crate) fn answered(mut self, answer: Answer) {
         let Some(pair) = self.0.take() else { return };
-        pair.stats.shadow(answer);
-        if let Some(Half::Live(live)) = pair.advance(Half::Shadow(answer)) {
-            pair.stats.pair(live, answer, &pair.route);
-        }
+        pair.stats.shadow(&answer);
+        pair.advance(Half::Shadow(answer));
     }
 
     /// The shadow has answered while it had more to do than live: that says nothing about live.
     pub(crate) fn answered_under_load(mut self, answer: Answer) {
         let Some(pair) = self.0.take() else { return };
-        pair.stats.shadow(answer);
+        pair.stats.shadow(&answer);
         pair.dropped(DropReason::Amplified);
     }
 
@@ -133,19 +129,22 @@ impl Pair {
         }
     }
 
-    /// Takes the first half in; returns it again, settled, when the second one comes.
-    fn advance(&self, new: Half) -> Option<Half> {
-        let mut half = self.half.lock().unwrap_or_else(PoisonError::into_inner);
-        match *half {
-            Half::Neither => {
-                *half = new;
-                None
+    /// Takes a half in; counts both when it is the second one.
+    fn advance(&self, new: Half) {
+        let before = {
+            let mut half = self.half.lock().unwrap_or_else(PoisonError::into_inner);
+            match *half {
+                Half::Neither => {
+                    *half = new;
+                    return;
+                }
+                _ => std::mem::replace(&mut *half, Half::Settled),
             }
-            Half::Settled => None,
-            first => {
-                *half = Half::Settled;
-                Some(first)
-            }
+        };
+        if let (Half::Live(live), Half::Shadow(shadow)) | (Half::Shadow(shadow), Half::Live(live)) =
+            (before, new)
+        {
+            self.stats.pair(&live, &shadow, &self.route);
         }
     }
 }

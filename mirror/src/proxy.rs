@@ -415,7 +415,7 @@ fn gained(weight: u16, part: f64) -> u16 {
 /// Live broke off before its answer: that is a failed request, whether or not another live helps out.
 fn fail(stats: &Stats, half: Option<LiveHalf>, latency: Duration) {
     let answer = Answer::none(latency);
-    stats.live(answer);
+    stats.live(&answer);
     if let Some(half) = half {
         half.answered(answer);
     }
@@ -446,7 +446,7 @@ impl Drop for Waiting<'_> {
         };
         let latency = since.elapsed();
         if COUNTED_AFTER <= latency {
-            stats.live(Answer::none(latency));
+            stats.live(&Answer::none(latency));
         }
     }
 }

@@ -231,7 +231,7 @@ impl Sender {
             return;
         }
         if let (Ok(answer), Some(stats)) = (self.ask(repeat.request, None).await, repeat.stats) {
-            stats.shadow(answer);
+            stats.shadow(&answer);
         }
     }
 

@@ -5,15 +5,19 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::wire::UpstreamSummary;
-use foreshadow_model::{Agreement, DropReason, Drops, InstanceId, LogMoments, SampleRate, SideWindow};
+use foreshadow_model::{
+    Agreement, BodyAgreement, DropReason, Drops, InstanceId, LogMoments, SampleRate, SideWindow,
+};
 
 use crate::bodies::Digest;
 
 /// Routes that diverging answers are counted under by name; the rest is `other`.
 const ROUTES_MAX: usize = 50;
+/// Fields of all routes that are counted by name, likewise.
+const FIELDS_MAX: usize = 400;
 
 /// One answer, or the lack of one.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     /// The status; `None` when there was no answer.
     pub(crate) status: Option<http::StatusCode>,
@@ -56,6 +60,22 @@ struct Counts {
     upgraded: u64,
 }
 
+impl Counts {
+    /// Counts two bodies: as a whole, and field by field.
+    fn bodies(
+        &mut self,
+        route: &str,
+        one: &Digest,
+        other: &Digest,
+        count: impl Fn(&mut BodyAgreement, bool),
+    ) {
+        count(of_route(&mut self.agreement.bodies, route, ROUTES_MAX), !one.is_same(other));
+        for (place, differs) in one.fields(other) {
+            count(of_route(&mut self.agreement.fields, &format!("{route} {place}"), FIELDS_MAX), differs);
+        }
+    }
+}
+
 impl Stats {
     fn lock(&self) -> MutexGuard<'_, Counts> {
         // Counters stay sound whatever panicked between two additions.
@@ -74,11 +94,11 @@ impl Stats {
         counts.live.offered = counts.live.offered.map(|offered| offered.saturating_sub(1));
     }
 
-    pub(crate) fn live(&self, answer: Answer) {
+    pub(crate) fn live(&self, answer: &Answer) {
         count(&mut self.lock().live, answer);
     }
 
-    pub(crate) fn shadow(&self, answer: Answer) {
+    pub(crate) fn shadow(&self, answer: &Answer) {
         count(&mut self.lock().shadow, answer);
     }
 
@@ -95,7 +115,7 @@ impl Stats {
     }
 
     /// Counts two answers to one request. Only agreeing ones say anything about speed.
-    pub(crate) fn pair(&self, live: Answer, shadow: Answer, route: &str) {
+    pub(crate) fn pair(&self, live: &Answer, shadow: &Answer, route: &str) {
         let mut counts = self.lock();
         match (live.is_error(), shadow.is_error()) {
             (true, false) => counts.agreement.live_error_only += 1,
@@ -107,25 +127,26 @@ impl Stats {
                     counts.live.paired_log.record(live.latency);
                     counts.shadow.paired_log.record(shadow.latency);
                 }
-                if let (Some(live), Some(shadow)) = (live.body, shadow.body) {
-                    let bodies = of_route(&mut counts.agreement.bodies, route);
-                    bodies.compared += 1;
-                    bodies.differing += u64::from(live != shadow);
+                if let (Some(live), Some(shadow)) = (&live.body, &shadow.body) {
+                    counts.bodies(route, live, shadow, |agreement, differs| {
+                        agreement.compared += 1;
+                        agreement.differing += u64::from(differs);
+                    });
                 }
             }
             _ => {
                 counts.agreement.diverging += 1;
-                *of_route(&mut counts.agreement.diverging_routes, route) += 1;
+                *of_route(&mut counts.agreement.diverging_routes, route, ROUTES_MAX) += 1;
             }
         }
     }
 
     /// Counts two lives' answers to one target.
-    pub(crate) fn lives(&self, route: &str, is_differing: bool) {
-        let mut counts = self.lock();
-        let bodies = of_route(&mut counts.agreement.bodies, route);
-        bodies.lives_compared += 1;
-        bodies.lives_differing += u64::from(is_differing);
+    pub(crate) fn lives(&self, route: &str, one: &Digest, other: &Digest) {
+        self.lock().bodies(route, one, other, |agreement, differs| {
+            agreement.lives_compared += 1;
+            agreement.lives_differing += u64::from(differs);
+        });
     }
 
     /// Takes everything counted since the last call.
@@ -156,12 +177,12 @@ impl Stats {
 }
 
 /// What is counted of a route; of one too many, what is counted of all others.
-fn of_route<'a, T: Default>(routes: &'a mut BTreeMap<String, T>, route: &str) -> &'a mut T {
-    let known = routes.contains_key(route) || routes.len() < ROUTES_MAX;
+fn of_route<'a, T: Default>(routes: &'a mut BTreeMap<String, T>, route: &str, most: usize) -> &'a mut T {
+    let known = routes.contains_key(route) || routes.len() < most;
     routes.entry(if known { route.to_owned() } else { "other".to_owned() }).or_default()
 }
 
-fn count(side: &mut SideWindow, answer: Answer) {
+fn count(side: &mut SideWindow, answer: &Answer) {
     side.requests += 1;
     side.errors += u64::from(answer.is_error());
     side.busy_seconds += answer.latency.as_secs_f64();
@@ -200,10 +221,10 @@ mod tests {
     #[test]
     fn only_answers_of_one_class_say_anything_about_speed() {
         let stats = Stats::default();
-        stats.pair(answer(200, 10), answer(200, 5), "GET /a");
-        stats.pair(answer(200, 10), answer(302, 1), "GET /a");
-        stats.pair(answer(503, 1), answer(200, 5), "GET /a");
-        stats.pair(answer(200, 1), answer(500, 5), "GET /a");
+        stats.pair(&answer(200, 10), &answer(200, 5), "GET /a");
+        stats.pair(&answer(200, 10), &answer(302, 1), "GET /a");
+        stats.pair(&answer(503, 1), &answer(200, 5), "GET /a");
+        stats.pair(&answer(200, 1), &answer(500, 5), "GET /a");
         let seen = summary(&stats);
         assert_eq!(seen.paired.n, 1);
         assert!((seen.paired.mean().unwrap() - 2.0_f64.ln()).abs() < 1e-12);
@@ -216,7 +237,7 @@ mod tests {
     #[test]
     fn two_summaries_do_not_count_the_same_answer() {
         let stats = Stats::default();
-        stats.live(answer(500, 3));
+        stats.live(&answer(500, 3));
         assert_eq!(summary(&stats).live_side.errors, 1);
         assert_eq!(summary(&stats).live_side.requests, 0);
     }
@@ -226,7 +247,7 @@ mod tests {
         let stats = Stats::default();
         (0..3).for_each(|_| stats.offered());
         stats.not_taken();
-        stats.live(answer(200, 1));
+        stats.live(&answer(200, 1));
         let seen = summary(&stats).live_side;
         assert_eq!((seen.offered, seen.requests), (Some(2), 1));
         assert_eq!(summary(&stats).live_side.offered, Some(0), "nobody asked is known");
@@ -238,7 +259,7 @@ mod tests {
         assert_eq!(route(&Method::GET, "/reset/jane@example.org"), "GET /reset/{id}");
         let stats = Stats::default();
         for n in 0..200 {
-            stats.pair(answer(200, 1), answer(302, 1), &format!("GET /{n}"));
+            stats.pair(&answer(200, 1), &answer(302, 1), &format!("GET /{n}"));
         }
         assert!(summary(&stats).agreement.diverging_routes.len() <= ROUTES_MAX + 1);
     }

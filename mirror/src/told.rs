@@ -127,7 +127,7 @@ impl Reader<'_> {
             Answer { status: logged.status, latency: logged.latency.unwrap_or_default(), body: None };
         // Without a status nothing is known of the answer, not even that there was none.
         if answer.status.is_some() {
-            entry.stats.live(answer);
+            entry.stats.live(&answer);
             if let Some(taken) = taken {
                 taken.half.answered(answer);
             }

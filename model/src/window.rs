@@ -177,6 +177,9 @@ pub struct Agreement {
     /// How far bodies agreed, by route; bounded likewise. Empty where they are not compared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bodies: BTreeMap<String, BodyAgreement>,
+    /// The same of fields of JSON, by route and place, such as `GET /cart $.total`; bounded likewise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, BodyAgreement>,
 }
 
 /// How far the bodies of answers to one route agreed. What differs between two lives as well is noise: a date, an id.
@@ -235,6 +238,9 @@ impl Agreement {
         }
         for (route, bodies) in &other.bodies {
             self.bodies.entry(route.clone()).or_default().merge(bodies);
+        }
+        for (field, agreement) in &other.fields {
+            self.fields.entry(field.clone()).or_default().merge(agreement);
         }
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 /// What an operator can ask for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// The kill switch: no action from now on, everything else goes on.
     Pause,
@@ -31,6 +31,15 @@ pub enum Command {
         /// Which; `None` is the last one in force.
         action: Option<ActionId>,
     },
+    /// Multiplies the copies on their way to shadows for a while.
+    Amplify {
+        /// Of this live; `None` is all.
+        live: Option<InstanceId>,
+        /// By how much; 1 is the end of it.
+        factor: f64,
+        /// For how long, in seconds.
+        seconds: f64,
+    },
 }
 
 impl Command {
@@ -45,6 +54,10 @@ impl Command {
             Self::Reject { live } => format!("/v1/reject?live={live}"),
             Self::Revert { action: None } => "/v1/revert".into(),
             Self::Revert { action: Some(ActionId(number)) } => format!("/v1/revert?action={number}"),
+            Self::Amplify { live, factor, seconds } => {
+                let of = live.as_ref().map(|live| format!("&live={live}")).unwrap_or_default();
+                format!("/v1/amplify?factor={factor}&seconds={seconds}{of}")
+            }
         }
     }
 
@@ -59,6 +72,7 @@ impl Command {
             Self::Acknowledge { .. } => "acknowledge",
             Self::Reject { .. } => "reject",
             Self::Revert { .. } => "revert",
+            Self::Amplify { .. } => "amplify",
         }
     }
 }

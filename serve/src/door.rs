@@ -62,6 +62,12 @@ pub async fn serve(
             "/v1/revert",
             post(|state, Query(Which { action })| command(state, Command::Revert { action })),
         )
+        .route(
+            "/v1/amplify",
+            post(|state, Query(More { live, factor, seconds })| {
+                command(state, Command::Amplify { live, factor, seconds })
+            }),
+        )
         .with_state(commands);
     let router = routes::reading(Shared::new(readings, cancel.clone())).merge(taking);
     let serving = axum::serve(listener, router).with_graceful_shutdown(cancel.clone().cancelled_owned());
@@ -107,6 +113,15 @@ struct Of {
 #[serde(deny_unknown_fields)]
 struct Which {
     action: Option<ActionId>,
+}
+
+/// How much more, for whom, and for how long.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct More {
+    live: Option<InstanceId>,
+    factor: f64,
+    seconds: f64,
 }
 
 async fn command(State(commands): State<mpsc::Sender<Request>>, command: Command) -> Response {

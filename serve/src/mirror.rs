@@ -175,20 +175,15 @@ fn text(totals: &MirrorTotals, format: Format) -> String {
         "Two answers to one request, by how far they agree",
         by("agreement", &agreement),
     );
-    if let Some(capture) = &totals.capture {
-        of_the_wire(capture, &mut sheet);
-    }
-    if let Some(log) = &totals.log {
-        let skipped = log.skipped.iter().map(|(why, n)| (vec![("reason", why.clone())], count(*n))).collect();
-        sheet.counter("log_requests", None, "Lines of the log with a request", bare(count(log.requests)));
-        sheet.counter(
-            "log_skipped",
-            None,
-            "Lines of the log without a request that may be sent again",
-            skipped,
-        );
-    }
+    totals.capture.iter().for_each(|capture| of_the_wire(capture, &mut sheet));
+    totals.log.iter().for_each(|log| of_the_log(log, &mut sheet));
     sheet.written(format)
+}
+
+fn of_the_log(said: &LogSummary, sheet: &mut Sheet) {
+    let skipped = said.skipped.iter().map(|(why, n)| (vec![("reason", why.clone())], count(*n))).collect();
+    sheet.counter("log_requests", None, "Lines of the log with a request", bare(count(said.requests)));
+    sheet.counter("log_skipped", None, "Lines of the log without a request that may be sent again", skipped);
 }
 
 fn of_the_wire(seen: &CaptureSummary, sheet: &mut Sheet) {

@@ -1,16 +1,17 @@
 //! `foreshadow amplify`: more load for a shadow than live has.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use foreshadow_engine::mirror::tell;
-use foreshadow_engine::mirror_socket;
 use foreshadow_engine::model::InstanceId;
 use foreshadow_engine::model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, ToMirror};
+use foreshadow_engine::{Client, Command, control_socket, mirror_socket};
 
-use crate::args::AmplifyArgs;
+use crate::args::{AmplifyArgs, ControllerArgs};
 use crate::command::mirror::read;
 use crate::command::replay::span;
-use crate::command::runtime;
+use crate::command::{runtime, state_folder};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -26,15 +27,8 @@ pub(crate) fn amplify(args: &AmplifyArgs) -> Result<Exit, Failure> {
     let live = args.live.clone().map(InstanceId::new).transpose().map_err(|error| {
         Failure::message(Exit::Usage, error.to_string()).remedy("the first of the file's lives is `live-1`")
     })?;
-    let config = read(&args.config)?;
-    let socket = mirror_socket(&config);
-    let say = async |factor, lasts| {
-        let order = ToMirror::Amplify { live: live.clone(), factor, lasts };
-        tell(&socket, &order).await.map_err(|error| {
-            Failure::new(&error)
-                .remedy("start it with `foreshadow mirror`; a mirror of a controller is led by that alone")
-        })
-    };
+    let leader = Leader::of(args)?;
+    let say = async |factor, lasts| leader.say(live.clone(), factor, lasts).await;
     runtime()?.block_on(async {
         say(factor, lasts).await?;
         eprintln!("Copies are multiplied by {factor} for {lasts:?}; the report of the mirror shows how its shadows fare. Ctrl-C ends it.");
@@ -48,6 +42,42 @@ pub(crate) fn amplify(args: &AmplifyArgs) -> Result<Exit, Failure> {
             () = tokio::time::sleep(lasts) => Ok(Exit::Fine),
         }
     })
+}
+
+/// Who tells the mirror what to do.
+enum Leader {
+    /// Its controller, by this socket.
+    Controller(PathBuf),
+    /// Nobody but its file: it is told itself.
+    Nobody(PathBuf),
+}
+
+impl Leader {
+    /// The leader of the mirror whose file this is, or the controller's.
+    fn of(args: &AmplifyArgs) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(&args.config)
+            .map_err(|error| Failure::unreadable(&args.config, &error))?;
+        // Only the file of a controller names a service.
+        if text.lines().any(|line| line.starts_with("service:")) {
+            let controller = ControllerArgs { config: args.config.clone(), state: None };
+            return Ok(Self::Controller(control_socket(&state_folder(&controller)?)));
+        }
+        Ok(Self::Nobody(mirror_socket(&read(&args.config)?)))
+    }
+
+    async fn say(&self, live: Option<InstanceId>, factor: f64, lasts: Duration) -> Result<(), Failure> {
+        match self {
+            Self::Controller(socket) => {
+                let command = Command::Amplify { live, factor, seconds: lasts.as_secs_f64() };
+                Ok(Client::new(socket).command(command).await.map(drop)?)
+            }
+            Self::Nobody(socket) => {
+                let order = ToMirror::Amplify { live, factor, lasts };
+                let told = tell(socket, &order).await;
+                told.map_err(|error| Failure::new(&error).remedy("start it with `foreshadow mirror`"))
+            }
+        }
+    }
 }
 
 fn factor(text: &str) -> Result<f64, Failure> {

@@ -1,5 +1,6 @@
 //! `foreshadow mirror`: the mirror alone, led by a file.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use foreshadow_engine::config::{Alone, Source, parse_alone};
 use foreshadow_engine::mirror::{MirrorError, Running};
 use foreshadow_engine::model::wire::{CaptureSummary, Summary, UpstreamSummary};
-use foreshadow_engine::model::{Agreement, Generation, LogHistogram};
+use foreshadow_engine::model::{Agreement, BodyAgreement, Generation, LogHistogram};
 use foreshadow_engine::{AloneError, Audience, mirror_alone, unix_ms};
 use serde_json::json;
 
@@ -182,7 +183,7 @@ fn told(seen: &UpstreamSummary, span: f64, is_captured: bool) -> String {
             text += &format!(", {different} answered otherwise");
         }
         for (route, share) in differing(&seen.agreement) {
-            text += &format!(", {route} has another body in {:.0} %", 100.0 * share);
+            text += &format!(", {route} differs in {:.0} %", 100.0 * share);
         }
         let drops: Vec<String> = seen.drops.0.iter().map(|(why, n)| format!("{n} {}", why.label())).collect();
         if !drops.is_empty() {
@@ -205,16 +206,29 @@ fn captured(seen: &CaptureSummary) -> Option<String> {
     (!missed.is_empty()).then(|| format!("of {} new connections not read: {missed}", seen.connections))
 }
 
-/// Routes whose bodies differ more often than those of two lives do, the most different first; a few of them.
+/// Fields that differ more often than those of two lives do, and routes whose bodies do and have no such field; the most
+/// different first, a few of them.
 fn differing(agreement: &Agreement) -> Vec<(&str, f64)> {
     const SHOWN_MAX: usize = 3;
     const SHARE_MIN: f64 = 0.05;
-    let shares = agreement.bodies.iter().filter_map(|(route, bodies)| {
-        // Without a second live nothing can be told from noise: shown as it is.
-        let share = bodies.beyond_noise().or_else(|| bodies.differing_share())?;
-        (SHARE_MIN < share).then_some((route.as_str(), share))
+    let shares = |counted: &'_ BTreeMap<String, BodyAgreement>| {
+        let share = |(name, bodies): (&'_ String, &BodyAgreement)| {
+            // Without a second live nothing can be told from noise: shown as it is.
+            let share = bodies.beyond_noise().or_else(|| bodies.differing_share())?;
+            (SHARE_MIN < share).then_some((name.clone(), share))
+        };
+        counted.iter().filter_map(share).collect::<BTreeMap<_, _>>()
+    };
+    let (fields, routes) = (shares(&agreement.fields), shares(&agreement.bodies));
+    let whole = agreement.bodies.keys().filter_map(|route| {
+        let has_field = fields
+            .keys()
+            .any(|field| field.strip_prefix(route.as_str()).is_some_and(|rest| rest.starts_with(" $")));
+        let share = routes.get(route).filter(|_| !has_field)?;
+        Some((route.as_str(), *share))
     });
-    let mut all: Vec<(&str, f64)> = shares.collect();
+    let parts = agreement.fields.keys().filter_map(|field| Some((field.as_str(), *fields.get(field)?)));
+    let mut all: Vec<(&str, f64)> = whole.chain(parts).collect();
     all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     all.truncate(SHOWN_MAX);
     all

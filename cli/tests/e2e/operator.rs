@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, Quota, has_cgroups, hey, needs, pair, sample, starve, turn, verdict};
+use crate::controller::{
+    Controller, Quota, foreshadow, has_cgroups, hey, needs, pair, sample, starve, turn, verdict,
+};
 
 const LIVE: &str = "live-1";
 
@@ -157,4 +159,40 @@ fn a_real_alarm_is_rejected_its_action_is_reverted_and_what_remains_is_acknowled
     );
     assert!(controller.command(&["stop"]).status.success());
     assert_eq!(controller.ended(), Some(0));
+}
+
+#[test]
+fn a_shadow_gets_more_by_hand_for_a_while_and_what_it_answers_then_says_nothing_of_live() {
+    let _turn = turn();
+    if !has_cgroups() || !needs(&["hey"]) {
+        return;
+    }
+    let rate = "mirror: { rate: { min: 50%, max: 50% } }\n";
+    let controller = Controller::start(&sample("e2e-amplify", 1, "cpu: 300m, memory: 64Mi", rate));
+    let status = controller.wait_ready();
+    let _load = hey(&status, "/item/3", "5m", &controller.folder.join("hey.txt"));
+    let void = |status: &Value| pair(status, LIVE)["drops"]["amplified"].as_u64().unwrap_or(0);
+    controller.wait("pairs", SOON, |status| 0 < pair(status, LIVE)["pairs"].as_u64().unwrap_or(0));
+    let amplify = |words: &[&str]| {
+        let file = controller.folder.join("foreshadow.yaml");
+        foreshadow().arg("amplify").arg(file).args(words).output().unwrap()
+    };
+    let unknown = amplify(&["--factor", "3x", "--live", "live-9"]);
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no live is named `live-9`"));
+    let mut amplified = std::thread::scope(|scope| {
+        let running = scope.spawn(|| amplify(&["--factor", "3x", "--for", "5s", "--live", LIVE]));
+        let status = controller.wait("pairs that are void", SOON, |status| 0 < void(status));
+        assert!(running.join().unwrap().status.success());
+        void(&status)
+    });
+    // It ends by itself.
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_secs(2));
+        let now = void(&controller.status().unwrap());
+        if now == amplified {
+            return;
+        }
+        amplified = now;
+    }
+    panic!("it goes on and on: {amplified}");
 }

@@ -73,7 +73,7 @@ impl Open {
     }
 
     fn answered(self, answer: Answer) {
-        self.stats.live(answer);
+        self.stats.live(&answer);
         if let Some(half) = self.half {
             half.answered(answer);
         }

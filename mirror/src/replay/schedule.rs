@@ -17,6 +17,7 @@ const AHEAD_MAX: Duration = Duration::from_secs(10);
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// What a log says.
+#[expect(clippy::large_enum_variant, reason = "moved once a line, and never kept")]
 pub(crate) enum Said {
     /// A request, at its moment; how late that is, and how long after the first one.
     Due { logged: Logged, late: Duration, since_began: Duration },

@@ -142,3 +142,30 @@ fn bodies_that_differ_are_told_from_those_that_always_do() {
     assert_eq!((page.compared, page.differing, page.lives_differing), (10, 10, 0));
     assert_eq!(page.beyond_noise(), Some(1.0), "{page:?}");
 }
+
+#[test]
+fn of_json_the_fields_that_differ_are_named_and_what_two_lives_answer_otherwise_is_noise() {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    fn answering(price: u32) -> Origin {
+        Origin::start(move |_, stream| {
+            let number = ASKED.fetch_add(1, Ordering::Relaxed);
+            let body = format!(r#"{{"id":"{number}","name":"shoes","lines":[{{"price":{price}}}]}}"#);
+            send(stream, &format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+        })
+    }
+    let (lives, shadow) = ([answering(5), answering(5)], answering(7));
+    let upstreams =
+        (1..).zip(&lives).map(|(n, origin)| shadowed(live(n, origin.address), shadow.address, 1.0));
+    let mut routing = routing(1, upstreams.collect());
+    routing.copies.compare_bodies = true;
+    let mut mirror = Mirror::routing(&routing);
+    let mut client = Client::connect(mirror.listen());
+    for _ in 0..20 {
+        client.get("/cart");
+    }
+    mirror.controller.wait_for("live-2", |total| 10 <= total.agreement.same);
+    let fields = mirror.wait(|total| 10 <= total.agreement.same).agreement.fields;
+    let beyond = |place: &str| fields[&format!("GET /cart {place}")].beyond_noise();
+    assert_eq!(beyond("$.lines[].price"), Some(1.0));
+    assert_eq!((beyond("$.id"), beyond("$.name")), (Some(0.0), Some(0.0)));
+}
