@@ -174,14 +174,15 @@ impl Endpoint {
     /// answer's body is complete.
     ///
     /// Sends nothing twice. Whoever asked decides that, with the spare that [`SendError::Broken`] holds.
+    // Boxed on the whole way: every step of it would else be larger by the request, and moved about with it.
     pub(crate) async fn send(
         &self,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
         let is_http2 = self.is_http2(&request);
         while let Some(sender) = self.open_sender(is_http2) {
             match self.send_over(sender, request, true).await {
-                Err(SendError::NeverSent { request: unsent }) => request = *unsent,
+                Err(SendError::NeverSent { request: unsent }) => request = unsent,
                 sent => return sent,
             }
         }
@@ -191,14 +192,14 @@ impl Endpoint {
     /// Sends a request over a new connection.
     pub(crate) async fn send_anew(
         &self,
-        request: Request<RequestBody>,
+        request: Box<Request<RequestBody>>,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
         // Apart: it is large, and hardly any request needs it.
         match Box::pin(self.dial(self.is_http2(&request))).await {
             Ok(sender) => self.send_over(sender, request, false).await,
             Err(error) => {
                 tracing::debug!(%error, address = %self.place().address, "Instance refuses connections");
-                Err(SendError::NeverSent { request: Box::new(request) })
+                Err(SendError::NeverSent { request })
             }
         }
     }
@@ -211,7 +212,7 @@ impl Endpoint {
     async fn send_over(
         &self,
         mut sender: Sender,
-        mut request: Request<RequestBody>,
+        mut request: Box<Request<RequestBody>>,
         was_idle: bool,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
         let spare = repeatable(&request);
@@ -219,7 +220,7 @@ impl Endpoint {
             Sender::Http1(_) => as_http1(&mut request),
             Sender::Http2(_) => as_http2(&mut request, self.way.is_tls()),
         }
-        match sender.try_send(request).await {
+        match sender.try_send(*request).await {
             Ok(response) => {
                 // It was there all the time.
                 if was_idle {
@@ -243,9 +244,9 @@ impl Endpoint {
         request: Request<RequestBody>,
         mut reads: impl FnMut(&[u8]) -> bool,
     ) -> Result<StatusCode, AskError> {
-        let (response, sender) = match self.send(request).await {
+        let (response, sender) = match self.send(Box::new(request)).await {
             Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
-                self.send_anew(*spare).await?
+                self.send_anew(spare).await?
             }
             sent => sent?,
         };

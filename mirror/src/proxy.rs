@@ -62,7 +62,7 @@ struct View {
 
 /// A request on its way to live.
 struct Passage {
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     half: Option<LiveHalf>,
     /// What the client wants to speak instead of HTTP.
     wish: Option<Wish>,
@@ -72,7 +72,7 @@ struct Passage {
 
 /// A request that is sent to one live.
 struct Attempt {
-    request: Request<RequestBody>,
+    request: Box<Request<RequestBody>>,
     /// Whether it was sent before: then over a new connection.
     is_repeated: bool,
     /// How long live may take.
@@ -127,18 +127,27 @@ impl Proxy {
     }
 
     /// Answers a request.
-    pub(crate) async fn answer(
+    pub(crate) async fn answer(&self, client: &Client, request: Request<Incoming>) -> Response<AnswerBody> {
+        match self.prepare(client, request) {
+            Ok((view, chosen, passage)) => self.forward(&view, chosen, passage).await,
+            Err(status) => self.refuse(status),
+        }
+    }
+
+    /// The way of a request, and its copy taken if it is sampled; or why there is none. Apart from what waits, which keeps
+    /// everything that it knows until it is over.
+    fn prepare(
         &self,
         client: &Client,
         mut request: Request<Incoming>,
-    ) -> Response<AnswerBody> {
+    ) -> Result<(Rc<View>, usize, Passage), StatusCode> {
         let view = self.view.borrow().clone();
         let rules = &view.table.front.rules;
         if request.method() == Method::CONNECT {
-            return self.refuse(StatusCode::NOT_IMPLEMENTED);
+            return Err(StatusCode::NOT_IMPLEMENTED);
         }
         if !names_one_host(&request) {
-            return self.refuse(StatusCode::BAD_REQUEST);
+            return Err(StatusCode::BAD_REQUEST);
         }
         let wish = Wish::of(&mut request);
         let (mut parts, body) = request.into_parts();
@@ -146,7 +155,7 @@ impl Proxy {
             .then(|| sample::session(&view.table.copies.session, &client.source(&parts.headers)));
         let chosen = match self.choose(&view, session, None) {
             Choice::Live(chosen) => chosen,
-            Choice::Full | Choice::Nobody => return self.refuse(StatusCode::SERVICE_UNAVAILABLE),
+            Choice::Full | Choice::Nobody => return Err(StatusCode::SERVICE_UNAVAILABLE),
         };
         let has_body = !body.is_end_stream();
         headers::strip_hop_by_hop(&mut parts.headers);
@@ -175,8 +184,8 @@ impl Proxy {
         } else {
             RequestBody::Empty
         };
-        let passage = Passage { request: Request::from_parts(parts, body), half, wish, session };
-        self.forward(&view, chosen, passage).await
+        let passage = Passage { request: Box::new(Request::from_parts(parts, body)), half, wish, session };
+        Ok((view, chosen, passage))
     }
 
     /// The live that a request goes to, `except` left out.
@@ -287,7 +296,7 @@ impl Proxy {
                     // The copy went to the shadow of a live that does not answer: the pair is void.
                     drop(half.take());
                     let Choice::Live(next) = self.choose(view, session, Some(at)) else { break };
-                    (at, request, is_offered) = (next, *unsent, false);
+                    (at, request, is_offered) = (next, unsent, false);
                     request.body_mut().forget_upload();
                 }
                 // The client sent no more of its body: that is nothing live did.
@@ -299,7 +308,7 @@ impl Proxy {
                     tracing::debug!(error = %source, live = %entry.upstream.id, "Live broke off before its answer");
                     let again = spare
                         .filter(|_| !is_repeated)
-                        .and_then(|spare| Some((self.choose_again(view, session, at, was_idle)?, *spare)));
+                        .and_then(|spare| Some((self.choose_again(view, session, at, was_idle)?, spare)));
                     // What a connection that was idle did not carry was never answered: the repeat is the same request.
                     is_offered = was_idle && again.is_some();
                     if !is_offered {

@@ -10,6 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_model::{Generation, Patience};
+use futures_util::future::{FutureExt as _, LocalBoxFuture};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::StatusCode;
 use http::header::{self, HeaderValue};
 use hyper::service::service_fn;
@@ -223,6 +225,16 @@ struct Terms {
     written: Arc<Moment>,
 }
 
+/// Why a client is not served any longer, although its connection is there.
+enum Ending {
+    /// It takes nothing of its answers.
+    Stuck,
+    /// It asks nothing.
+    Idle,
+    /// The mirror ends.
+    Drained,
+}
+
 /// Serves one client, HTTP/1.1 or HTTP/2, whichever it begins with.
 async fn serve<S>(stream: S, client: Client, host: Host, terms: Terms)
 where
@@ -258,19 +270,34 @@ where
         .max_send_buf_size(SENT_BYTES_MAX);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = activity.stuck_for(patience.stall) => Ok(()),
+    // Each looks at its watch when its own time comes, and not whenever a byte does.
+    let mut endings = FuturesUnordered::<LocalBoxFuture<'_, Ending>>::new();
+    endings.push(Box::pin(activity.stuck_for(patience.stall).map(|()| Ending::Stuck)));
+    endings.push(Box::pin(activity.idle_for(idle, &written).map(|()| Ending::Idle)));
+    endings.push(Box::pin(async {
+        drain.cancelled().await;
         // Who came a moment ago had no time to ask yet.
-        () = async { drain.cancelled().await; activity.has_had_a_chance(CHANCE).await } => {
+        activity.has_had_a_chance(CHANCE).await;
+        Ending::Drained
+    }));
+    let ending = tokio::select! {
+        biased;
+        result = connection.as_mut() => Err(result),
+        Some(ending) = endings.next() => Ok(ending),
+    };
+    let result = match ending {
+        Err(result) => result,
+        Ok(Ending::Stuck) => Ok(()),
+        Ok(Ending::Drained) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
+                biased;
                 result = connection.as_mut() => result,
-                () = activity.stuck_for(patience.stall) => Ok(()),
-                () = activity.idle_for(idle, &written) => Ok(()),
+                // Stuck or idle, one of those that are left.
+                _ = endings.next() => Ok(()),
             }
         }
-        () = activity.idle_for(idle, &written) => {
+        Ok(Ending::Idle) => {
             connection.as_mut().graceful_shutdown();
             // Whoever sent half a head would never send the rest; but a request may have come in this moment.
             loop {
