@@ -1,5 +1,6 @@
 //! A mirror without a controller: a file says what it does, and is read again at every `SIGHUP`.
 
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -82,10 +83,18 @@ pub trait Audience {
 pub fn mirror_socket(config: &Alone) -> PathBuf {
     let name = match &config.source {
         Source::Proxy { listen } => listen.to_string().replace([':', '[', ']'], "-"),
-        Source::Capture(_) => "capture".to_owned(),
-        Source::Log { .. } => "log".to_owned(),
+        // Several may have the same folder.
+        Source::Capture(rules) => {
+            format!("capture-{:016x}", number_of((&rules.interface, &rules.namespace)))
+        }
+        Source::Log { file, .. } => format!("log-{:016x}", number_of(file)),
     };
     config.state.join(format!("mirror-{name}.sock"))
+}
+
+/// A number that is the same in every process of this program.
+fn number_of(what: impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(what)
 }
 
 /// Runs a mirror until it is told to end.

@@ -100,8 +100,12 @@ impl Keeper {
         self.plane.at_least(open.generation);
         let mut routing = self.plane.subscribe();
         routing.mark_changed();
+        // What was meant for the one before is over, or was told to be.
+        while self.orders.try_recv().is_ok() {}
         loop {
             tokio::select! {
+                // What it routes comes before what is done with it.
+                biased;
                 () = self.cancel.cancelled() => return Ok(()),
                 changed = routing.changed() => {
                     if changed.is_err() {

@@ -113,7 +113,7 @@ impl Prepared {
             runtime.block_on(last_copies(&shared));
         }
         lead.hear(&clock.summary(&shared));
-        Ok(())
+        shared.broken_off()
     }
 }
 

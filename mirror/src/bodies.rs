@@ -5,7 +5,7 @@
 //! compared with each other too, where they happen to answer the same target one after the other; a route, or a field of it,
 //! on which they differ as often as live and shadow do has nothing to tell.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, Hash as _, Hasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,7 +13,7 @@ use foreshadow_model::InstanceId;
 use serde_json::Value;
 
 /// Targets of which the last answer is remembered. Then all are forgotten, and it begins anew.
-const TARGETS_MAX: usize = 4096;
+const TARGETS_MAX: usize = 1024;
 
 /// The longest body that is looked into: what users wait for meanwhile.
 const JSON_BYTES_MAX: usize = 32 << 10;
@@ -41,8 +41,11 @@ impl Digest {
     pub(crate) fn fields<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a str, bool)> {
         let both = self.fields.as_deref().zip(other.fields.as_deref());
         both.into_iter().flat_map(|(own, other)| {
-            let ours = own.iter().map(move |(place, hash)| (place.as_str(), other.get(place) != Some(hash)));
-            let theirs = other.keys().filter(move |place| !own.contains_key(*place));
+            // Where one was cut off the other may only seem to have more.
+            let is_cut = FIELDS_MAX <= own.len().max(other.len());
+            let ours = own.iter().filter(move |(place, _)| !is_cut || other.contains_key(*place));
+            let ours = ours.map(move |(place, hash)| (place.as_str(), other.get(place) != Some(hash)));
+            let theirs = other.keys().filter(move |place| !is_cut && !own.contains_key(*place));
             ours.chain(theirs.map(|place| (place.as_str(), true)))
         })
     }
@@ -102,8 +105,10 @@ fn collect(
 ) {
     match value {
         Value::Object(members) if depth < DEPTH_MAX => {
+            let is_map = is_map(members);
             for (name, value) in members {
-                collect(value, &format!("{place}.{}", named(name)), depth + 1, fields);
+                let name = if is_map { ID } else { named(name) };
+                collect(value, &format!("{place}.{name}"), depth + 1, fields);
             }
         }
         Value::Array(members) if depth < DEPTH_MAX => {
@@ -120,13 +125,22 @@ fn collect(
     }
 }
 
-/// The name of a field, as a report may show it: one that may be somebody's, as keys of maps are, is shown as `{id}`.
+/// What stands for a name that may be somebody's.
+const ID: &str = "{id}";
+
+/// Whether an object looks like a map, whose keys are content: all of several values are of one kind.
+fn is_map(members: &serde_json::Map<String, Value>) -> bool {
+    let kinds: HashSet<_> = members.values().map(std::mem::discriminant).collect();
+    1 < members.len() && kinds.len() == 1
+}
+
+/// The name of a field, as a report may show it, unless it may be somebody's.
 fn named(name: &str) -> &str {
     let is_word = name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
         && name.bytes().filter(u8::is_ascii_digit).count() <= 2;
-    if is_word { name } else { "{id}" }
+    if is_word { name } else { ID }
 }
 
 /// The last answers of lives, by what was asked.
@@ -194,8 +208,10 @@ mod tests {
 
     #[test]
     fn a_name_that_may_be_somebodys_is_not_shown() {
-        let one = r#"{"jane@example.org":1,"u8731992":1}"#;
-        assert_eq!(differing(one, &one.replace('1', "2")), ["$.{id}"]);
+        let one = r#"{"jane@example.org":1,"u8731992":"1","n":[1]}"#;
+        assert_eq!(differing(one, &one.replace('1', "2")), ["$.n[]", "$.{id}"]);
+        let map = r#"{"title":"all","balances":{"jane":5,"bob":7}}"#;
+        assert_eq!(differing(map, &map.replace('5', "6")), ["$.balances.{id}"]);
         let large = format!("[{}1]", "1,".repeat(JSON_BYTES_MAX));
         assert_eq!(digest(&[&large]).fields, None);
     }

@@ -15,7 +15,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::bodies::{Digest, Digester};
+use crate::bodies::Digester;
 use crate::copy::Upload;
 use crate::grpc;
 use crate::idle::Busy;
@@ -367,8 +367,7 @@ impl LiveBody {
 
     fn complete(&mut self) {
         let Some(mut ending) = self.ending.take() else { return };
-        let body = self.digester.take().map(|digester| digester.digest());
-        ending.count(Some(ending.status), self.client_time, body);
+        ending.count(Some(ending.status), self.client_time, self.digester.take());
         drop(ending.under_way);
         ending.endpoint.give_back(ending.sender);
     }
@@ -400,9 +399,11 @@ impl Ending {
         self.stats.upgraded();
     }
 
-    fn count(&mut self, status: Option<StatusCode>, client_time: Duration, body: Option<Digest>) {
+    fn count(&mut self, status: Option<StatusCode>, client_time: Duration, digester: Option<Box<Digester>>) {
         let client_time = client_time + self.upload.take().map_or(Duration::ZERO, |upload| upload.waited());
-        let answer = Answer { status, latency: self.started.elapsed().saturating_sub(client_time), body };
+        let latency = self.started.elapsed().saturating_sub(client_time);
+        // Looked into only now: that is no time of live's.
+        let answer = Answer { status, latency, body: digester.map(|digester| digester.digest()) };
         self.stats.live(&answer);
         if let Some(half) = self.half.take() {
             half.answered(answer);

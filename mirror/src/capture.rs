@@ -8,7 +8,7 @@
 //! From the exchange on everything is as on the way through the proxy: rules, redaction, budgets, queue, shadow thread.
 //! Live's answers are timed by the kernel's own stamps: from the last byte of the request to the last byte of the answer.
 //!
-//! What is absent on purpose: nothing here can slow down live. Whatever does not fit is missed and counted.
+//! What is absent on purpose: nothing here is on live's way. Whatever does not fit is missed and counted.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod attack;
@@ -31,7 +31,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_model::wire::CaptureSummary;
-use foreshadow_model::{CaptureLoss, CaptureRules, SampleRate, SessionKey};
+use foreshadow_model::{CaptureLoss, CaptureRules, SampleRate, SessionKey, with_causes};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::time::Instant;
 
@@ -53,6 +53,9 @@ const QUIET_IN_NEED: Duration = Duration::from_secs(30);
 const WAITING_MAX: usize = 64 << 20;
 /// How often it is looked for what is over.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Nice value of the thread: live comes first on its own host.
+const NICE: i32 = 5;
 
 /// Capture that could be started, and reads nothing yet.
 pub(crate) struct Capture {
@@ -124,14 +127,26 @@ impl Capture {
     pub(crate) fn start(self, shared: &Arc<Shared>) -> io::Result<JoinHandle<()>> {
         let shared = shared.clone();
         std::thread::Builder::new().name("capture".into()).spawn(move || {
-            let Some(desk) = &shared.capture else { return };
-            if let Err(error) = Reader::new(self.ring, self.seed, &shared, desk).run() {
-                tracing::error!(%error, "Nothing is captured any more");
-                shared.end();
+            if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+                tracing::warn!(%error, "Capture keeps its priority");
             }
-            shared.worker_ended();
+            read_or_say_why(&shared, || {
+                let Some(desk) = &shared.capture else { return Ok(()) };
+                Reader::new(self.ring, self.seed, &shared, desk).run()
+            });
         })
     }
+}
+
+/// Reads for as long as that is wanted. When it ends otherwise, by an error or a panic, the mirror ends with it: one that
+/// reads nothing and says nothing would look like one whose users ask nothing.
+pub(crate) fn read_or_say_why<E: std::error::Error>(shared: &Shared, read: impl FnOnce() -> Result<(), E>) {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => shared.break_off(with_causes(&error)),
+        Err(_panic) => shared.break_off("its thread panicked, which the log says more of".to_owned()),
+    }
+    shared.worker_ended();
 }
 
 struct Reader<'a> {
@@ -154,7 +169,7 @@ struct Flows<'a> {
     waiting: usize,
     /// A number unique to the connection.
     connections: u64,
-    /// The newest time of a packet.
+    /// The newest time of a packet, by the clock on the wall.
     now: Duration,
     has_said_tls: bool,
     is_crowded: bool,
@@ -173,7 +188,13 @@ impl<'a> Reader<'a> {
             if generation.replace(table.generation) != Some(table.generation) {
                 self.adopt(table)?;
             }
-            while self.ring.read(|packet| self.flows.take(&packet)) {}
+            // Not all that there is: what comes as fast as it is read would have no end.
+            let flows = &mut self.flows;
+            for _block in 0..ring::BLOCKS {
+                if !self.ring.read(|packet| flows.take(&packet)) {
+                    break;
+                }
+            }
             if LOOK_EVERY <= looked.elapsed() {
                 looked = Instant::now();
                 self.flows.look();
@@ -298,12 +319,16 @@ impl<'a> Flows<'a> {
 
     /// Follows a connection that was not known, if it is worth it.
     fn meet(&mut self, segment: &Segment<'_>, side: Side, key: (SocketAddr, SocketAddr)) -> bool {
-        if side == Side::Live || segment.flags.rst || (!segment.flags.syn && segment.payload.is_empty()) {
+        let says_nothing = !segment.flags.syn && segment.payload.is_empty();
+        if side == Side::Live || segment.flags.rst || segment.flags.fin || says_nothing {
             return false;
         }
         if FLOWS_MAX <= self.flows.len() {
             self.is_crowded = true;
-            self.desk.change(|counts| counts.count(CaptureLoss::TooMany));
+            // Once a connection, and not with everything that is said on it.
+            if segment.flags.syn {
+                self.desk.change(|counts| counts.count(CaptureLoss::TooMany));
+            }
             return false;
         }
         self.connections += 1;
@@ -313,7 +338,7 @@ impl<'a> Flows<'a> {
             self.flows.insert(key, Flow::begin(segment, client));
             return true;
         }
-        self.flows.insert(key, Flow::unread(segment.at));
+        self.flows.insert(key, Flow::unread());
         self.desk.change(|counts| counts.count(CaptureLoss::JoinedLate));
         false
     }
@@ -338,7 +363,7 @@ impl<'a> Flows<'a> {
         let quiet = if std::mem::take(&mut self.is_crowded) { QUIET_IN_NEED } else { QUIET };
         let now = self.now;
         self.flows.retain(|_, flow| {
-            let is_quiet = quiet < now.saturating_sub(flow.seen);
+            let is_quiet = flow.is_forgotten(now, quiet);
             if is_quiet {
                 flow.lose(now);
             }

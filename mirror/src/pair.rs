@@ -55,11 +55,19 @@ impl LiveHalf {
         self.0.as_ref()?.digester()
     }
 
+    /// What live answered will never be known.
+    pub(crate) fn failed(mut self, reason: DropReason) {
+        if let Some(pair) = self.0.take() {
+            pair.dropped(reason);
+        }
+    }
+
     /// Live has answered.
     pub(crate) fn answered(mut self, answer: Answer) {
         let Some(pair) = self.0.take() else { return };
         if let (Some(watch), Some(body)) = (&pair.watch, &answer.body)
-            && let Some(other) = watch.earlier.replace(watch.key, &watch.live, body.clone())
+            && let Some(other) =
+                watch.earlier.replace(watch.key ^ u64::from(answer.class()), &watch.live, body.clone())
         {
             pair.stats.lives(&pair.route, body, &other);
         }

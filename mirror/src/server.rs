@@ -63,6 +63,9 @@ pub enum MirrorError {
     /// The log cannot be read.
     #[error("failed to follow the log")]
     Log(#[source] ReplayError),
+    /// What was read came to an end that nobody wanted.
+    #[error("nothing is read any more: {0}")]
+    Unread(String),
     /// Standard input is not the socket that users connect to.
     #[error("failed to take over the socket for users")]
     Inherit(#[source] io::Error),
@@ -158,6 +161,8 @@ pub(crate) struct Shared {
     pub(crate) drain: CancellationToken,
     drain_within: Mutex<Duration>,
     is_succeeded: AtomicBool,
+    /// Why nothing is read any more, if nobody told it to end.
+    broken: Mutex<Option<String>>,
     /// Workers that have served their last connection.
     ends: watch::Sender<u32>,
 }
@@ -220,6 +225,18 @@ impl Shared {
         self.table.send_replace(Arc::new(next));
         self.wake();
         Ok(())
+    }
+
+    /// Nothing can be read any more: it ends, and says why.
+    pub(crate) fn break_off(&self, why: String) {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+        self.end();
+    }
+
+    /// Why it ended, if nobody told it to.
+    pub(crate) fn broken_off(&self) -> Result<(), MirrorError> {
+        let why = self.broken.lock().unwrap_or_else(PoisonError::into_inner).take();
+        why.map_or(Ok(()), |why| Err(MirrorError::Unread(why)))
     }
 
     /// Takes no more; what is under way is finished.
@@ -305,7 +322,7 @@ pub fn run(options: &Options) -> Result<(), MirrorError> {
     let door = control::Door { socket, front };
     runtime.block_on(control_plane(&options.socket, door, &shared))?;
     join(workers);
-    Ok(())
+    shared.broken_off()
 }
 
 /// Keeps what users send out of dumps of this process's memory, and lets it have as many connections as the system
@@ -363,6 +380,7 @@ pub(crate) fn share(entrance: &Entrance, workers: usize) -> io::Result<Shared> {
         drain: CancellationToken::new(),
         drain_within: Mutex::new(Duration::from_secs(10)),
         is_succeeded: AtomicBool::new(false),
+        broken: Mutex::default(),
         ends: watch::Sender::new(0),
     })
 }

@@ -21,8 +21,8 @@ const FIELDS_MAX: usize = 400;
 pub(crate) struct Answer {
     /// The status; `None` when there was no answer.
     pub(crate) status: Option<http::StatusCode>,
-    /// From sending the request to the last byte, less the time spent waiting for the client. Zero where nobody knows it: no
-    /// answer takes no time.
+    /// From sending the request to the last byte, less the time spent waiting for the client. Zero where nobody knows it: a
+    /// log may say no more than that it was less than a millisecond.
     pub(crate) latency: Duration,
     /// What tells its body from others, where that is wanted.
     pub(crate) body: Option<Digest>,
@@ -38,7 +38,7 @@ impl Answer {
         self.status.is_none_or(|status| status.is_server_error())
     }
 
-    fn class(&self) -> u16 {
+    pub(crate) fn class(&self) -> u16 {
         self.status.map_or(0, |status| status.as_u16() / 100)
     }
 }
@@ -62,17 +62,25 @@ struct Counts {
 
 impl Counts {
     /// Counts two bodies: as a whole, and field by field.
-    fn bodies(
-        &mut self,
-        route: &str,
-        one: &Digest,
-        other: &Digest,
-        count: impl Fn(&mut BodyAgreement, bool),
-    ) {
-        count(of_route(&mut self.agreement.bodies, route, ROUTES_MAX), !one.is_same(other));
-        for (place, differs) in one.fields(other) {
-            count(of_route(&mut self.agreement.fields, &format!("{route} {place}"), FIELDS_MAX), differs);
+    fn bodies(&mut self, route: &str, differences: &Differences, count: impl Fn(&mut BodyAgreement, bool)) {
+        count(of_route(&mut self.agreement.bodies, route, ROUTES_MAX), differences.whole);
+        for (field, differs) in &differences.fields {
+            count(of_route(&mut self.agreement.fields, field, FIELDS_MAX), *differs);
         }
+    }
+}
+
+/// How two bodies differ. Made before the lock is taken, which others wait for.
+struct Differences {
+    whole: bool,
+    /// By route and place.
+    fields: Vec<(String, bool)>,
+}
+
+impl Differences {
+    fn of(route: &str, one: &Digest, other: &Digest) -> Self {
+        let fields = one.fields(other).map(|(place, differs)| (format!("{route} {place}"), differs));
+        Self { whole: !one.is_same(other), fields: fields.collect() }
     }
 }
 
@@ -116,6 +124,8 @@ impl Stats {
 
     /// Counts two answers to one request. Only agreeing ones say anything about speed.
     pub(crate) fn pair(&self, live: &Answer, shadow: &Answer, route: &str) {
+        let bodies = live.body.as_ref().zip(shadow.body.as_ref());
+        let bodies = bodies.map(|(live, shadow)| Differences::of(route, live, shadow));
         let mut counts = self.lock();
         match (live.is_error(), shadow.is_error()) {
             (true, false) => counts.agreement.live_error_only += 1,
@@ -127,8 +137,8 @@ impl Stats {
                     counts.live.paired_log.record(live.latency);
                     counts.shadow.paired_log.record(shadow.latency);
                 }
-                if let (Some(live), Some(shadow)) = (&live.body, &shadow.body) {
-                    counts.bodies(route, live, shadow, |agreement, differs| {
+                if let Some(bodies) = &bodies {
+                    counts.bodies(route, bodies, |agreement, differs| {
                         agreement.compared += 1;
                         agreement.differing += u64::from(differs);
                     });
@@ -143,7 +153,8 @@ impl Stats {
 
     /// Counts two lives' answers to one target.
     pub(crate) fn lives(&self, route: &str, one: &Digest, other: &Digest) {
-        self.lock().bodies(route, one, other, |agreement, differs| {
+        let differences = Differences::of(route, one, other);
+        self.lock().bodies(route, &differences, |agreement, differs| {
             agreement.lives_compared += 1;
             agreement.lives_differing += u64::from(differs);
         });

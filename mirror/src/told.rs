@@ -14,6 +14,7 @@ use http::Request;
 use http::header::{self, HeaderValue};
 use tokio::sync::mpsc;
 
+use crate::capture::read_or_say_why;
 use crate::client::Client;
 use crate::copy::Candidate;
 use crate::log::{Format, Logged, PaceOptions, Speed};
@@ -68,16 +69,14 @@ impl Log {
                 Schedule::new(PaceOptions { speed: Speed::ORIGINAL, gap_max: GAP_MAX, is_live: true });
             let mut reader = Reader { shared: &shared, line: 0 };
             let read = schedule.run(self.events, |said| reader.hear(said));
-            runtime.block_on(async {
-                tokio::select! {
-                    () = shared.drain.cancelled() => {}
-                    result = read => if let Err(error) = result {
-                        tracing::error!(error = %foreshadow_model::with_causes(&error), "The log is not read any more");
-                        shared.end();
+            read_or_say_why(&shared, || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = shared.drain.cancelled() => Ok(()),
+                        result = read => result,
                     }
-                }
+                })
             });
-            shared.worker_ended();
         })
     }
 }
@@ -94,6 +93,10 @@ impl Reader<'_> {
         match said {
             Said::Skipped(why) => {
                 counts.change(|counts| *counts.skipped.entry(why.label().to_owned()).or_default() += 1);
+            }
+            // Nobody knows what live answered, or it did not: the client had gone (499 of nginx).
+            Said::Due { logged, .. } if logged.status.is_none_or(|status| status.as_u16() == 499) => {
+                counts.change(|counts| *counts.skipped.entry("no_answer".to_owned()).or_default() += 1);
             }
             Said::Due { logged, .. } => {
                 counts.change(|counts| counts.requests += 1);
@@ -125,12 +128,9 @@ impl Reader<'_> {
         entry.stats.offered();
         let answer =
             Answer { status: logged.status, latency: logged.latency.unwrap_or_default(), body: None };
-        // Without a status nothing is known of the answer, not even that there was none.
-        if answer.status.is_some() {
-            entry.stats.live(&answer);
-            if let Some(taken) = taken {
-                taken.half.answered(answer);
-            }
+        entry.stats.live(&answer);
+        if let Some(taken) = taken {
+            taken.half.answered(answer);
         }
     }
 }

@@ -281,7 +281,6 @@ where
         Ending::Drained
     }));
     let ending = tokio::select! {
-        biased;
         result = connection.as_mut() => Err(result),
         Some(ending) = endings.next() => Ok(ending),
     };
@@ -291,7 +290,6 @@ where
         Ok(Ending::Drained) => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                biased;
                 result = connection.as_mut() => result,
                 // Stuck or idle, one of those that are left.
                 _ = endings.next() => Ok(()),

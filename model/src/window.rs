@@ -27,11 +27,13 @@ pub enum DropReason {
     OverBudget,
     /// The shadow's traffic was multiplied meanwhile: its answer was measured, but says nothing about live.
     Amplified,
+    /// What live answered was not seen: a part of what went over the wire was missed.
+    Unseen,
 }
 
 impl DropReason {
     /// Every reason, in the order they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::TooBig,
         Self::Timeout,
@@ -40,6 +42,7 @@ impl DropReason {
         Self::RedactionFailed,
         Self::OverBudget,
         Self::Amplified,
+        Self::Unseen,
     ];
 
     /// The label it carries in metrics and prints.
@@ -54,6 +57,7 @@ impl DropReason {
             Self::RedactionFailed => "redaction_failed",
             Self::OverBudget => "over_budget",
             Self::Amplified => "amplified",
+            Self::Unseen => "unseen",
         }
     }
 }

@@ -62,7 +62,16 @@ impl Leader {
             let controller = ControllerArgs { config: args.config.clone(), state: None };
             return Ok(Self::Controller(control_socket(&state_folder(&controller)?)));
         }
-        Ok(Self::Nobody(mirror_socket(&read(&args.config)?)))
+        let config = read(&args.config)?;
+        let lives = 1..=u32::try_from(config.lives.len()).unwrap_or(u32::MAX);
+        let is_known = |live: &String| lives.clone().any(|n| InstanceId::live(n).to_string() == *live);
+        if let Some(live) = args.live.as_ref().filter(|live| !is_known(live)) {
+            let message = format!("no live is named `{live}`");
+            return Err(
+                Failure::message(Exit::Usage, message).remedy("the first of the file's lives is `live-1`")
+            );
+        }
+        Ok(Self::Nobody(mirror_socket(&config)))
     }
 
     async fn say(&self, live: Option<InstanceId>, factor: f64, lasts: Duration) -> Result<(), Failure> {

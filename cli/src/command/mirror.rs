@@ -198,12 +198,19 @@ fn told(seen: &UpstreamSummary, span: f64, is_captured: bool) -> String {
 
 /// What was not seen of the wire; `None` if that is nothing.
 fn captured(seen: &CaptureSummary) -> Option<String> {
-    let mut lost: Vec<String> = seen.lost.iter().map(|(why, n)| format!("{n} {}", why.label())).collect();
-    if 0 < seen.packets_dropped {
-        lost.push(format!("{} packets dropped by the kernel", seen.packets_dropped));
+    let lost: Vec<String> = seen.lost.iter().map(|(why, n)| format!("{n} {}", why.label())).collect();
+    let mut missed = Vec::new();
+    if !lost.is_empty() {
+        missed.push(format!(
+            "connections not read: {} ({} new ones were seen)",
+            lost.join(", "),
+            seen.connections
+        ));
     }
-    let missed = lost.join(", ");
-    (!missed.is_empty()).then(|| format!("of {} new connections not read: {missed}", seen.connections))
+    if 0 < seen.packets_dropped {
+        missed.push(format!("{} packets found no room", seen.packets_dropped));
+    }
+    (!missed.is_empty()).then(|| missed.join("; "))
 }
 
 /// Fields that differ more often than those of two lives do, and routes whose bodies do and have no such field; the most
@@ -211,11 +218,16 @@ fn captured(seen: &CaptureSummary) -> Option<String> {
 fn differing(agreement: &Agreement) -> Vec<(&str, f64)> {
     const SHOWN_MAX: usize = 3;
     const SHARE_MIN: f64 = 0.05;
+    /// Comparisons without which nothing is said.
+    const COMPARED_MIN: u64 = 5;
+    // With one live nothing can be told from noise: shown as it is. With several, what they did not answer both says nothing.
+    let is_alone = agreement.bodies.values().all(|bodies| bodies.lives_compared == 0);
     let shares = |counted: &'_ BTreeMap<String, BodyAgreement>| {
         let share = |(name, bodies): (&'_ String, &BodyAgreement)| {
-            // Without a second live nothing can be told from noise: shown as it is.
-            let share = bodies.beyond_noise().or_else(|| bodies.differing_share())?;
-            (SHARE_MIN < share).then_some((name.clone(), share))
+            let share = if is_alone { bodies.differing_share() } else { bodies.beyond_noise() }?;
+            let is_enough =
+                COMPARED_MIN <= bodies.compared && (is_alone || COMPARED_MIN <= bodies.lives_compared);
+            (is_enough && SHARE_MIN < share).then_some((name.clone(), share))
         };
         counted.iter().filter_map(share).collect::<BTreeMap<_, _>>()
     };

@@ -1,6 +1,6 @@
 //! `source: capture` and `source: log`: a real nginx that nobody stands before, and users who speak to it themselves.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -94,8 +94,6 @@ fn a_share_of_the_users_of_nginx_is_read_from_the_wire_with_one_capability_and_n
             Connection::new(listen).ask(&Request::get("/x").header("connection", "close")).unwrap();
         assert_eq!((response.status, response.text().as_str()), (200, "live\n"));
     }
-    // Somebody who speaks TLS to it is told of, once, and not read.
-    TcpStream::connect(listen).unwrap().write_all(b"\x16\x03\x01\x00\x05hello").unwrap();
     let scraped = || {
         let response = Connection::new(metrics).ask(&Request::get("/metrics"));
         response.map(|response| response.text()).unwrap_or_default()

@@ -88,10 +88,14 @@ fn source(source: &Located<file::Source>, blocks: Blocks, directory: &Path) -> R
         return Err(Refusal::new(why).at(listen).help("leave it out, or write `source: proxy`"));
     }
     if let Some(capture) = capture.as_ref().filter(|_| meant != file::Source::Capture) {
-        return Err(Refusal::new("expected `source: capture` beside `capture`").at(capture));
+        return Err(Refusal::new("expected `source: capture` beside `capture`")
+            .at(capture)
+            .help("write `source: capture`, or leave `capture` out"));
     }
     if let Some(log) = log.as_ref().filter(|_| meant != file::Source::Log) {
-        return Err(Refusal::new("expected `source: log` beside `log`").at(log));
+        return Err(Refusal::new("expected `source: log` beside `log`")
+            .at(log)
+            .help("write `source: log`, or leave `log` out"));
     }
     match meant {
         file::Source::Proxy => {
@@ -140,6 +144,16 @@ fn captured(source: &Located<file::Source>, lives: &[AloneLive]) -> Result<(), R
 
 /// What only a proxy can do.
 fn unproxied(source: &Located<file::Source>, mirror: &MirrorPolicy) -> Result<(), Refusal> {
+    if source.value == file::Source::Log && mirror.session == SessionKey::ClientAddress {
+        return Err(Refusal::new("expected no `session` with `source: log`")
+            .at(source)
+            .help("a log does not say what belongs together: each line is a session of its own"));
+    }
+    if source.value == file::Source::Log && mirror.compare_bodies {
+        return Err(Refusal::new("expected no `compareBodies` with `source: log`")
+            .at(source)
+            .help("a log has no bodies"));
+    }
     if matches!(mirror.session, SessionKey::Cookie(_) | SessionKey::Header(_)) {
         return Err(Refusal::new("expected `session` by cookie or header only with `source: proxy`")
             .at(source)

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use foreshadow_model::DropReason;
+use http::{StatusCode, header};
 
 use super::said::{Hear, Said, Side};
 use crate::bodies::Digester;
@@ -29,6 +30,8 @@ struct Open {
     stats: Arc<Stats>,
     /// When its last byte was seen so far.
     asked: Duration,
+    /// Whether that was all of it: live cannot answer what it was not asked.
+    is_whole: bool,
     status: Option<StatusCode>,
     half: Option<LiveHalf>,
     upload: Option<Upload>,
@@ -61,14 +64,17 @@ impl Open {
     fn end(self, at: Duration, by: Option<Side>) {
         let waited = at.saturating_sub(self.asked);
         let is_failure = match by {
-            Some(Side::Live) => true,
-            Some(Side::Client) => self.status.is_none() && COUNTED_AFTER <= waited,
+            Some(Side::Live) => self.is_whole,
+            Some(Side::Client) => self.is_whole && self.status.is_none() && COUNTED_AFTER <= waited,
             None => false,
         };
         if is_failure {
-            self.answered(Answer::none(waited));
-        } else {
-            self.stats.not_taken();
+            return self.answered(Answer::none(waited));
+        }
+        if by.is_none()
+            && let Some(half) = self.half
+        {
+            half.failed(DropReason::Unseen);
         }
     }
 
@@ -82,17 +88,23 @@ impl Open {
 
 impl Ear<'_> {
     fn request(&mut self, exchange: u64, mut head: http::request::Parts, has_body: bool) {
+        // It asks for another protocol, in which nothing is copied.
+        let is_upgrade = head.headers.contains_key(header::UPGRADE);
         headers::strip_hop_by_hop(&mut head.headers);
+        if !has_body {
+            // Live decides what it makes of one that is announced and does not come; its shadow would wait for it.
+            head.headers.remove(header::CONTENT_LENGTH);
+        }
         headers::join_cookies(&mut head.headers);
         head.uri = crate::proxy::origin_form(&head.uri);
         self.entry.stats.offered();
         let client = &self.exchanges.client;
         let candidate = Candidate { table: self.table, entry: self.entry, client, parts: &head, has_body };
-        let (half, upload) =
-            candidate.take_chosen().map_or((None, None), |taken| (Some(taken.half), taken.upload));
+        let taken = if is_upgrade { None } else { candidate.take_chosen() };
+        let (half, upload) = taken.map_or((None, None), |taken| (Some(taken.half), taken.upload));
         let digester = half.as_ref().and_then(LiveHalf::digester);
         let stats = self.entry.stats.clone();
-        let open = Open { stats, asked: self.at, status: None, half, upload, digester };
+        let open = Open { stats, asked: self.at, is_whole: false, status: None, half, upload, digester };
         if let Some(before) = self.exchanges.open.insert(exchange, open) {
             before.end(self.at, None);
         }
@@ -122,7 +134,7 @@ impl Hear for Ear<'_> {
             }
             Said::RequestEnd { exchange } => {
                 if let Some(open) = self.exchanges.open.get_mut(&exchange) {
-                    open.asked = at;
+                    (open.asked, open.is_whole) = (at, true);
                     if let Some(mut upload) = open.upload.take() {
                         upload.finish();
                     }
@@ -143,7 +155,7 @@ impl Hear for Ear<'_> {
             Said::AnswerEnd { exchange, status } => self.answered(exchange, status),
             Said::GivenUp { exchange, by } => {
                 if let Some(open) = self.exchanges.open.remove(&exchange) {
-                    open.end(at, Some(by));
+                    open.end(at, by);
                 }
             }
             Said::Upgraded => {

@@ -1,9 +1,11 @@
 //! One connection: both directions put together, and read as whatever is spoken.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::CaptureLoss;
+use tokio::time::Instant;
 
 use super::exchange::{Ear, Exchanges};
 use super::http1::Http1;
@@ -17,11 +19,15 @@ use crate::table::{Entry, Table};
 /// What TLS begins with: a record of a handshake, in any of its versions.
 const TLS: [u8; 2] = [0x16, 0x03];
 
+/// How long a connection may be quiet that live has not acknowledged, that cannot be read, that misses something, or whose
+/// client has ended it.
+const QUIET_END: Duration = Duration::from_secs(30);
+
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Flow {
     /// When anything was seen of it the last time.
-    pub(crate) seen: Duration,
+    seen: Instant,
     state: State,
 }
 
@@ -40,14 +46,27 @@ struct Reading {
     exchanges: Exchanges,
     /// It began before anybody listened: that a request begins where it was joined is a guess until live has answered.
     is_guess: bool,
+    /// Live has acknowledged it. Before that anybody may have sent anything: the kernel shows packets that no firewall has
+    /// seen yet, and that live may never hear of.
+    is_open: bool,
 }
 
-#[derive(Debug)]
 enum Speech {
     /// What the client has said so far tells nothing yet.
     Unknown(Vec<u8>),
     Http1(Http1),
     Http2(Box<Http2>),
+}
+
+impl fmt::Debug for Speech {
+    /// Without what was said.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown(_) => "Unknown",
+            Self::Http1(_) => "Http1",
+            Self::Http2(_) => "Http2",
+        })
+    }
 }
 
 /// What is needed beside a segment to read it.
@@ -79,13 +98,14 @@ impl Flow {
             speech: Speech::Unknown(Vec::new()),
             exchanges: Exchanges::new(client),
             is_guess: !segment.flags.syn,
+            is_open: false,
         };
-        Self { seen: segment.at, state: State::Read(Box::new(reading)) }
+        Self { seen: Instant::now(), state: State::Read(Box::new(reading)) }
     }
 
     /// A connection that is not read.
-    pub(crate) fn unread(at: Duration) -> Self {
-        Self { seen: at, state: State::Lost }
+    pub(crate) fn unread() -> Self {
+        Self { seen: Instant::now(), state: State::Lost }
     }
 
     /// Whether it can be joined with this segment: whatever was said before it, a request begins here.
@@ -103,7 +123,8 @@ impl Flow {
     pub(crate) fn waiting(&self) -> usize {
         match &self.state {
             State::Read(reading) => {
-                reading.client.waiting() + reading.live.as_ref().map_or(0, Stream::waiting)
+                let live = reading.live.as_ref().map_or(0, Stream::waiting);
+                reading.client.waiting() + live + reading.speech.kept()
             }
             State::Lost => 0,
         }
@@ -111,10 +132,10 @@ impl Flow {
 
     /// Takes a segment of one side in.
     pub(crate) fn take(&mut self, segment: &Segment<'_>, side: Side, scene: Scene<'_>) -> Fate {
-        self.seen = self.seen.max(segment.at);
+        self.seen = Instant::now();
         let State::Read(reading) = &mut self.state else {
-            // Not waited for the other side: it is only kept so as not to be met again.
-            return if segment.flags.rst || segment.flags.fin { Fate::Over } else { Fate::GoesOn };
+            // Kept for as long as anything comes, so as not to be met again.
+            return if segment.flags.rst { Fate::Over } else { Fate::GoesOn };
         };
         let fate = match reading.take(segment, side, scene) {
             Ok(fate) => fate,
@@ -123,10 +144,28 @@ impl Flow {
         };
         match fate {
             Fate::GoesOn => {}
-            Fate::Over => reading.exchanges.end(segment.at, Some(side)),
+            Fate::Over => {
+                // Whose end it was is the client's where that had ended before.
+                let by = if reading.client.is_over() { Side::Client } else { side };
+                reading.exchanges.end(segment.at, Some(by));
+            }
             Fate::Lost(_) => self.lose(segment.at),
         }
         fate
+    }
+
+    /// Whether nothing has come of it for so long that it is forgotten.
+    pub(crate) fn is_forgotten(&mut self, now: Duration, quiet: Duration) -> bool {
+        let seen = self.seen.elapsed();
+        match &mut self.state {
+            State::Read(reading) if reading.client.is_over() && QUIET_END < seen => {
+                // A client that has gone, and a live that never said anything: frozen, for all that can be seen.
+                reading.exchanges.end(now + seen, Some(Side::Client));
+                true
+            }
+            State::Read(reading) if reading.is_open && !reading.has_hole() => quiet < seen,
+            State::Read(_) | State::Lost => QUIET_END.min(quiet) < seen,
+        }
     }
 
     /// Nothing more can be read of it.
@@ -139,6 +178,10 @@ impl Flow {
 }
 
 impl Reading {
+    fn has_hole(&self) -> bool {
+        self.client.has_hole() || self.live.as_ref().is_some_and(Stream::has_hole)
+    }
+
     fn take(&mut self, segment: &Segment<'_>, side: Side, scene: Scene<'_>) -> Result<Fate, CaptureLoss> {
         if segment.flags.rst {
             return Ok(Fate::Over);
@@ -150,6 +193,8 @@ impl Reading {
         match side {
             Side::Live => {
                 self.live.get_or_insert_with(|| Stream::new(first));
+                let heard = self.client.has_been_acknowledged(segment.acknowledged, u64::from(self.is_guess));
+                self.is_open |= segment.flags.ack && heard;
             }
             Side::Client if segment.flags.ack => {
                 let live = self.live.get_or_insert_with(|| Stream::new(segment.acknowledged));
@@ -159,10 +204,14 @@ impl Reading {
             }
             Side::Client => {}
         }
+        let was_over = self.live.as_ref().is_some_and(Stream::is_over);
         let mut ear =
             Ear { exchanges: &mut self.exchanges, table: scene.table, entry: scene.entry, at: segment.at };
         // Live may only be read once all was read that it answers.
-        let is_next = side == Side::Client || (self.speech.is_known() && !self.client.has_hole());
+        let is_next = match side {
+            Side::Client => self.is_open,
+            Side::Live => self.speech.is_known() && !self.client.has_hole(),
+        };
         let stream = match side {
             Side::Client => Some(&mut self.client),
             Side::Live => self.live.as_mut(),
@@ -178,7 +227,9 @@ impl Reading {
         if segment.flags.fin {
             stream.ends_after(first, segment.payload.len());
         }
-        while let Some(fresh) = self.client.take() {
+        while self.is_open
+            && let Some(fresh) = self.client.take()
+        {
             self.speech.say(Side::Client, &fresh, &mut ear)?;
         }
         self.client.look(segment.at)?;
@@ -195,14 +246,24 @@ impl Reading {
             if let Speech::Http1(http) = &mut self.speech {
                 http.live_is_done(&mut ear);
             }
-            // Who ends first need not be the one that speaks last.
-            ear.exchanges.end(segment.at, Some(Side::Live));
+            // What was asked after that live never took; and a client that had gone may be why it ended.
+            let by = if self.client.is_over() { Side::Client } else { Side::Live };
+            ear.exchanges.end(segment.at, (!was_over).then_some(by));
         }
         Ok(if live.is_over() && self.client.is_over() { Fate::Over } else { Fate::GoesOn })
     }
 }
 
 impl Speech {
+    /// Bytes that are kept of it.
+    fn kept(&self) -> usize {
+        match self {
+            Self::Unknown(said) => said.len(),
+            Self::Http1(http) => http.kept(),
+            Self::Http2(http) => http.kept(),
+        }
+    }
+
     fn is_known(&self) -> bool {
         !matches!(self, Self::Unknown(_))
     }

@@ -4,6 +4,7 @@
 //! what it makes of it, and its shadow never hears of it.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Uri, request};
@@ -38,11 +39,20 @@ struct Open {
     method: Method,
 }
 
-#[derive(Debug)]
 enum Reading {
     /// A head, as far as it is there, and how far it was searched for its end.
     Head(Vec<u8>, usize),
     Body(Body),
+}
+
+impl fmt::Debug for Reading {
+    /// Without what a user said.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(head, _) => write!(f, "Head({} bytes, redacted)", head.len()),
+            Self::Body(body) => write!(f, "{body:?}"),
+        }
+    }
 }
 
 impl Default for Reading {
@@ -71,6 +81,12 @@ enum Chunk {
 }
 
 impl Http1 {
+    /// Bytes that are kept of heads that are not whole yet.
+    pub(crate) fn kept(&self) -> usize {
+        let of = |reading: &Reading| if let Reading::Head(head, _) = reading { head.len() } else { 0 };
+        of(&self.asks) + of(&self.answers)
+    }
+
     /// What the client says.
     pub(crate) fn client(&mut self, mut said: &[u8], hear: &mut impl Hear) -> Result<(), Lost> {
         while !said.is_empty() && !self.is_over {
@@ -97,7 +113,8 @@ impl Http1 {
     fn request(&mut self, bytes: &[u8], hear: &mut impl Hear) -> Result<(), Lost> {
         self.asks = Reading::default();
         let head = request_head(bytes)?;
-        if head.method == Method::CONNECT || PIPELINED_MAX <= self.open.len() {
+        let hosts = head.headers.get_all(header::HOST).iter().count();
+        if head.method == Method::CONNECT || PIPELINED_MAX <= self.open.len() || 1 < hosts {
             return Err(Lost::NotHttp);
         }
         let body = body_of(&head.headers)?.filter(|body| !matches!(body, Body::Length(0)));
@@ -289,7 +306,7 @@ impl Chunk {
         match self {
             Self::Size(line) => {
                 if line_of(line, said)? {
-                    let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+                    let digits = line.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii_end();
                     let digits = std::str::from_utf8(digits).ok();
                     let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
                     let size = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
@@ -435,6 +452,8 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n11111111111111111\r\n",
             "GET / HTTP/1.1\r\nA b: c\r\n\r\n",
             "GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n 1\r\na\r\n",
             "CONNECT x:1 HTTP/1.1\r\n\r\n",
             "EHLO there\r\n\r\n",
         ] {

@@ -18,8 +18,8 @@ use crate::grpc;
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// The longest field section, as it is sent, and once it is read.
-const SECTION_BYTES_MAX: usize = 64 << 10;
-const FIELDS_BYTES_MAX: usize = 256 << 10;
+const SECTION_BYTES_MAX: usize = 16 << 10;
+const FIELDS_BYTES_MAX: usize = 64 << 10;
 /// Streams that are open at the same time.
 const STREAMS_MAX: usize = 1024;
 /// What field sections may refer to, unless the other side says more; and the most that it may say.
@@ -39,6 +39,9 @@ const ACK: u8 = 0x1;
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
+
+/// Why a stream was reset: live never took the request.
+const REFUSED_STREAM: u32 = 7;
 
 const HEAD_BYTES: usize = 9;
 const HEADER_TABLE_SIZE: u16 = 1;
@@ -111,13 +114,23 @@ struct Section {
 enum Frame<'a> {
     Data { stream: u32, piece: &'a [u8], is_end: bool },
     Fields { stream: u32, fields: Vec<(Vec<u8>, Vec<u8>)>, is_end: bool },
-    Reset { stream: u32 },
+    Reset { stream: u32, code: u32 },
     TableSize(usize),
 }
 
 impl Http2 {
     pub(crate) fn new() -> Self {
         Self { client: Direction::new(), live: Direction::new(), streams: HashMap::new(), newest: 0 }
+    }
+
+    /// Bytes that are kept of it, near enough: what is not whole yet, and what field sections refer to.
+    pub(crate) fn kept(&self) -> usize {
+        let of = |direction: &Direction| {
+            direction.kept.len()
+                + direction.section.as_ref().map_or(0, |section| section.bytes.len())
+                + TABLE_BYTES
+        };
+        of(&self.client) + of(&self.live)
     }
 
     /// What the client says.
@@ -146,8 +159,9 @@ impl Http2 {
                         None if STREAMS_MAX <= streams.len() => return Err(Lost::NotHttp),
                         None => {
                             *newest = stream;
-                            let head = request_head(fields)?;
-                            let is_ignored = head.is_none() && !is_end;
+                            // What cannot be read of one request says nothing of the others.
+                            let head = request_head(fields).unwrap_or(None);
+                            let is_ignored = head.is_none();
                             if let Some(head) = head {
                                 hear.hear(Said::Request {
                                     exchange,
@@ -162,9 +176,9 @@ impl Http2 {
                         }
                     }
                 }
-                Frame::Reset { stream } => {
+                Frame::Reset { stream, .. } => {
                     if streams.remove(&stream).is_some_and(|open| !open.is_ignored) {
-                        hear.hear(Said::GivenUp { exchange: stream.into(), by: Side::Client });
+                        hear.hear(Said::GivenUp { exchange: stream.into(), by: Some(Side::Client) });
                     }
                 }
                 Frame::TableSize(bytes) => live.let_refer_to(bytes),
@@ -195,6 +209,9 @@ impl Http2 {
                 Frame::Fields { stream, fields, is_end } => {
                     let exchange = stream.into();
                     let Some(open) = streams.get_mut(&stream).filter(|open| !open.is_ignored) else {
+                        if is_end {
+                            streams.remove(&stream);
+                        }
                         return Ok(());
                     };
                     let (status, headers) = answer_head(fields)?;
@@ -213,9 +230,10 @@ impl Http2 {
                         hear.hear(Said::AnswerEnd { exchange, status: grpc::status(&headers) });
                     }
                 }
-                Frame::Reset { stream } => {
+                Frame::Reset { stream, code } => {
                     if streams.remove(&stream).is_some_and(|open| !open.is_ignored) {
-                        hear.hear(Said::GivenUp { exchange: stream.into(), by: Side::Live });
+                        let by = (code != REFUSED_STREAM).then_some(Side::Live);
+                        hear.hear(Said::GivenUp { exchange: stream.into(), by });
                     }
                 }
                 Frame::TableSize(bytes) => client.let_refer_to(bytes),
@@ -349,7 +367,10 @@ impl Direction {
                     }
                 }
             }
-            RST_STREAM => each(Frame::Reset { stream: head.stream })?,
+            RST_STREAM => {
+                let code = bytes.first_chunk().map_or(0, |code| u32::from_be_bytes(*code));
+                each(Frame::Reset { stream: head.stream, code })?;
+            }
             HEADERS | PUSH_PROMISE => {
                 let is_promise = head.kind == PUSH_PROMISE;
                 let (padded, fixed) = (
@@ -430,7 +451,8 @@ fn request_head(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Option<request::Parts
     if method == Method::CONNECT {
         return Ok(None);
     }
-    if let (Some(authority), false) = (authority, headers.contains_key(header::HOST)) {
+    // Whatever a header says (RFC 9113 §8.3.1).
+    if let Some(authority) = authority {
         headers.insert(header::HOST, authority);
     }
     let mut request = http::Request::new(());

@@ -20,10 +20,10 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use super::filter::{self, Op};
 use crate::netns;
 
-/// A packet may be as large as what the kernel has put together of many: 64 KiB and its headers. Every block takes some.
-const BLOCK_BYTES: usize = 1 << 20;
-/// 16 MiB: at a gigabit a second an eighth of a second.
-const BLOCKS: usize = 16;
+/// A packet may be as large as what the kernel has put together of many: 64 KiB and its headers. Every block takes one.
+const BLOCK_BYTES: usize = 128 << 10;
+/// 16 MiB: an eighth of a second, at a gigabit a second or with a packet a millisecond, each in a block of its own.
+pub(crate) const BLOCKS: usize = 128;
 /// What the kernel wants to know, and does not use in this version.
 const FRAME_BYTES: usize = 2048;
 /// How old a block may become that is not full, the least there is: what comes together from here reaches the shadow
@@ -45,7 +45,7 @@ const NETWORK: usize = 26;
 const KIND: usize = 48 + 2;
 
 /// A packet, from its network header on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Packet<'a> {
     pub(crate) bytes: &'a [u8],
     /// What it is, as a number of Ethernet.
@@ -162,9 +162,14 @@ impl Ring {
         let limit = limit.try_into().map_err(io::Error::other)?;
         let mut either = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(bell, PollFlags::IN)];
         match poll(&mut either, Some(&limit)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        // The interface is down, or gone: from here on nothing would come, or never again.
+        if either[0].revents().contains(PollFlags::ERR) {
+            return Err(self.socket.take_error()?.unwrap_or_else(|| io::ErrorKind::NetworkDown.into()));
+        }
+        Ok(())
     }
 
     /// Packets that found no room since the last call.

@@ -33,8 +33,8 @@ pub(crate) enum Said<'a> {
     AnswerBody { exchange: u64, piece: &'a [u8] },
     /// All of it was said; and what its end says of its success, if it does.
     AnswerEnd { exchange: u64, status: Option<StatusCode> },
-    /// One side wants no more of this exchange.
-    GivenUp { exchange: u64, by: Side },
+    /// One side wants no more of this exchange; nobody is named where live never took it, and says so.
+    GivenUp { exchange: u64, by: Option<Side> },
     /// Something else than HTTP is spoken from here on.
     Upgraded,
 }

@@ -1,6 +1,7 @@
 //! One direction of a TCP connection, put together again from segments.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,10 @@ const HOLE_MAX: Duration = Duration::from_secs(3);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gap;
 
+/// What a segment costs beside its bytes.
+const SEGMENT_BYTES: usize = 128;
+
 /// One direction. Positions are numbers of bytes since its first one.
-#[derive(Debug)]
 pub(crate) struct Stream {
     /// The sequence number of the first byte.
     first: u32,
@@ -26,6 +29,13 @@ pub(crate) struct Stream {
     bytes: usize,
     hole_since: Option<Duration>,
     end: Option<u64>,
+}
+
+impl fmt::Debug for Stream {
+    /// Without what was said.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({} bytes, {} wait, redacted)", self.next, self.bytes)
+    }
 }
 
 impl Stream {
@@ -50,9 +60,14 @@ impl Stream {
         i128::from(self.next) + i128::from(sequence.wrapping_sub(self.expected()).cast_signed())
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait, and what keeping them costs.
     pub(crate) fn waiting(&self) -> usize {
-        self.bytes
+        self.bytes + SEGMENT_BYTES * self.waiting.len()
+    }
+
+    /// Whether the other side has had so many bytes of it.
+    pub(crate) fn has_been_acknowledged(&self, acknowledged: u32, bytes: u64) -> bool {
+        i128::from(bytes) <= self.place(acknowledged)
     }
 
     /// Whether something is missing so far.
@@ -97,7 +112,7 @@ impl Stream {
             let before = self.waiting.insert(place, Bytes::copy_from_slice(fresh));
             self.bytes += fresh.len() - before.map_or(0, |before| before.len());
         }
-        if WAITING_MAX < self.bytes {
+        if WAITING_MAX < self.waiting() {
             return Err(Gap);
         }
         self.look(at)
@@ -196,7 +211,7 @@ mod tests {
         assert!(stream.has_hole());
         assert_eq!(stream.keep(4, b"y", NOW + Duration::from_secs(4)), Err(Gap));
         let mut stream = Stream::new(0);
-        let large = vec![0; WAITING_MAX];
+        let large = vec![0; WAITING_MAX - SEGMENT_BYTES];
         stream.keep(10, &large, NOW).unwrap();
         assert_eq!(stream.keep(5, b"12345", NOW), Err(Gap));
     }
