@@ -33,7 +33,7 @@ fn limited(capabilities: &str) -> Option<Command> {
 /// nginx with an access log in this folder that tells milliseconds.
 fn nginx(folder: &std::path::Path, listen: SocketAddr) -> Process {
     let text = format!(
-        "daemon off; pid nginx.pid; error_log stderr; worker_processes 1; events {{}}\n\
+        "daemon off; master_process off; pid nginx.pid; error_log stderr; worker_processes 1; events {{}}\n\
          http {{ log_format timed '{TIMED}'; access_log access.log timed; server {{ listen {listen}; location / {{ return 200 \"live\\n\"; }} }} }}\n"
     );
     std::fs::write(folder.join("nginx.conf"), text).unwrap();
