@@ -26,12 +26,12 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_model::wire::CaptureSummary;
-use foreshadow_model::{CaptureLoss, CaptureRules, SampleRate, SessionKey, with_causes};
+use foreshadow_model::{CaptureLoss, CaptureRules, SampleRate, SessionKey};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::time::Instant;
 
@@ -43,6 +43,7 @@ use self::segment::Segment;
 use crate::client::Client;
 use crate::server::{RouteError, Shared};
 use crate::table::Table;
+use crate::tally::Tally;
 
 /// Connections that are followed at the same time. A kibibyte or so each.
 const FLOWS_MAX: usize = 1 << 16;
@@ -67,7 +68,7 @@ pub(crate) struct Capture {
 #[derive(Debug)]
 pub(crate) struct Desk {
     /// What was counted since the last summary.
-    counts: Mutex<CaptureSummary>,
+    pub(crate) counts: Tally<CaptureSummary>,
     /// Rings when there is a newer table, or no more to do.
     bell: OwnedFd,
 }
@@ -75,7 +76,7 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            counts: Mutex::default(),
+            counts: Tally::default(),
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         })
     }
@@ -88,16 +89,6 @@ impl Desk {
 
     fn heard(&self) {
         rustix::io::read(&self.bell, &mut [0; 8]).ok();
-    }
-
-    fn change(&self, change: impl FnOnce(&mut CaptureSummary)) {
-        // Counters stay sound whatever panicked between two additions.
-        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Takes everything counted since the last call.
-    pub(crate) fn take(&self) -> CaptureSummary {
-        std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -130,23 +121,12 @@ impl Capture {
             if let Err(error) = rustix::process::setpriority_process(None, NICE) {
                 tracing::warn!(%error, "Capture keeps its priority");
             }
-            read_or_say_why(&shared, || {
+            shared.read(|| {
                 let Some(desk) = &shared.capture else { return Ok(()) };
                 Reader::new(self.ring, self.seed, &shared, desk).run()
             });
         })
     }
-}
-
-/// Reads for as long as that is wanted. When it ends otherwise, by an error or a panic, the mirror ends with it: one that
-/// reads nothing and says nothing would look like one whose users ask nothing.
-pub(crate) fn read_or_say_why<E: std::error::Error>(shared: &Shared, read: impl FnOnce() -> Result<(), E>) {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => shared.break_off(with_causes(&error)),
-        Err(_panic) => shared.break_off("its thread panicked, which the log says more of".to_owned()),
-    }
-    shared.worker_ended();
 }
 
 struct Reader<'a> {
@@ -181,12 +161,13 @@ impl<'a> Reader<'a> {
     }
 
     fn run(&mut self) -> io::Result<()> {
-        let mut generation = None;
+        self.choose()?;
         let mut looked = Instant::now();
         while !self.shared.drain.is_cancelled() {
             let table = self.shared.table();
-            if generation.replace(table.generation) != Some(table.generation) {
-                self.adopt(table)?;
+            if table.generation != self.flows.table.generation {
+                self.flows.adopt(table);
+                self.choose()?;
             }
             // Not all that there is: what comes as fast as it is read would have no end.
             let flows = &mut self.flows;
@@ -199,7 +180,7 @@ impl<'a> Reader<'a> {
                 looked = Instant::now();
                 self.flows.look();
                 let dropped = self.ring.dropped()?;
-                self.desk.change(|counts| counts.packets_dropped += dropped);
+                self.desk.counts.change(|counts| counts.packets_dropped += dropped);
             }
             self.ring.wait(&self.desk.bell, LOOK_EVERY)?;
             self.desk.heard();
@@ -207,9 +188,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Captures what a newer table wants, from this moment on.
-    fn adopt(&mut self, table: Arc<Table>) -> io::Result<()> {
-        self.flows.adopt(table);
+    /// Captures what the table wants, from this moment on.
+    fn choose(&self) -> io::Result<()> {
         self.ring.choose(filter::program(&self.flows.wanted()))
     }
 }
@@ -327,19 +307,19 @@ impl<'a> Flows<'a> {
             self.is_crowded = true;
             // Once a connection, and not with everything that is said on it.
             if segment.flags.syn {
-                self.desk.change(|counts| counts.count(CaptureLoss::TooMany));
+                self.desk.counts.change(|counts| counts.count(CaptureLoss::TooMany));
             }
             return false;
         }
         self.connections += 1;
-        self.desk.change(|counts| counts.connections += 1);
+        self.desk.counts.change(|counts| counts.connections += 1);
         if segment.flags.syn || Flow::can_join(segment) {
             let client = Client::new(key.0, self.connections, false);
             self.flows.insert(key, Flow::begin(segment, client));
             return true;
         }
         self.flows.insert(key, Flow::unread());
-        self.desk.change(|counts| counts.count(CaptureLoss::JoinedLate));
+        self.desk.counts.change(|counts| counts.count(CaptureLoss::JoinedLate));
         false
     }
 
@@ -349,7 +329,7 @@ impl<'a> Flows<'a> {
             self.waiting -= flow.waiting();
             flow.lose(self.now);
         }
-        self.desk.change(|counts| counts.count(loss));
+        self.desk.counts.change(|counts| counts.count(loss));
         if loss == CaptureLoss::Tls && !std::mem::replace(&mut self.has_said_tls, true) {
             tracing::warn!(
                 live = %key.1,
@@ -363,9 +343,9 @@ impl<'a> Flows<'a> {
         let quiet = if std::mem::take(&mut self.is_crowded) { QUIET_IN_NEED } else { QUIET };
         let now = self.now;
         self.flows.retain(|_, flow| {
-            let is_quiet = flow.is_forgotten(now, quiet);
+            let is_quiet = flow.is_quiet(quiet);
             if is_quiet {
-                flow.lose(now);
+                flow.forget(now);
             }
             !is_quiet
         });

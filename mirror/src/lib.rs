@@ -50,6 +50,7 @@ mod shadow;
 mod stall;
 mod stats;
 mod table;
+mod tally;
 mod tls;
 mod told;
 mod tunnel;

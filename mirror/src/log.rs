@@ -21,6 +21,6 @@ pub use format::{Format, FormatError};
 pub use logged::Skipped;
 pub use pace::{Speed, SpeedError};
 
-pub(crate) use logged::Logged;
+pub(crate) use logged::{Logged, Origin};
 pub(crate) use pace::{Due, Pace, PaceOptions, RateCap};
 pub(crate) use tail::{Line, Lines, Tail};

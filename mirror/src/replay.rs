@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use foreshadow_model::{PerSecond, RedactPolicy, Speech};
 use http::Request;
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout};
@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::RequestBody;
 use crate::destination::Destination;
 use crate::headers::{MARK, MARK_VALUE};
-use crate::log::{Format, Logged, PaceOptions, RateCap, Skipped, Speed};
+use crate::log::{Format, Logged, Origin, PaceOptions, RateCap, Skipped, Speed};
 use crate::pool::{Endpoint, Patience, Place, Way};
 use crate::redact::{DescriptorsError, Redactor, redact_request};
 use crate::tls::TlsError;
@@ -188,19 +188,9 @@ impl Sender {
     fn request(&self, logged: &Logged) -> Option<Request<RequestBody>> {
         let host = self.options.host.as_ref().or(logged.host.as_ref());
         let host = host.unwrap_or_else(|| self.options.target.host());
-        let all = [(header::REFERER, &logged.referer), (header::USER_AGENT, &logged.agent)];
-        let redacted = |headers: &[(header::HeaderName, &Option<HeaderValue>)]| {
-            let target = format!("{}{}", self.options.target.prefix(), logged.target);
-            let mut request = Request::builder().method(logged.method.clone()).uri(target);
-            request = request.header(header::HOST, host);
-            for (name, value) in headers {
-                if let Some(value) = value {
-                    request = request.header(name, value);
-                }
-            }
-            redact_request(&self.redactor, &request.body(()).ok()?.into_parts().0).ok()
-        };
-        let (mut parts, ()) = redacted(&all).or_else(|| redacted(&[]))?.into_parts();
+        let target = format!("{}{}", self.options.target.prefix(), logged.target);
+        let redacted = |origin| redact_request(&self.redactor, &logged.head(&target, host, origin)?).ok();
+        let (mut parts, ()) = redacted(Origin::Named).or_else(|| redacted(Origin::Unnamed))?.into_parts();
         if self.options.is_marked {
             parts.headers.insert(MARK, MARK_VALUE);
         }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use foreshadow_model::wire::{Routing, ShadowTarget, Summary};
-use foreshadow_model::{Generation, InstanceId, MirrorPolicy};
+use foreshadow_model::wire::{LogSummary, Routing, ShadowTarget, Summary};
+use foreshadow_model::{Generation, InstanceId, MirrorPolicy, with_causes};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,8 @@ use crate::replay::ReplayError;
 use crate::sample::Sampler;
 use crate::shadow::ShadowThread;
 use crate::table::{Files, Table};
+use crate::tally::Tally;
 use crate::tls::TlsError;
-use crate::told::Counts;
 
 /// How often it is looked whether certificates were written anew.
 pub(crate) const CERTIFICATES_EVERY: Duration = Duration::from_secs(2);
@@ -157,7 +157,7 @@ pub(crate) struct Shared {
     /// Only where the wire is read.
     pub(crate) capture: Option<Desk>,
     /// Only where a log is read.
-    pub(crate) log: Option<Counts>,
+    pub(crate) log: Option<Tally<LogSummary>>,
     pub(crate) drain: CancellationToken,
     drain_within: Mutex<Duration>,
     is_succeeded: AtomicBool,
@@ -227,8 +227,19 @@ impl Shared {
         Ok(())
     }
 
+    /// Reads for as long as that is wanted. When it ends otherwise, by an error or a panic, the mirror ends with it: one that
+    /// reads nothing and says nothing would look like one whose users ask nothing.
+    pub(crate) fn read<E: std::error::Error>(&self, read: impl FnOnce() -> Result<(), E>) {
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.break_off(with_causes(&error)),
+            Err(_panic) => self.break_off("its thread panicked, which the log says more of".to_owned()),
+        }
+        self.worker_ended();
+    }
+
     /// Nothing can be read any more: it ends, and says why.
-    pub(crate) fn break_off(&self, why: String) {
+    fn break_off(&self, why: String) {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
         self.end();
     }
@@ -284,8 +295,8 @@ impl Shared {
             upstreams: upstreams.collect(),
             refused: self.refused.swap(0, Ordering::Relaxed),
             cpu_seconds,
-            capture: self.capture.as_ref().map(Desk::take),
-            log: self.log.as_ref().map(Counts::take),
+            capture: self.capture.as_ref().map(|desk| desk.counts.take()),
+            log: self.log.as_ref().map(Tally::take),
         }
     }
 }
@@ -364,7 +375,7 @@ pub(crate) fn share(entrance: &Entrance, workers: usize) -> io::Result<Shared> {
         }
         // One thread reads it all.
         Entrance::Wire(_) => (NOWHERE, 1, Some(Desk::new()?), None),
-        Entrance::Log(_) => (NOWHERE, 1, None, Some(Counts::default())),
+        Entrance::Log(_) => (NOWHERE, 1, None, Some(Tally::default())),
     };
     Ok(Shared {
         listen,

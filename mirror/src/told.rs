@@ -4,20 +4,17 @@
 //! headers above all, the shadow does not hear.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{io, net::Ipv4Addr};
 
-use foreshadow_model::wire::LogSummary;
-use http::Request;
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use tokio::sync::mpsc;
 
-use crate::capture::read_or_say_why;
 use crate::client::Client;
 use crate::copy::Candidate;
-use crate::log::{Format, Logged, PaceOptions, Speed};
+use crate::log::{Format, Logged, Origin, PaceOptions, Speed};
 use crate::replay::{Event, LogSource, ReplayError, Said, Schedule, start};
 use crate::server::Shared;
 use crate::stats::Answer;
@@ -39,21 +36,6 @@ pub(crate) struct Log {
     events: mpsc::Receiver<Event>,
 }
 
-/// What was counted since the last summary.
-#[derive(Debug, Default)]
-pub(crate) struct Counts(Mutex<LogSummary>);
-
-impl Counts {
-    fn change(&self, change: impl FnOnce(&mut LogSummary)) {
-        // Counters stay sound whatever panicked between two additions.
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    pub(crate) fn take(&self) -> LogSummary {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 impl Log {
     /// Opens it.
     pub(crate) fn open(rules: &LogRules) -> Result<Self, ReplayError> {
@@ -69,7 +51,7 @@ impl Log {
                 Schedule::new(PaceOptions { speed: Speed::ORIGINAL, gap_max: GAP_MAX, is_live: true });
             let mut reader = Reader { shared: &shared, line: 0 };
             let read = schedule.run(self.events, |said| reader.hear(said));
-            read_or_say_why(&shared, || {
+            shared.read(|| {
                 runtime.block_on(async {
                     tokio::select! {
                         () = shared.drain.cancelled() => Ok(()),
@@ -109,18 +91,8 @@ impl Reader<'_> {
         let table = self.shared.table();
         let Some(entry) = table.entries.first() else { return };
         let host = HeaderValue::from_str(&entry.upstream.address.to_string()).ok();
-        let mut request = Request::builder().method(logged.method.clone()).uri(logged.target.as_str());
-        for (name, value) in [
-            (header::HOST, logged.host.as_ref().or(host.as_ref())),
-            (header::REFERER, logged.referer.as_ref()),
-            (header::USER_AGENT, logged.agent.as_ref()),
-        ] {
-            if let Some(value) = value {
-                request = request.header(name, value);
-            }
-        }
-        let Ok(request) = request.body(()) else { return };
-        let (parts, ()) = request.into_parts();
+        let Some(host) = logged.host.as_ref().or(host.as_ref()) else { return };
+        let Some(parts) = logged.head(logged.target.as_str(), host, Origin::Named) else { return };
         self.line += 1;
         let client = Client::new((Ipv4Addr::UNSPECIFIED, 0).into(), self.line, false);
         let candidate = Candidate { table: &table, entry, client: &client, parts: &parts, has_body: false };

@@ -217,33 +217,29 @@ fn captured(seen: &CaptureSummary) -> Option<String> {
 /// different first, a few of them.
 fn differing(agreement: &Agreement) -> Vec<(&str, f64)> {
     const SHOWN_MAX: usize = 3;
-    const SHARE_MIN: f64 = 0.05;
-    /// Comparisons without which nothing is said.
-    const COMPARED_MIN: u64 = 5;
-    // With one live nothing can be told from noise: shown as it is. With several, what they did not answer both says nothing.
     let is_alone = agreement.bodies.values().all(|bodies| bodies.lives_compared == 0);
-    let shares = |counted: &'_ BTreeMap<String, BodyAgreement>| {
-        let share = |(name, bodies): (&'_ String, &BodyAgreement)| {
-            let share = if is_alone { bodies.differing_share() } else { bodies.beyond_noise() }?;
-            let is_enough =
-                COMPARED_MIN <= bodies.compared && (is_alone || COMPARED_MIN <= bodies.lives_compared);
-            (is_enough && SHARE_MIN < share).then_some((name.clone(), share))
-        };
-        counted.iter().filter_map(share).collect::<BTreeMap<_, _>>()
-    };
-    let (fields, routes) = (shares(&agreement.fields), shares(&agreement.bodies));
-    let whole = agreement.bodies.keys().filter_map(|route| {
-        let has_field = fields
-            .keys()
-            .any(|field| field.strip_prefix(route.as_str()).is_some_and(|rest| rest.starts_with(" $")));
-        let share = routes.get(route).filter(|_| !has_field)?;
-        Some((route.as_str(), *share))
-    });
-    let parts = agreement.fields.keys().filter_map(|field| Some((field.as_str(), *fields.get(field)?)));
-    let mut all: Vec<(&str, f64)> = whole.chain(parts).collect();
+    let mut all = noticed(&agreement.fields, is_alone);
+    let mut routes = noticed(&agreement.bodies, is_alone);
+    let is_of = |field: &str, route| field.strip_prefix(route).is_some_and(|rest| rest.starts_with(" $"));
+    routes.retain(|(route, _)| !all.iter().any(|(field, _)| is_of(field, *route)));
+    all.extend(routes);
     all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     all.truncate(SHOWN_MAX);
     all
+}
+
+/// What differs so often that it is worth a word. With one live alone nothing can be told from noise: shown as it is. With
+/// several, what no two of them answered says nothing.
+fn noticed(counted: &BTreeMap<String, BodyAgreement>, is_alone: bool) -> Vec<(&str, f64)> {
+    const SHARE_MIN: f64 = 0.05;
+    const COMPARED_MIN: u64 = 5;
+    let share = |bodies: &BodyAgreement| {
+        let is_enough =
+            COMPARED_MIN <= bodies.compared && (is_alone || COMPARED_MIN <= bodies.lives_compared);
+        let share = if is_alone { bodies.differing_share() } else { bodies.beyond_noise() };
+        share.filter(|share| is_enough && SHARE_MIN < *share)
+    };
+    counted.iter().filter_map(|(name, bodies)| Some((name.as_str(), share(bodies)?))).collect()
 }
 
 fn latencies(histogram: &LogHistogram) -> String {

@@ -44,7 +44,7 @@ pub(crate) fn packets(table: &Arc<Table>, bytes: &[u8]) {
         assert!(flows.waiting <= WAITING_MAX);
     }
     flows.look();
-    let seen = desk.take();
+    let seen = desk.counts.take();
     assert!(seen.lost.values().sum::<u64>() <= 2 * seen.connections, "{seen:?}");
 }
 
@@ -78,46 +78,35 @@ fn segment(record: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// What was heard of a conversation whose records are said by one side or the other, as their first bit says.
-fn conversation<P>(
+/// Says a conversation, whose records are one side's or the other's as their first bit says, to a parser: whole, and in
+/// pieces of one byte, which must be heard as the same, as far as they can be read.
+fn cut_anywhere<P>(
     bytes: &[u8],
-    size: usize,
-    parser: P,
+    parser: impl Fn() -> P,
     say: impl Fn(&mut P, Side, &[u8], &mut Notes) -> Result<(), Lost>,
-) -> (Vec<String>, Result<(), Lost>) {
-    let (mut parser, mut notes) = (parser, Notes::default());
-    for record in records(bytes) {
-        let Some((first, said)) = record.split_first() else { continue };
-        let side = if first & 1 == 0 { Side::Client } else { Side::Live };
-        for piece in said.chunks(size) {
-            if let Err(lost) = say(&mut parser, side, piece, &mut notes) {
-                return (notes.0, Err(lost));
-            }
-        }
-    }
-    (notes.0, Ok(()))
+) {
+    let hear = |size| {
+        let (mut parser, mut notes) = (parser(), Notes::default());
+        let result = records(bytes).filter_map(<[u8]>::split_first).try_for_each(|(first, said)| {
+            let side = if first & 1 == 0 { Side::Client } else { Side::Live };
+            said.chunks(size).try_for_each(|piece| say(&mut parser, side, piece, &mut notes))
+        });
+        (notes.0, result)
+    };
+    let (whole, pieces) = (hear(usize::MAX), hear(1));
+    assert_eq!(whole, pieces);
 }
 
-/// Pieces of one byte say the same as whole ones, as far as they can be read.
 pub(crate) fn http1(bytes: &[u8]) {
-    let hear = |size| {
-        conversation(bytes, size, Http1::default(), |http, side, said, notes| match side {
-            Side::Client => http.client(said, notes),
-            Side::Live => http.live(said, notes),
-        })
-    };
-    let (whole, pieces) = (hear(usize::MAX), hear(1));
-    assert_eq!(whole, pieces);
+    cut_anywhere(bytes, Http1::default, |http, side, said, notes| match side {
+        Side::Client => http.client(said, notes),
+        Side::Live => http.live(said, notes),
+    });
 }
 
-/// See [`http1`].
 pub(crate) fn http2(bytes: &[u8]) {
-    let hear = |size| {
-        conversation(bytes, size, Http2::new(), |http, side, said, notes| match side {
-            Side::Client => http.client(said, notes),
-            Side::Live => http.live(said, notes),
-        })
-    };
-    let (whole, pieces) = (hear(usize::MAX), hear(1));
-    assert_eq!(whole, pieces);
+    cut_anywhere(bytes, Http2::new, |http, side, said, notes| match side {
+        Side::Client => http.client(said, notes),
+        Side::Live => http.live(said, notes),
+    });
 }

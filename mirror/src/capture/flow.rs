@@ -154,18 +154,24 @@ impl Flow {
         fate
     }
 
-    /// Whether nothing has come of it for so long that it is forgotten.
-    pub(crate) fn is_forgotten(&mut self, now: Duration, quiet: Duration) -> bool {
-        let seen = self.seen.elapsed();
-        match &mut self.state {
-            State::Read(reading) if reading.client.is_over() && QUIET_END < seen => {
-                // A client that has gone, and a live that never said anything: frozen, for all that can be seen.
-                reading.exchanges.end(now + seen, Some(Side::Client));
-                true
-            }
-            State::Read(reading) if reading.is_open && !reading.has_hole() => quiet < seen,
-            State::Read(_) | State::Lost => QUIET_END.min(quiet) < seen,
+    /// Whether nothing has come of it for so long that it may be forgotten; `quiet` is how long that is where more may come.
+    pub(crate) fn is_quiet(&self, quiet: Duration) -> bool {
+        let limit = match &self.state {
+            State::Read(reading) if reading.may_go_on() => quiet,
+            State::Read(_) | State::Lost => QUIET_END.min(quiet),
+        };
+        limit < self.seen.elapsed()
+    }
+
+    /// It is not followed any longer.
+    pub(crate) fn forget(&mut self, now: Duration) {
+        if let State::Read(reading) = &mut self.state
+            && reading.client.is_over()
+        {
+            // A client that has gone, and a live that never said anything: frozen, for all that can be seen.
+            reading.exchanges.end(now + self.seen.elapsed(), Some(Side::Client));
         }
+        self.lose(now);
     }
 
     /// Nothing more can be read of it.
@@ -178,8 +184,10 @@ impl Flow {
 }
 
 impl Reading {
-    fn has_hole(&self) -> bool {
-        self.client.has_hole() || self.live.as_ref().is_some_and(Stream::has_hole)
+    /// Whether live has heard of it, nothing of it is missing, and its client has not ended it.
+    fn may_go_on(&self) -> bool {
+        let has_hole = self.client.has_hole() || self.live.as_ref().is_some_and(Stream::has_hole);
+        self.is_open && !has_hole && !self.client.is_over()
     }
 
     fn take(&mut self, segment: &Segment<'_>, side: Side, scene: Scene<'_>) -> Result<Fate, CaptureLoss> {

@@ -111,7 +111,6 @@ impl Http1 {
     }
 
     fn request(&mut self, bytes: &[u8], hear: &mut impl Hear) -> Result<(), Lost> {
-        self.asks = Reading::default();
         let head = request_head(bytes)?;
         let hosts = head.headers.get_all(header::HOST).iter().count();
         if head.method == Method::CONNECT || PIPELINED_MAX <= self.open.len() || 1 < hosts {
@@ -160,7 +159,6 @@ impl Http1 {
     }
 
     fn answer(&mut self, bytes: &[u8], hear: &mut impl Hear) -> Result<(), Lost> {
-        self.answers = Reading::default();
         let (status, headers) = answer_head(bytes)?;
         let open = self.open.front().ok_or(Lost::NotHttp)?;
         let exchange = open.exchange;

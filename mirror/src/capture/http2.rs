@@ -160,7 +160,7 @@ impl Http2 {
                         None => {
                             *newest = stream;
                             // What cannot be read of one request says nothing of the others.
-                            let head = request_head(fields).unwrap_or(None);
+                            let head = request_head(fields);
                             let is_ignored = head.is_none();
                             if let Some(head) = head {
                                 hear.hear(Said::Request {
@@ -433,8 +433,8 @@ fn take(bytes: &mut BytesMut, n: usize) -> Result<BytesMut, Lost> {
     if bytes.len() < n { Err(Lost::NotHttp) } else { Ok(bytes.split_to(n)) }
 }
 
-/// The request that fields say; `None` of a tunnel.
-fn request_head(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Option<request::Parts>, Lost> {
+/// The request that fields say; `None` of a tunnel, and of what cannot be read.
+fn request_head(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Option<request::Parts> {
     let (mut method, mut path, mut authority) = (None, None, None);
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
@@ -443,24 +443,21 @@ fn request_head(fields: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Option<request::Parts
             b":path" => path = PathAndQuery::try_from(value).ok(),
             b":authority" => authority = HeaderValue::from_bytes(&value).ok(),
             b":scheme" => {}
-            b":protocol" => return Ok(None),
-            _ => append(&mut headers, &name, &value)?,
+            b":protocol" => return None,
+            _ => append(&mut headers, &name, &value).ok()?,
         }
     }
-    let method = method.ok_or(Lost::NotHttp)?;
-    if method == Method::CONNECT {
-        return Ok(None);
-    }
+    let method = method.filter(|method| method != Method::CONNECT)?;
     // Whatever a header says (RFC 9113 §8.3.1).
     if let Some(authority) = authority {
         headers.insert(header::HOST, authority);
     }
     let mut request = http::Request::new(());
     *request.method_mut() = method;
-    *request.uri_mut() = path.ok_or(Lost::NotHttp)?.into();
+    *request.uri_mut() = path?.into();
     *request.version_mut() = http::Version::HTTP_2;
     *request.headers_mut() = headers;
-    Ok(Some(request.into_parts().0))
+    Some(request.into_parts().0)
 }
 
 /// The status that fields say, if they are no trailers, and the others.

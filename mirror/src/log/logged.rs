@@ -5,9 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use foreshadow_model::is_safe_method;
-use http::header::HeaderValue;
+use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
+use http::{Method, Request, StatusCode, request};
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -32,6 +32,29 @@ pub(crate) struct Logged {
     pub(crate) referer: Option<HeaderValue>,
     /// The program that asked.
     pub(crate) agent: Option<HeaderValue>,
+}
+
+/// Whether a request that is sent again says where it came from: the page, and the program that asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Named,
+    Unnamed,
+}
+
+impl Logged {
+    /// The head of the request, for this target and host.
+    pub(crate) fn head(&self, target: &str, host: &HeaderValue, origin: Origin) -> Option<request::Parts> {
+        let mut request =
+            Request::builder().method(self.method.clone()).uri(target).header(header::HOST, host);
+        if origin == Origin::Named {
+            for (name, value) in [(header::REFERER, &self.referer), (header::USER_AGENT, &self.agent)] {
+                if let Some(value) = value {
+                    request = request.header(name, value);
+                }
+            }
+        }
+        Some(request.body(()).ok()?.into_parts().0)
+    }
 }
 
 /// Why a line is not replayed.

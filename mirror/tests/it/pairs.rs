@@ -109,6 +109,15 @@ fn the_time_an_upload_takes_is_not_lives() {
     assert!(busy < 0.5, "the upload took a second, live said {busy}");
 }
 
+/// A mirror in front of two lives that compares their bodies, with each other and with those of a shadow of both.
+fn comparing(lives: &[Origin; 2], shadow: &Origin) -> Mirror {
+    let upstreams =
+        (1..).zip(lives).map(|(n, origin)| shadowed(live(n, origin.address), shadow.address, 1.0));
+    let mut routing = routing(1, upstreams.collect());
+    routing.copies.compare_bodies = true;
+    Mirror::routing(&routing)
+}
+
 #[test]
 fn bodies_that_differ_are_told_from_those_that_always_do() {
     // Lives say when they were asked at `/now`; the shadow has another version of `/page`.
@@ -120,13 +129,7 @@ fn bodies_that_differ_are_told_from_those_that_always_do() {
             send(stream, &format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
         })
     }
-    let lives = [answering("old"), answering("old")];
-    let shadow = answering("new");
-    let upstreams =
-        (1..).zip(&lives).map(|(n, origin)| shadowed(live(n, origin.address), shadow.address, 1.0));
-    let mut routing = routing(1, upstreams.collect());
-    routing.copies.compare_bodies = true;
-    let mut mirror = Mirror::routing(&routing);
+    let mut mirror = comparing(&[answering("old"), answering("old")], &answering("new"));
     let mut client = Client::connect(mirror.listen());
     for _ in 0..10 {
         client.get("/now");
@@ -153,12 +156,7 @@ fn of_json_the_fields_that_differ_are_named_and_what_two_lives_answer_otherwise_
             send(stream, &format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
         })
     }
-    let (lives, shadow) = ([answering(5), answering(5)], answering(7));
-    let upstreams =
-        (1..).zip(&lives).map(|(n, origin)| shadowed(live(n, origin.address), shadow.address, 1.0));
-    let mut routing = routing(1, upstreams.collect());
-    routing.copies.compare_bodies = true;
-    let mut mirror = Mirror::routing(&routing);
+    let mut mirror = comparing(&[answering(5), answering(5)], &answering(7));
     let mut client = Client::connect(mirror.listen());
     for _ in 0..20 {
         client.get("/cart");
