@@ -138,6 +138,14 @@ fn what_a_mirror_alone_cannot_do_is_refused() {
             "expected lives without TLS to capture, got `https://a:1`",
         ),
         (
+            "lives: [{ url: http://a:1 }]\nmirror: { budget: { utilisation: 50% } }",
+            "expected no `utilisation` without a controller to measure it",
+        ),
+        (
+            "lives: [{ url: http://a:1 }]\nmirror: { budget: { timePerSecond: 1ms } }",
+            "expected `timePerSecond` of `10ms` or more, got `1ms`",
+        ),
+        (
             "source: capture\nlives: [{ url: http://a:1 }]\nmirror: { session: { cookie: sid } }",
             "expected `session` by cookie or header only with `source: proxy`",
         ),

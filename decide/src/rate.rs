@@ -39,12 +39,14 @@ pub struct Asked {
     pub sampled: f64,
     /// Copies that a tick may cost.
     pub budget: f64,
+    /// How much of its processor the shadow used, 0 to 1, where that is known.
+    pub utilisation: Option<f64>,
 }
 
 /// The rate for the next tick: what the evidence needs, corrected by what the last rate really gave.
 #[must_use]
 pub fn sample_rate(now: SampleRate, need: &SamplingNeed, asked: Asked, policy: &MirrorPolicy) -> SampleRate {
-    let Asked { requests, sampled, budget } = asked;
+    let Asked { requests, sampled, budget, utilisation } = asked;
     if requests < 1.0 {
         return now;
     }
@@ -60,7 +62,12 @@ pub fn sample_rate(now: SampleRate, need: &SamplingNeed, asked: Asked, policy: &
     // One session may carry more than its share: then the rate that gave too much comes down with it.
     let over = if budget < sampled { now.get() * budget / sampled } else { 1.0 };
     let ceiling = policy.rate_max.get().min(over).min((TOLERANCE * budget / requests).max(nominal));
-    SampleRate::clamped(rate.max(policy.rate_min.get()).min(ceiling))
+    let rate = rate.max(policy.rate_min.get()).min(ceiling);
+    // A shadow that is busy by itself would else lose its last copy.
+    let bearable = utilisation
+        .filter(|used| policy.utilisation < *used)
+        .map_or(1.0, |used| (now.get() * policy.utilisation / used).max(policy.rate_min.get()));
+    SampleRate::clamped(rate.min(bearable))
 }
 
 fn pairs_wanted(need: &SamplingNeed) -> f64 {
@@ -96,7 +103,7 @@ mod tests {
 
     /// The rate when sessions are many and small: the sample is what the rate says.
     fn rate(now: f64, need: &SamplingNeed, requests: f64) -> f64 {
-        let asked = Asked { requests, sampled: now * requests, budget: 1000.0 };
+        let asked = Asked { requests, sampled: now * requests, budget: 1000.0, utilisation: None };
         sample_rate(SampleRate::clamped(now), need, asked, &MirrorPolicy::default()).get()
     }
 
@@ -130,7 +137,7 @@ mod tests {
         for _ in 0..10 {
             // Twenty connections, the first of which is sampled from 30 % on.
             let sampled = if now.get() < 0.3 { 0.0 } else { 10.0 };
-            let asked = Asked { requests: 200.0, sampled, budget: 1000.0 };
+            let asked = Asked { requests: 200.0, sampled, budget: 1000.0, utilisation: None };
             now = sample_rate(now, &need(false), asked, &MirrorPolicy::default());
         }
         assert!((0.3..0.5).contains(&now.get()), "{now}");
@@ -138,9 +145,23 @@ mod tests {
 
     #[test]
     fn a_session_that_floods_brings_the_rate_down() {
-        let asked = Asked { requests: 10_000.0, sampled: 5_000.0, budget: 1_000.0 };
+        let asked = Asked { requests: 10_000.0, sampled: 5_000.0, budget: 1_000.0, utilisation: None };
         let next = sample_rate(SampleRate::clamped(0.05), &need(true), asked, &MirrorPolicy::default());
         assert!(next.get() <= 0.0101, "{next}");
+    }
+
+    #[test]
+    fn a_shadow_that_is_too_busy_gets_less_but_never_nothing() {
+        let with = |now: f64, used| {
+            let asked = Asked { requests: 200.0, sampled: 40.0, budget: 1000.0, utilisation: Some(used) };
+            sample_rate(SampleRate::clamped(now), &need(false), asked, &MirrorPolicy::default()).get()
+        };
+        assert!(
+            (with(0.2, 0.6) - 0.16).abs() < 1e-9,
+            "the evidence is enough, so the rate comes down by itself"
+        );
+        assert!((with(0.2, 1.4) - 0.1).abs() < 1e-9, "half of it, at twice the budget");
+        assert!((with(0.011, 1.0) - 0.01).abs() < 1e-9, "it may be busy with something else");
     }
 
     proptest! {
@@ -148,10 +169,11 @@ mod tests {
         fn the_policy_is_never_passed_and_what_passes_the_budget_comes_down(
             now in 0.0..=1.0_f64, c in 0.0..10.0_f64, v in 0.0..10.0_f64, left in -5.0..20.0_f64,
             requests in 1.0..1e6_f64, share in 0.0..=1.0_f64, budget in 1.0..1e5_f64, suspicious: bool,
+            utilisation in prop::option::of(0.0..2.0_f64),
         ) {
             let need = SamplingNeed { pair_variance: c, tick_variance: v, threshold_log: 9.2, remaining_log: left, effect_sq: 0.013, suspicious };
             let policy = MirrorPolicy::default();
-            let asked = Asked { requests, sampled: requests * share, budget };
+            let asked = Asked { requests, sampled: requests * share, budget, utilisation };
             let next = sample_rate(SampleRate::clamped(now), &need, asked, &policy).get();
             prop_assert!(next <= policy.rate_max.get() + 1e-12);
             if budget < asked.sampled {

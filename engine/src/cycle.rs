@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use foreshadow_act::{Actuator, Platform, PlatformError, Standing};
 use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
-    Assessment, CycleReport, Forecast, Generation, InstanceId, Inventory, Plan, Policy, SampleRate, Tick,
-    Verdict, Window,
+    Assessment, CgroupSignals, CycleReport, Forecast, Generation, Instance, InstanceId, Inventory, Plan,
+    Policy, SampleRate, Tick, Verdict, Window,
 };
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::Local;
@@ -81,7 +81,7 @@ impl Cycle {
                 tracing::warn!(action = %id, %reason, "Action refused by a guard");
             }
         }
-        self.plane.update(&inventory, self.rates(&windows, &assessments));
+        self.plane.update(&inventory, self.rates(&inventory, &windows, &assessments));
         if !self.deploying {
             self.platform.turn_shadows(&in_need_of_shadows(&under_way, &assessments));
         }
@@ -134,13 +134,19 @@ impl Cycle {
         plan
     }
 
-    fn rates(&self, windows: &[Window], assessments: &[Assessment]) -> BTreeMap<InstanceId, SampleRate> {
+    fn rates(
+        &self,
+        inventory: &Inventory,
+        windows: &[Window],
+        assessments: &[Assessment],
+    ) -> BTreeMap<InstanceId, SampleRate> {
         let rate = |(window, assessment): (&Window, &Assessment)| {
             #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
             let asked = Asked {
                 requests: window.live_side.requests as f64,
                 sampled: window.sampled as f64,
                 budget: f64::from(self.policy.mirror.copies_per_second) * window.span_seconds,
+                utilisation: shadow_utilisation(inventory, window),
             };
             let now = self.plane.rate(&window.live);
             let rate = foreshadow_decide::sample_rate(now, &assessment.sampling, asked, &self.policy.mirror);
@@ -163,10 +169,20 @@ fn in_need_of_shadows(under_way: &[InstanceId], assessments: &[Assessment]) -> V
 fn usage(inventory: &Inventory, windows: &[Window]) -> BTreeMap<InstanceId, Usage> {
     let of = |window: &Window| {
         let live = &inventory.pair(&window.live)?.live;
-        let node = inventory.nodes.iter().find(|node| node.name == live.node)?;
-        let cores = window.live_signals.as_ref()?.cpu_cores()?;
-        let cores_max = live.resources.cpu.unwrap_or(node.cpu).cores();
-        Some((live.id.clone(), Usage { cores, cores_max }))
+        Some((live.id.clone(), used(inventory, live, window.live_signals.as_ref())?))
     };
     windows.iter().filter_map(of).collect()
+}
+
+/// How much of its processor a shadow used, where that is known.
+fn shadow_utilisation(inventory: &Inventory, window: &Window) -> Option<f64> {
+    let shadow = inventory.pair(&window.live)?.shadow.as_ref()?;
+    let Usage { cores, cores_max } = used(inventory, shadow, window.shadow_signals.as_ref())?;
+    Some(cores / cores_max)
+}
+
+fn used(inventory: &Inventory, instance: &Instance, signals: Option<&CgroupSignals>) -> Option<Usage> {
+    let node = inventory.nodes.iter().find(|node| node.name == instance.node)?;
+    let cores_max = instance.resources.cpu.unwrap_or(node.cpu).cores();
+    Some(Usage { cores: signals?.cpu_cores()?, cores_max })
 }

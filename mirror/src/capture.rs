@@ -41,6 +41,7 @@ use self::ring::{Packet, Ring};
 use self::said::Side;
 use self::segment::Segment;
 use crate::client::Client;
+use crate::sample::Sampler;
 use crate::server::{RouteError, Shared};
 use crate::table::Table;
 use crate::tally::Tally;
@@ -140,6 +141,8 @@ struct Reader<'a> {
 struct Flows<'a> {
     desk: &'a Desk,
     seed: u32,
+    /// Which of the sessions that the kernel chose are kept where less is wanted.
+    sampler: Sampler,
     unit: Unit,
     table: Arc<Table>,
     /// Where a live is in the table, and the highest number of a connection that belongs to its share.
@@ -206,6 +209,7 @@ impl<'a> Flows<'a> {
         let mut flows = Self {
             desk,
             seed,
+            sampler: Sampler::default(),
             unit: Unit::Connection,
             table: table.clone(),
             lives: HashMap::new(),
@@ -284,7 +288,7 @@ impl<'a> Flows<'a> {
         }
         let Some(flow) = self.flows.get_mut(&key) else { return };
         self.waiting -= flow.waiting();
-        let fate = flow.take(&segment, side, Scene { table: &table, entry });
+        let fate = flow.take(&segment, side, Scene { table: &table, entry, sampler: &self.sampler });
         self.waiting += flow.waiting();
         match fate {
             Fate::GoesOn if WAITING_MAX < self.waiting => self.lose(key, CaptureLoss::Gap),

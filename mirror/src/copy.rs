@@ -41,40 +41,56 @@ pub(crate) struct Taken {
 impl Candidate<'_> {
     /// Takes a copy if the request is sampled. Never waits: what does not fit is dropped and counted.
     pub(crate) fn take_copy(&self, sampler: &Sampler) -> Option<Taken> {
+        let rate = self.rate()?;
         let source = self.client.source(&self.parts.headers);
-        self.take_if(|rate| sampler.samples(rate, &self.table.copies.session, &source))
+        let samples = |rate| sampler.samples(rate, &self.table.copies.session, &source);
+        // Of a route that is too dear those sessions are kept that a lower rate would keep.
+        samples(rate).then(|| self.take(|share| samples(SampleRate::clamped(rate.get() * share))))?
     }
 
     /// The same of a request whose session is known to be sampled.
-    pub(crate) fn take_chosen(&self) -> Option<Taken> {
-        self.take_if(|rate| rate != SampleRate::NONE)
+    pub(crate) fn take_chosen(&self, sampler: &Sampler) -> Option<Taken> {
+        let rate = self.rate()?;
+        let source = self.client.source(&self.parts.headers);
+        let samples = |share| sampler.samples(share, &self.table.copies.session, &source);
+        (rate != SampleRate::NONE).then(|| self.take(|share| samples(SampleRate::clamped(share))))?
     }
 
-    fn take_if(&self, is_sampled: impl FnOnce(SampleRate) -> bool) -> Option<Taken> {
+    /// The rate for a request that may be copied.
+    fn rate(&self) -> Option<SampleRate> {
+        self.entry.shadow.as_ref()?;
+        let rate = self.table.rate(self.entry, &self.parts.method, self.parts.uri.path());
+        (!self.parts.headers.contains_key(&MARK)).then_some(rate)
+    }
+
+    /// Takes a copy of a sampled request; `is_kept` says whether its session is among so many of a route.
+    fn take(&self, is_kept: impl FnOnce(f64) -> bool) -> Option<Taken> {
         let shadow = self.entry.shadow.as_ref()?;
-        if !self.is_chosen(is_sampled) {
+        // Looked at last: most requests are not sampled, and need not be searched.
+        if self.is_another_method() {
             return None;
         }
         self.entry.stats.sampled();
-        let result = if !self.entry.allowance.take_copy(&self.table.copies) {
+        let route = stats::route(&self.parts.method, self.parts.uri.path());
+        let result = if !self.is_affordable(&route, is_kept) {
             Err(DropReason::OverBudget)
         } else if shadow.pause.is_ahead() {
             Err(DropReason::ShadowError)
         } else if self.has_body {
-            self.wait_for_body(&shadow.queue)
+            self.wait_for_body(route, &shadow.queue)
         } else {
-            self.queue(&shadow.queue)
+            self.queue(route, &shadow.queue)
         };
         result.inspect_err(|reason| self.entry.stats.dropped(*reason)).ok()
     }
 
-    fn is_chosen(&self, is_sampled: impl FnOnce(SampleRate) -> bool) -> bool {
-        let rate = self.table.rate(self.entry, &self.parts.method, self.parts.uri.path());
-        if self.parts.headers.contains_key(&MARK) {
-            return false;
-        }
-        // Looked at last: most requests are not sampled, and need not be searched.
-        is_sampled(rate) && !self.is_another_method()
+    /// Whether the shadow can have this one too: by its cost, where that is limited, and by their number.
+    fn is_affordable(&self, route: &str, is_kept: impl FnOnce(f64) -> bool) -> bool {
+        let copies = &self.table.copies;
+        let costs = self.entry.stats.costs();
+        let is_cheap =
+            copies.time_per_second.is_none_or(|per_second| costs.admit(route, per_second, is_kept));
+        is_cheap && self.entry.allowance.take_copy(copies)
     }
 
     /// Whether a header or the query says that the method is another one, as web frameworks let it. What a body says of
@@ -86,17 +102,17 @@ impl Candidate<'_> {
     }
 
     /// Queues the copy of a request without a body.
-    fn queue(&self, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
+    fn queue(&self, route: String, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
         // Room in the queue is taken first: nothing is built for a shadow that does not keep up.
         let room = queue.try_reserve().map_err(no_room)?;
         let (request, bytes) = self.head()?;
-        let (half, shadow_half) = self.halves();
+        let (half, shadow_half) = self.halves(route);
         room.send(Job { request: request.map(|()| Bytes::new()), half: shadow_half, bytes });
         Ok(Taken { half, upload: None })
     }
 
     /// Keeps the copy of a request until its body is complete.
-    fn wait_for_body(&self, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
+    fn wait_for_body(&self, route: String, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
         let length = self.parts.headers.get(header::CONTENT_LENGTH);
         let length: Option<u64> = length.and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length| self.table.copies.copy_bytes.get() < length) {
@@ -108,7 +124,7 @@ impl Candidate<'_> {
         // What no rule can read is not even kept.
         let kind = BodyKind::of(self.parts)?;
         let (request, bytes) = self.head()?;
-        let (half, shadow_half) = self.halves();
+        let (half, shadow_half) = self.halves(route);
         let upload = Upload {
             waiting: Some(Waiting { request, half: shadow_half, bytes, queue: queue.clone() }),
             kind,
@@ -147,8 +163,7 @@ impl Candidate<'_> {
         })
     }
 
-    fn halves(&self) -> (LiveHalf, ShadowHalf) {
-        let route = stats::route(&self.parts.method, self.parts.uri.path());
+    fn halves(&self, route: String) -> (LiveHalf, ShadowHalf) {
         pair::halves(Arc::clone(&self.entry.stats), route, self.watch())
     }
 }

@@ -25,6 +25,7 @@ mod capture;
 mod client;
 mod control;
 mod copy;
+mod cost;
 mod destination;
 mod entrance;
 mod front;

@@ -1,6 +1,7 @@
 //! Brings the two answers to one request together, whichever comes first.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use foreshadow_model::{DropReason, InstanceId};
 
@@ -93,6 +94,7 @@ impl ShadowHalf {
     pub(crate) fn answered(mut self, answer: Answer) {
         let Some(pair) = self.0.take() else { return };
         pair.stats.shadow(&answer);
+        pair.stats.costs().took(&pair.route, answer.latency);
         pair.advance(Half::Shadow(answer));
     }
 
@@ -101,6 +103,13 @@ impl ShadowHalf {
         let Some(pair) = self.0.take() else { return };
         pair.stats.shadow(&answer);
         pair.dropped(DropReason::Amplified);
+    }
+
+    /// The shadow has not answered within so long, and may still be at it.
+    pub(crate) fn given_up(mut self, after: Duration) {
+        let Some(pair) = self.0.take() else { return };
+        pair.stats.costs().took(&pair.route, after);
+        pair.dropped(DropReason::Timeout);
     }
 
     /// Counts the shadow's answer to a repeat of the request.
@@ -159,8 +168,6 @@ impl Pair {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use foreshadow_model::SampleRate;
     use foreshadow_model::wire::UpstreamSummary;
     use http::StatusCode;

@@ -192,6 +192,7 @@ impl Sender {
         match answer {
             Ok(answer) if self.amplifier.is_on() => half.answered_under_load(answer),
             Ok(answer) => half.answered(answer),
+            Err(DropReason::Timeout) => half.given_up(self.timeout),
             Err(reason) => half.failed(reason),
         }
         drop(bytes);

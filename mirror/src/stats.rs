@@ -10,6 +10,7 @@ use foreshadow_model::{
 };
 
 use crate::bodies::Digest;
+use crate::cost::Costs;
 
 /// Routes that diverging answers are counted under by name; the rest is `other`.
 const ROUTES_MAX: usize = 50;
@@ -47,6 +48,7 @@ impl Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Stats {
     counts: Mutex<Counts>,
+    costs: Costs,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +90,11 @@ impl Stats {
     fn lock(&self) -> MutexGuard<'_, Counts> {
         // Counters stay sound whatever panicked between two additions.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What requests cost the shadow.
+    pub(crate) fn costs(&self) -> &Costs {
+        &self.costs
     }
 
     /// Counts a request that is about to be handed to live.
@@ -183,6 +190,7 @@ impl Stats {
             sample_rate,
             ejected,
             upgraded: counts.upgraded,
+            thinned: self.costs.thinned(),
         }
     }
 }

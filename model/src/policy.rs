@@ -189,6 +189,10 @@ pub struct MirrorPolicy {
     pub copies_per_second: u32,
     /// Bytes of copies per second and pair, at most.
     pub copied_per_second: Bytes,
+    /// Time that one shadow may be at copies in a second, those that it answers at once added up; `None` is no limit.
+    pub time_per_second: Option<Duration>,
+    /// How much of its processor a shadow may use before less is mirrored, 0 to 1.
+    pub utilisation: f64,
     /// Copies waiting for one shadow, at most.
     pub queue: u32,
     /// Bytes of copies waiting for all shadows, at most.
@@ -216,6 +220,8 @@ impl Default for MirrorPolicy {
             rate_max: SampleRate::clamped(0.5),
             copies_per_second: 200,
             copied_per_second: Bytes::mebi(8),
+            time_per_second: None,
+            utilisation: 0.7,
             queue: 1024,
             queue_bytes: Bytes::mebi(16),
             copy_bytes: Bytes::new(64 << 10),

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Version of this protocol. A peer of another version is refused with both numbers.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// The longest line either side accepts, in bytes.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
@@ -67,6 +67,8 @@ pub struct CopyRules {
     pub copies_per_second: u32,
     /// Bytes of copies per second for one shadow, at most.
     pub copied_per_second: Bytes,
+    /// Time that one shadow may be at copies in a second, those that it answers at once added up; `None` is no limit.
+    pub time_per_second: Option<Duration>,
     /// Copies waiting for one shadow, at most.
     pub queue: u32,
     /// Bytes of copies waiting for all shadows, at most.
@@ -90,6 +92,7 @@ impl From<MirrorPolicy> for CopyRules {
         Self {
             copies_per_second: policy.copies_per_second,
             copied_per_second: policy.copied_per_second,
+            time_per_second: policy.time_per_second,
             queue: policy.queue,
             queue_bytes: policy.queue_bytes,
             copy_bytes: policy.copy_bytes,
@@ -169,6 +172,9 @@ pub struct UpstreamSummary {
     pub ejected: bool,
     /// Connections that became something else than HTTP, such as WebSocket. None of their bytes are copied.
     pub upgraded: u64,
+    /// Routes of which less is copied because they cost the shadow too much, and the part of each that is: 0 to 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub thinned: BTreeMap<String, f64>,
 }
 
 /// What was seen of the wire within a tick, where requests are captured there.
@@ -277,7 +283,7 @@ mod tests {
         };
         let line = serde_json::to_string(&hello).unwrap();
         assert_eq!(
-            line, r#"{"type":"hello","protocol":3,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
+            line, r#"{"type":"hello","protocol":4,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
             "the shape is a promise: change PROTOCOL with it"
         );
         assert_eq!(serde_json::from_str::<FromMirror>(&line).unwrap(), hello);

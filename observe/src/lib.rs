@@ -116,6 +116,7 @@ mod tests {
             sample_rate: SampleRate::ALL,
             ejected: false,
             upgraded: 0,
+            thinned: BTreeMap::new(),
         };
         Summary {
             generation: Generation(1),

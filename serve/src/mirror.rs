@@ -255,6 +255,7 @@ mod tests {
                     sample_rate: SampleRate::clamped(0.1),
                     ejected: false,
                     upgraded: 1,
+                    thinned: BTreeMap::new(),
                 }],
                 refused: 4,
                 cpu_seconds: 0.25,

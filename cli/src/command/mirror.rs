@@ -185,6 +185,9 @@ fn told(seen: &UpstreamSummary, span: f64, is_captured: bool) -> String {
         for (route, share) in differing(&seen.agreement) {
             text += &format!(", {route} differs in {:.0} %", 100.0 * share);
         }
+        for (route, share) in &seen.thinned {
+            text += &format!(", {route} thinned to {:.0} %", 100.0 * share);
+        }
         let drops: Vec<String> = seen.drops.0.iter().map(|(why, n)| format!("{n} {}", why.label())).collect();
         if !drops.is_empty() {
             text += &format!(", dropped: {}", drops.join(", "));

@@ -27,6 +27,14 @@ pub(crate) fn alone(file: file::Alone, directory: &Path) -> Result<Alone, Refusa
             .help("write `rate: 10%` beside `lives`, or beside the `url` of one of them"));
         }
     }
+    let utilisation = &file.mirror.budget.utilisation;
+    if utilisation.at.is_some() {
+        return Err(Refusal::new("expected no `utilisation` without a controller to measure it")
+            .at(utilisation)
+            .help(
+                "write `timePerSecond: 2s`: the mirror measures itself how long a shadow is at its copies",
+            ));
+    }
     if file.lives.value.is_empty() {
         return Err(Refusal::new("expected a live, got none")
             .at(&file.lives)

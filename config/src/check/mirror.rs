@@ -36,6 +36,8 @@ pub(crate) fn policy(mirror: Mirror, directory: &Path) -> Result<MirrorPolicy, R
         rate_max,
         copies_per_second: count(&budget.copies_per_second, "copiesPerSecond", 1, u32::MAX)?,
         copied_per_second: at_least(&budget.size_per_second, "sizePerSecond", copy_bytes)?,
+        time_per_second: time_per_second(budget.time_per_second.as_ref())?,
+        utilisation: within(&budget.utilisation, "utilisation", percent(1.0), percent(100.0))?.fraction(),
         queue: count(&budget.queue, "queue", 1, u32::MAX)?,
         queue_bytes,
         copy_bytes,
@@ -46,6 +48,10 @@ pub(crate) fn policy(mirror: Mirror, directory: &Path) -> Result<MirrorPolicy, R
         compare_bodies: mirror.compare_bodies,
         front: front::rules(mirror.front, directory)?,
     })
+}
+
+fn time_per_second(scalar: Option<&Scalar<Duration>>) -> Result<Option<Duration>, Refusal> {
+    scalar.map(|scalar| at_least(scalar, "timePerSecond", Duration::from_millis(10))).transpose()
 }
 
 pub(super) fn sample_rate(scalar: &Scalar<Percent>, name: &str) -> Result<SampleRate, Refusal> {

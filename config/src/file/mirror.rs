@@ -82,6 +82,15 @@ pub(crate) struct Budget {
     /// Bytes of copies per second and pair, one `copySize` or more. Default `8Mi`: less than a tenth of a network of 1
     /// Gbit/s.
     pub(crate) size_per_second: Scalar<Bytes>,
+    /// Time that one shadow may be at copies per second, `10ms` or more; those that it answers at once are added up, so
+    /// that `2s` is two of them on average. Above it the dearest routes are thinned, and the others kept whole. Default:
+    /// no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) time_per_second: Option<Scalar<Duration>>,
+    /// How much of its processor a shadow may use before less is mirrored, `1%` to `100%`; of its limit, or else of its
+    /// node. Default `70%`: above it queues grow in the shadow that live does not have. Only with a controller, which
+    /// measures it.
+    pub(crate) utilisation: Scalar<Percent>,
     /// Copies waiting for one shadow, 1 or more. Default 1024: five seconds of the default rate.
     pub(crate) queue: Located<u32>,
     /// Bytes of copies waiting for all shadows, one `copySize` or more. Default `16Mi`: what 1024 copies of usual size
@@ -98,6 +107,8 @@ impl Default for Budget {
         Self {
             copies_per_second: Located::unset(policy.copies_per_second),
             size_per_second: Scalar::of(policy.copied_per_second),
+            time_per_second: None,
+            utilisation: Scalar::of(Percent::of_fraction(policy.utilisation)),
             queue: Located::unset(policy.queue),
             queue_size: Scalar::of(policy.queue_bytes),
             copy_size: Scalar::of(policy.copy_bytes),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use foreshadow_model::DropReason;
 use http::{StatusCode, header};
 
+use super::flow::Scene;
 use super::said::{Hear, Said, Side};
 use crate::bodies::Digester;
 use crate::client::Client;
@@ -15,7 +16,6 @@ use crate::headers;
 use crate::pair::LiveHalf;
 use crate::proxy::COUNTED_AFTER;
 use crate::stats::{Answer, Stats};
-use crate::table::{Entry, Table};
 
 /// The exchanges of one connection.
 #[derive(Debug)]
@@ -41,8 +41,7 @@ struct Open {
 /// Hears what is said on a connection at one moment.
 pub(crate) struct Ear<'a> {
     pub(crate) exchanges: &'a mut Exchanges,
-    pub(crate) table: &'a Arc<Table>,
-    pub(crate) entry: &'a Entry,
+    pub(crate) scene: Scene<'a>,
     pub(crate) at: Duration,
 }
 
@@ -97,13 +96,14 @@ impl Ear<'_> {
         }
         headers::join_cookies(&mut head.headers);
         head.uri = crate::proxy::origin_form(&head.uri);
-        self.entry.stats.offered();
+        let Scene { table, entry, sampler } = self.scene;
+        entry.stats.offered();
         let client = &self.exchanges.client;
-        let candidate = Candidate { table: self.table, entry: self.entry, client, parts: &head, has_body };
-        let taken = if is_upgrade { None } else { candidate.take_chosen() };
+        let candidate = Candidate { table, entry, client, parts: &head, has_body };
+        let taken = if is_upgrade { None } else { candidate.take_chosen(sampler) };
         let (half, upload) = taken.map_or((None, None), |taken| (Some(taken.half), taken.upload));
         let digester = half.as_ref().and_then(LiveHalf::digester);
-        let stats = self.entry.stats.clone();
+        let stats = entry.stats.clone();
         let open = Open { stats, asked: self.at, is_whole: false, status: None, half, upload, digester };
         if let Some(before) = self.exchanges.open.insert(exchange, open) {
             before.end(self.at, None);
@@ -159,7 +159,7 @@ impl Hear for Ear<'_> {
                 }
             }
             Said::Upgraded => {
-                self.entry.stats.upgraded();
+                self.scene.entry.stats.upgraded();
                 self.exchanges.end(at, None);
             }
         }

@@ -14,6 +14,7 @@ use super::said::{Lost, Side};
 use super::segment::Segment;
 use super::stream::{Gap, Stream};
 use crate::client::Client;
+use crate::sample::Sampler;
 use crate::table::{Entry, Table};
 
 /// What TLS begins with: a record of a handshake, in any of its versions.
@@ -74,6 +75,7 @@ impl fmt::Debug for Speech {
 pub(crate) struct Scene<'a> {
     pub(crate) table: &'a Arc<Table>,
     pub(crate) entry: &'a Entry,
+    pub(crate) sampler: &'a Sampler,
 }
 
 /// What became of a connection with a segment.
@@ -213,8 +215,7 @@ impl Reading {
             Side::Client => {}
         }
         let was_over = self.live.as_ref().is_some_and(Stream::is_over);
-        let mut ear =
-            Ear { exchanges: &mut self.exchanges, table: scene.table, entry: scene.entry, at: segment.at };
+        let mut ear = Ear { exchanges: &mut self.exchanges, scene, at: segment.at };
         // Live may only be read once all was read that it answers.
         let is_next = match side {
             Side::Client => self.is_open,

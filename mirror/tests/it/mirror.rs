@@ -32,6 +32,7 @@ pub(crate) struct Total {
     pub(crate) pairs: u64,
     pub(crate) is_ejected: bool,
     pub(crate) upgraded: u64,
+    pub(crate) thinned: BTreeMap<String, f64>,
 }
 
 /// One conversation with a mirror.
@@ -121,6 +122,7 @@ impl Controller {
             total.pairs += u64::from(seen.paired.n);
             total.is_ejected = seen.ejected;
             total.upgraded += seen.upgraded;
+            total.thinned.clone_from(&seen.thinned);
         }
         Some(*summary)
     }
@@ -228,6 +230,7 @@ pub(crate) fn routing(generation: u64, upstreams: Vec<Upstream>) -> Routing {
         copies: CopyRules {
             copies_per_second: u32::MAX,
             copied_per_second: Bytes::mebi(1 << 20),
+            time_per_second: None,
             queue: 1024,
             queue_bytes: Bytes::mebi(4),
             copy_bytes: Bytes::new(16 << 10),

@@ -229,3 +229,33 @@ fn a_shadow_that_only_breaks_off_is_asked_less_and_less_and_is_used_again_when_i
         mirror.controller.summary().unwrap();
     }
 }
+
+#[test]
+fn a_dear_route_is_thinned_and_the_cheap_one_beside_it_is_copied_whole() {
+    let origin = Origin::fixed(200, "live");
+    let shadow = Origin::start(|seen, stream| {
+        if seen.target() == "/report" {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        send(stream, "HTTP/1.1 200 X\r\ncontent-length: 6\r\n\r\nshadow")
+    });
+    let mut routing = routing(1, vec![shadowed(live(1, origin.address), shadow.address, 1.0)]);
+    routing.copies.time_per_second = Some(Duration::from_secs(3));
+    let mut mirror = Mirror::routing(&routing);
+    let address = mirror.listen();
+    // Twenty users, each with a connection of its own: some of them have the low hashes, and are kept.
+    let mut users: Vec<Client> = (0..20).map(|_| Client::connect(address)).collect();
+    for _ in 0..40 {
+        for user in &mut users {
+            assert_eq!((user.get("/").status, user.get("/report").status), (200, 200));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let total = mirror
+        .wait(|total| total.live.requests == 1600 && total.agreement.total() + total.drops.total() == 1600);
+    let asked = |target: &str| shadow.seen().iter().filter(|seen| seen.target() == target).count();
+    assert_eq!(asked("/"), 800, "what is cheap is copied whole");
+    assert!((20..700).contains(&asked("/report")), "{} of 800", asked("/report"));
+    assert_eq!(total.drops.0, [(DropReason::OverBudget, 800 - asked("/report") as u64)].into());
+    assert_eq!(total.thinned.keys().collect::<Vec<_>>(), ["GET /report"]);
+}
