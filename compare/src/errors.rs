@@ -110,7 +110,7 @@ pub(crate) struct Errors {
 impl Errors {
     /// Takes one tick in. `recent` holds the counts of the recent ticks, this one included.
     pub(crate) fn observe(&mut self, now: &TickCounts, recent: &TickCounts, threshold: f64, learn: bool) {
-        self.excess = self.excess_of(recent);
+        self.excess = self.excess_of(now, recent);
         if 0 < now.pairs {
             let discordant = now.live_error_only.saturating_add(now.shadow_error_only);
             let strict = threshold * self.strictness();
@@ -133,7 +133,7 @@ impl Errors {
 
     /// Takes a tick in which no pair came about: live against its own past, over all its requests.
     pub(crate) fn observe_unpaired(&mut self, now: &TickCounts, recent: &TickCounts, threshold: f64) {
-        self.excess = self.excess_of(recent);
+        self.excess = self.excess_of(now, recent);
         self.observe_own(now, threshold);
     }
 
@@ -169,15 +169,18 @@ impl Errors {
         Some((rate + 2.0 * error).clamp(PAST_RATE_MIN, 0.5))
     }
 
-    /// Shift of live's error rate in points, over the recent ticks.
+    /// Shift of live's error rate in points, over the recent ticks: of those like this one, with pairs or without.
+    ///
+    /// A live that answers nobody makes no pairs any more; the pairs from before would say for a while that it is well.
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
-    fn excess_of(&self, recent: &TickCounts) -> Option<f64> {
-        if 0 < recent.pairs {
+    fn excess_of(&self, now: &TickCounts, recent: &TickCounts) -> Option<f64> {
+        let is_unpaired = now.pairs == 0 && 0 < now.requests;
+        if 0 < recent.pairs && !is_unpaired {
             let excess = recent.live_error_only as f64 - recent.shadow_error_only as f64;
             return Some(excess / recent.pairs as f64 - self.accepted.map_or(0.0, |normal| normal.excess));
         }
-        let rate = (0 < recent.requests)
-            .then(|| recent.errors.min(recent.requests) as f64 / recent.requests as f64)?;
+        let (errors, requests) = (recent.unpaired_errors, recent.unpaired_requests);
+        let rate = (0 < requests).then(|| errors.min(requests) as f64 / requests as f64)?;
         Some(rate - self.past_rate()?)
     }
 

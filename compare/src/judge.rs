@@ -48,6 +48,21 @@ pub struct Judge {
     quarantined_ticks: f64,
 }
 
+/// What a tick says nothing of.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    /// How live stands to its shadow.
+    latencies: bool,
+    /// Whether it fails more often.
+    errors: bool,
+    /// How it stands to its own past.
+    unusable: bool,
+}
+
+impl Silence {
+    const WHOLE: Self = Self { latencies: true, errors: true, unusable: true };
+}
+
 impl Judge {
     /// A judge that knows nothing yet of its pair.
     #[must_use]
@@ -82,11 +97,15 @@ impl Judge {
         let usual = range;
         let range = if self.overload.explains() { Range::TooHigh } else { range };
         let silent = unusable || range == Range::TooHigh;
+        // Few pairs say little of how fast live is, and enough of whether it answers.
+        let is_few = objection.to_any_news == Some(Inconclusive::TooFewSamples);
+        let silence =
+            Silence { latencies: silent, errors: silent && !(is_few && range != Range::TooHigh), unusable };
         let uses = self.uses(range);
         let latencies = latencies.filter(|_| !silent);
         self.streams.observe_latencies(latencies, uses);
         self.streams.observe_alone(window, uses, range == Range::TooHigh);
-        self.observe_errors(window, uses, silent);
+        self.observe_errors(window, uses, silence.errors);
         let learn = self.may_learn() && !silent && range == Range::Known;
         if window.reported && SAMPLES_MIN <= window.paired.n {
             // A load that live suffers under is no new normal.
@@ -98,7 +117,7 @@ impl Judge {
             Verdict::Inconclusive(_) => self.shadow_suspect,
             other => other == Verdict::ShadowSuspect,
         };
-        let assessment = self.assess(window, verdict, silent, unusable);
+        let assessment = self.assess(window, verdict, silence);
         self.end_quarantine(verdict);
         assessment
     }
@@ -107,7 +126,7 @@ impl Judge {
     /// evidence changes.
     #[must_use]
     pub fn rest(&self, window: &Window) -> Assessment {
-        self.assess(window, Verdict::Inconclusive(Inconclusive::RollingOut), true, true)
+        self.assess(window, Verdict::Inconclusive(Inconclusive::RollingOut), Silence::WHOLE)
     }
 
     /// Forgets what was normal and goes back to the provisional phase: after a deploy, a resize or a new shadow.
@@ -224,6 +243,8 @@ impl Judge {
             ready: self.streams.centre.is_ready(),
             evident: self.policy.threshold <= self.streams.evidence(),
             lasting: slow || failing || self.streams.is_lasting(),
+            // Of one that nobody asks any more it is not known whether it still does.
+            failing: failing && 0 < self.quality.together().requests,
             shared: self.is_shared(),
             uncleared: self.streams.is_alarmed(),
             shadow_is_worse: shadow_fails || self.shadow_is_slow(),
@@ -273,7 +294,7 @@ impl Judge {
         }
     }
 
-    fn assess(&self, window: &Window, verdict: Verdict, silent: bool, unusable: bool) -> Assessment {
+    fn assess(&self, window: &Window, verdict: Verdict, silence: Silence) -> Assessment {
         let evidence = self.streams.evidence();
         let degraded = self.course.is_degraded();
         let found = matches!(verdict, Verdict::Warn | Verdict::Degraded | Verdict::BothDegraded);
@@ -282,13 +303,17 @@ impl Judge {
             live: window.live.clone(),
             verdict,
             provisional: self.streams.centre.is_provisional(),
-            delta: if silent { None } else { self.streams.delta() },
-            carrier: if silent { None } else { self.streams.carrier_name() },
-            own_delta: if unusable { None } else { self.own.live_shift_log().map(Ratio::from_log) },
-            error_excess: if silent { None } else { self.streams.errors.excess().and_then(Ratio::new) },
+            delta: if silence.latencies { None } else { self.streams.delta() },
+            carrier: if silence.latencies { None } else { self.streams.carrier_name() },
+            own_delta: if silence.unusable { None } else { self.own.live_shift_log().map(Ratio::from_log) },
+            error_excess: if silence.errors {
+                None
+            } else {
+                self.streams.errors.excess().and_then(Ratio::new)
+            },
             evidence,
             threshold: self.policy.threshold,
-            streams: self.streams.states(silent),
+            streams: self.streams.states(silence.latencies),
             false_alarms_per_day: self.ticks_per_day / self.policy.threshold.max(1.0),
             attribution: found.then(|| self.attribution(verdict)),
             pressure: if found || degraded { pressure_of(&self.resources) } else { Pressure::default() },

@@ -37,6 +37,11 @@ pub(crate) struct TickCounts {
     pub(crate) shadow_error_only: u64,
     pub(crate) requests: u64,
     pub(crate) errors: u64,
+    /// Both of a tick without any pair.
+    #[serde(default)]
+    pub(crate) unpaired_requests: u64,
+    #[serde(default)]
+    pub(crate) unpaired_errors: u64,
 }
 
 impl TickCounts {
@@ -45,18 +50,23 @@ impl TickCounts {
         let agreement = &window.agreement;
         let pairs =
             [agreement.same, agreement.live_error_only, agreement.shadow_error_only, agreement.diverging];
+        let pairs = pairs.iter().fold(0, |sum: u64, &n| sum.saturating_add(n));
+        let live = &window.live_side;
+        let unpaired = |n| if pairs == 0 { n } else { 0 };
         Self {
             known: true,
             sampled: window.sampled,
             dropped,
             aborted: window.drops.0.get(&DropReason::LiveAborted).copied().unwrap_or(0),
-            pairs: pairs.iter().fold(0, |sum: u64, &n| sum.saturating_add(n)),
+            pairs,
             diverging: agreement.diverging,
             centre_n: window.paired.n,
             live_error_only: agreement.live_error_only,
             shadow_error_only: agreement.shadow_error_only,
-            requests: window.live_side.requests,
-            errors: window.live_side.errors,
+            requests: live.requests,
+            errors: live.errors,
+            unpaired_requests: unpaired(live.requests),
+            unpaired_errors: unpaired(live.errors),
         }
     }
 
@@ -73,6 +83,8 @@ impl TickCounts {
             shadow_error_only: self.shadow_error_only.saturating_add(other.shadow_error_only),
             requests: self.requests.saturating_add(other.requests),
             errors: self.errors.saturating_add(other.errors),
+            unpaired_requests: self.unpaired_requests.saturating_add(other.unpaired_requests),
+            unpaired_errors: self.unpaired_errors.saturating_add(other.unpaired_errors),
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) evident: bool,
     /// The shift is large and lasts: in latency with evidence there, or in failures with evidence there.
     pub(crate) lasting: bool,
+    /// Live fails so much, and more than its shadow or its own past, that it takes few requests to say so.
+    pub(crate) failing: bool,
     /// The larger part of the shift is the shadow's as well.
     pub(crate) shared: bool,
     /// Evidence against live passed the threshold and calm has not cleared it.
@@ -56,7 +58,11 @@ impl Course {
     /// Takes the facts of one tick in.
     pub(crate) fn judge(&mut self, facts: &Facts) -> Verdict {
         if let Some(reason) = facts.objection.to_any_news {
-            return Verdict::Inconclusive(reason);
+            // Who hangs makes no pairs.
+            let is_known = reason == Inconclusive::TooFewSamples && facts.failing && facts.ready;
+            if !is_known {
+                return Verdict::Inconclusive(reason);
+            }
         }
         if facts.range == Range::TooHigh {
             return Verdict::Inconclusive(Inconclusive::LoadOutOfRange);
@@ -101,6 +107,7 @@ mod tests {
         ready: true,
         evident: false,
         lasting: false,
+        failing: false,
         shared: false,
         uncleared: false,
         shadow_is_worse: false,
@@ -124,6 +131,18 @@ mod tests {
         let verdict = course.judge(&Facts { objection: gap, ..CALM });
         assert_eq!(verdict, Verdict::Inconclusive(Inconclusive::NotReported));
         assert_eq!(course.judge(&Facts { uncleared: true, ..CALM }), Verdict::Degraded);
+    }
+
+    #[test]
+    fn one_that_answers_nobody_is_degraded_although_it_makes_no_pairs() {
+        let few = |failing| {
+            let objection =
+                Objection { to_any_news: Some(Inconclusive::TooFewSamples), ..Objection::default() };
+            Facts { objection, evident: true, lasting: true, uncleared: true, failing, ..CALM }
+        };
+        let mut course = Course::default();
+        assert_eq!(course.judge(&few(false)), Verdict::Inconclusive(Inconclusive::TooFewSamples));
+        assert_eq!(course.judge(&few(true)), Verdict::Degraded);
     }
 
     #[test]

@@ -294,6 +294,8 @@ pub(crate) struct Ending {
     pub(crate) started: Instant,
     pub(crate) status: StatusCode,
     pub(crate) stats: Arc<Stats>,
+    /// Whether it was counted as failed already, because live hung.
+    pub(crate) is_counted: bool,
     pub(crate) half: Option<LiveHalf>,
     pub(crate) endpoint: Rc<Endpoint>,
     pub(crate) sender: Sender,
@@ -404,7 +406,9 @@ impl Ending {
         let latency = self.started.elapsed().saturating_sub(client_time);
         // Looked into only now: that is no time of live's.
         let answer = Answer { status, latency, body: digester.map(|digester| digester.digest()) };
-        self.stats.live(&answer);
+        if !self.is_counted {
+            self.stats.live(&answer);
+        }
         if let Some(half) = self.half.take() {
             half.answered(answer);
         }

@@ -1,6 +1,7 @@
 //! Connections to one instance, owned by one thread: kept alive, and with HTTP/2 shared.
 
 mod line;
+mod liveness;
 mod way;
 
 use std::cell::{Cell, RefCell};
@@ -22,6 +23,8 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::line::Sender;
 use self::line::{Multiplexed, Opened, as_http1, as_http2, is_grpc};
+pub(crate) use self::liveness::Awaited;
+use self::liveness::Liveness;
 pub(crate) use self::way::{Patience, Place, Way};
 use crate::body::RequestBody;
 use crate::grpc;
@@ -57,8 +60,6 @@ pub(crate) enum SendError {
         /// Whether the connection was kept from an earlier request: the instance may have closed it for being idle,
         /// at the very moment it was used again. That says nothing against the instance.
         was_idle: bool,
-        /// The request once more, if it may be sent twice.
-        spare: Option<Box<Request<RequestBody>>>,
     },
 }
 
@@ -76,6 +77,9 @@ pub(crate) enum AskError {
     TooLong,
 }
 
+/// The request once more, if it may be sent twice; there from the moment on at which it is sent.
+pub(crate) type Spare = Cell<Option<Box<Request<RequestBody>>>>;
+
 /// One instance, seen from one thread.
 pub(crate) struct Endpoint {
     way: Arc<Way>,
@@ -92,6 +96,7 @@ pub(crate) struct Endpoint {
     /// When it took connections again after it had refused them.
     back_since: Cell<Option<Instant>>,
     active: Cell<u32>,
+    liveness: Liveness,
 }
 
 /// A request under way to an instance.
@@ -122,6 +127,7 @@ impl Endpoint {
             refusals: Cell::new(0),
             back_since: Cell::new(None),
             active: Cell::new(0),
+            liveness: Liveness::default(),
         })
     }
 
@@ -146,6 +152,7 @@ impl Endpoint {
     /// Counts a request, among those of all threads too, for as long as what it returns is kept.
     pub(crate) fn begin(self: &Rc<Self>, all: &Arc<AtomicU32>) -> UnderWay {
         self.active.set(self.active.get() + 1);
+        self.liveness.tried();
         all.fetch_add(1, Ordering::Relaxed);
         UnderWay { endpoint: self.clone(), all: all.clone() }
     }
@@ -160,9 +167,36 @@ impl Endpoint {
         part.min(1.0)
     }
 
-    /// Whether it refused connections a moment ago and is passed over.
+    /// Whether it is passed over: it refused connections a moment ago, or answers nobody.
     pub(crate) fn is_paused(&self) -> bool {
+        self.refused() || self.liveness.is_passed_over()
+    }
+
+    /// Whether it refused connections a moment ago.
+    fn refused(&self) -> bool {
         self.paused_until.get().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether it takes requests and answers nobody.
+    pub(crate) fn hangs(&self) -> bool {
+        self.liveness.hangs()
+    }
+
+    /// Looks whether it does; to be called every [`LOOK_EVERY`](crate::overdue::LOOK_EVERY).
+    pub(crate) fn look(&self) {
+        self.liveness.look();
+    }
+
+    /// A request waits for its answer since then, for as long as what this returns is kept.
+    pub(crate) fn wait(&self, since: Instant) -> Awaited<'_> {
+        self.liveness.wait(since)
+    }
+
+    /// The answer came, after so long.
+    pub(crate) fn answered(&self, awaited: Awaited<'_>, latency: Duration) {
+        if awaited.answered(latency) {
+            self.back_since.set(Some(Instant::now()));
+        }
     }
 
     /// Until when it is passed over, if it is.
@@ -173,30 +207,32 @@ impl Endpoint {
     /// Sends a request over an idle or a new connection. The sender comes back with the answer; give it back once the
     /// answer's body is complete.
     ///
-    /// Sends nothing twice. Whoever asked decides that, with the spare that [`SendError::Broken`] holds.
+    /// Sends nothing twice. Whoever asked decides that, with the spare.
     // Boxed on the whole way: every step of it would else be larger by the request, and moved about with it.
     pub(crate) async fn send(
         &self,
         mut request: Box<Request<RequestBody>>,
+        spare: &Spare,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
         let is_http2 = self.is_http2(&request);
         while let Some(sender) = self.open_sender(is_http2) {
-            match self.send_over(sender, request, true).await {
+            match self.send_over((sender, true), request, spare).await {
                 Err(SendError::NeverSent { request: unsent }) => request = unsent,
                 sent => return sent,
             }
         }
-        self.send_anew(request).await
+        self.send_anew(request, spare).await
     }
 
     /// Sends a request over a new connection.
     pub(crate) async fn send_anew(
         &self,
         request: Box<Request<RequestBody>>,
+        spare: &Spare,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
         // Apart: it is large, and hardly any request needs it.
         match Box::pin(self.dial(self.is_http2(&request))).await {
-            Ok(sender) => self.send_over(sender, request, false).await,
+            Ok(sender) => self.send_over((sender, false), request, spare).await,
             Err(error) => {
                 tracing::debug!(%error, address = %self.place().address, "Instance refuses connections");
                 Err(SendError::NeverSent { request })
@@ -211,11 +247,11 @@ impl Endpoint {
 
     async fn send_over(
         &self,
-        mut sender: Sender,
+        (mut sender, was_idle): (Sender, bool),
         mut request: Box<Request<RequestBody>>,
-        was_idle: bool,
+        spare: &Spare,
     ) -> Result<(Response<Incoming>, Sender), SendError> {
-        let spare = repeatable(&request);
+        spare.set(repeatable(&request));
         match &sender {
             Sender::Http1(_) => as_http1(&mut request),
             Sender::Http2(_) => as_http2(&mut request, self.way.is_tls()),
@@ -230,7 +266,7 @@ impl Endpoint {
             }
             Err(mut error) => Err(match error.take_message() {
                 Some(request) => SendError::NeverSent { request: Box::new(request) },
-                None => SendError::Broken { source: error.into_error(), was_idle, spare },
+                None => SendError::Broken { source: error.into_error(), was_idle },
             }),
         }
     }
@@ -244,11 +280,12 @@ impl Endpoint {
         request: Request<RequestBody>,
         mut reads: impl FnMut(&[u8]) -> bool,
     ) -> Result<StatusCode, AskError> {
-        let (response, sender) = match self.send(Box::new(request)).await {
-            Err(SendError::Broken { was_idle: true, spare: Some(spare), .. }) => {
-                self.send_anew(spare).await?
-            }
-            sent => sent?,
+        let spare = Spare::default();
+        let sent = self.send(Box::new(request), &spare).await;
+        let was_closed = matches!(&sent, Err(SendError::Broken { was_idle: true, .. }));
+        let (response, sender) = match spare.take().filter(|_| was_closed) {
+            Some(again) => self.send_anew(again, &spare).await?,
+            None => sent?,
         };
         let mut status = grpc::status(response.headers()).unwrap_or(response.status());
         let mut body = response.into_body();
@@ -339,7 +376,7 @@ impl Endpoint {
     async fn connect(&self, is_http2: bool) -> io::Result<Opened> {
         let patience = self.patience.get();
         // The first attempt after a pause finds out whether it is back; the others do not wait for it meanwhile.
-        let is_first = self.paused_until.get().is_some() && !self.is_paused();
+        let is_first = self.paused_until.get().is_some() && !self.refused();
         if is_first {
             self.paused_until.set(Some(Instant::now() + patience.connect));
         }
@@ -354,7 +391,7 @@ impl Endpoint {
             Err(error) => {
                 self.refusals.set(self.refusals.get().wrapping_add(1));
                 // Many connections refused at once are one refusal.
-                if is_first || !self.is_paused() {
+                if is_first || !self.refused() {
                     let pause = self.pause.get();
                     self.paused_until.set(Some(Instant::now() + pause));
                     self.pause.set((pause * 2).min(PAUSE_MAX));

@@ -1,7 +1,8 @@
 //! One request from a client: choose a live, take a copy for its shadow if it is sampled, stream the answer.
 
+mod attempt;
+
 use std::cell::RefCell;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,26 +14,22 @@ use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::attempt::COUNTED_AFTER;
+use self::attempt::{Attempt, Tried};
 use crate::balance::{self, Balancer};
-use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, Progress, RequestBody};
+use crate::body::{AnswerBody, ClientBody, Ending, LiveBody, RequestBody};
 use crate::client::Client;
 use crate::copy::Candidate;
 use crate::overdue::Overdue;
 use crate::pair::LiveHalf;
-use crate::pool::{Endpoint, SendError, Sender};
+use crate::pool::Endpoint;
 use crate::sample::{self, Sampler};
 use crate::server::Shared;
-use crate::stats::{Answer, Stats};
 use crate::table::{Entry, Table};
 use crate::tunnel::{self, Wish};
 use crate::{front, grpc, headers};
-
-/// A client that goes away after waiting this long for the first byte of an answer got none, and that is live's
-/// failure. Without it a frozen live would look like a live without requests. Sooner is the client's own whim.
-pub(crate) const COUNTED_AFTER: Duration = Duration::from_secs(1);
 
 /// One worker thread's view: the table and its own connections. Nothing in it is shared between threads.
 pub(crate) struct Proxy {
@@ -68,16 +65,6 @@ struct Passage {
     wish: Option<Wish>,
     /// The number of its session, where sessions have a live of their own.
     session: Option<u64>,
-}
-
-/// A request that is sent to one live.
-struct Attempt {
-    request: Box<Request<RequestBody>>,
-    /// Whether it was sent before: then over a new connection.
-    is_repeated: bool,
-    /// How long live may take.
-    limit: Duration,
-    upload: Option<Rc<Progress>>,
 }
 
 /// Where a request goes.
@@ -121,8 +108,16 @@ impl Proxy {
         *self.view.borrow_mut() = Rc::new(View { table, endpoints });
     }
 
-    /// Gives up what waits for too long; to be called every [`LOOK_EVERY`](crate::overdue::LOOK_EVERY).
+    /// Gives up what waits for too long, and passes over what hangs; to be called every
+    /// [`LOOK_EVERY`](crate::overdue::LOOK_EVERY).
     pub(crate) fn look(&self) {
+        let view = self.view.borrow().clone();
+        for (entry, endpoint) in view.table.entries.iter().zip(&view.endpoints) {
+            endpoint.look();
+            if endpoint.hangs() {
+                entry.note_ejected(true);
+            }
+        }
         self.overdue.look();
     }
 
@@ -260,92 +255,46 @@ impl Proxy {
         }
     }
 
-    async fn forward(&self, view: &View, mut at: usize, passage: Passage) -> Response<AnswerBody> {
-        let Passage { mut request, mut half, mut wish, session } = passage;
+    async fn forward(&self, view: &View, at: usize, passage: Passage) -> Response<AnswerBody> {
+        let Passage { request, mut half, mut wish, session } = passage;
         let patience = view.table.front.rules.patience;
-        // Sent twice at the most: a request that kills whoever takes it must not go through all lives.
-        let mut is_repeated = false;
-        // Whether this live's count has the request already.
-        let mut is_offered = false;
+        let mut attempt = Attempt { request, at, session, is_repeated: false, is_offered: false };
         for _try in 0..=view.table.entries.len() + 1 {
+            let at = attempt.at;
             let (Some(entry), Some(endpoint)) = (view.table.entries.get(at), view.endpoints.get(at)) else {
                 break;
             };
-            let upload = request.body().progress();
-            if !is_offered {
+            if !attempt.is_offered {
                 entry.stats.offered();
             }
             let under_way = endpoint.begin(&entry.active);
-            let attempt = Attempt { request, is_repeated, limit: patience.answer, upload: upload.clone() };
-            let (started, sent) = self.attempt(entry, endpoint, attempt).await;
-            match sent {
-                None => {
-                    fail(&entry.stats, half.take(), started.elapsed());
-                    return self.refuse(StatusCode::GATEWAY_TIMEOUT);
-                }
-                Some(Ok((response, sender))) => {
-                    entry.note_ejected(false);
+            let (tried, outcome) = self.attempt(view, endpoint, attempt).await;
+            match outcome {
+                Ok((response, sender)) => {
+                    let Tried { started, is_counted, upload, .. } = tried;
+                    entry.note_ejected(endpoint.hangs());
                     let (stats, endpoint) = (entry.stats.clone(), endpoint.clone());
                     let status = grpc::status(response.headers()).unwrap_or(response.status());
-                    let ending = Ending { started, status, stats, half, endpoint, sender, under_way, upload };
+                    let ending = Ending {
+                        started,
+                        status,
+                        stats,
+                        is_counted,
+                        half,
+                        endpoint,
+                        sender,
+                        under_way,
+                        upload,
+                    };
                     return self.answered(response, ending, wish.take(), patience.stall);
                 }
-                Some(Err(SendError::NeverSent { request: unsent })) => {
-                    entry.stats.not_taken();
-                    entry.note_ejected(true);
-                    // The copy went to the shadow of a live that does not answer: the pair is void.
-                    drop(half.take());
-                    let Choice::Live(next) = self.choose(view, session, Some(at)) else { break };
-                    (at, request, is_offered) = (next, unsent, false);
-                    request.body_mut().forget_upload();
-                }
-                // The client sent no more of its body: that is nothing live did.
-                Some(Err(SendError::Broken { .. })) if upload.is_some_and(|upload| upload.is_broken()) => {
-                    entry.stats.not_taken();
-                    return self.refuse(StatusCode::REQUEST_TIMEOUT);
-                }
-                Some(Err(SendError::Broken { source, was_idle, spare })) => {
-                    tracing::debug!(error = %source, live = %entry.upstream.id, "Live broke off before its answer");
-                    let again = spare
-                        .filter(|_| !is_repeated)
-                        .and_then(|spare| Some((self.choose_again(view, session, at, was_idle)?, spare)));
-                    // What a connection that was idle did not carry was never answered: the repeat is the same request.
-                    is_offered = was_idle && again.is_some();
-                    if !is_offered {
-                        fail(&entry.stats, half.take(), started.elapsed());
-                    }
-                    let Some((next, spare)) = again else { break };
-                    if next != at {
-                        if is_offered {
-                            entry.stats.not_taken();
-                            is_offered = false;
-                        }
-                        // The shadow of the first live would be compared with another live: no pair.
-                        drop(half.take());
-                    }
-                    (at, request, is_repeated) = (next, spare, true);
-                }
+                Err(why) => match self.after(view, tried, why, &mut half) {
+                    Ok(next) => attempt = next,
+                    Err(status) => return self.refuse(status),
+                },
             }
         }
         self.refuse(StatusCode::BAD_GATEWAY)
-    }
-
-    /// Sends a request to one live; when that began, and what came of it: nothing if it took too long.
-    async fn attempt(
-        &self,
-        entry: &Entry,
-        endpoint: &Endpoint,
-        attempt: Attempt,
-    ) -> (Instant, Option<Result<(Response<Incoming>, Sender), SendError>>) {
-        let Attempt { request, is_repeated, limit, upload } = attempt;
-        let started = Instant::now();
-        let waiting = Waiting { started, stats: Some(&entry.stats), upload: upload.clone() };
-        let sending = pin!(async {
-            if is_repeated { endpoint.send_anew(request).await } else { endpoint.send(request).await }
-        });
-        let sent = self.overdue.within(sending, (started, limit), upload.as_deref()).await;
-        waiting.over();
-        (started, sent)
     }
 
     /// Live has begun to answer.
@@ -419,45 +368,6 @@ fn is_full(view: &View, entry: &Entry) -> bool {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and a weight")]
 fn gained(weight: u16, part: f64) -> u16 {
     if weight == 0 { 0 } else { (f64::from(weight) * part).ceil().max(1.0) as u16 }
-}
-
-/// Live broke off before its answer: that is a failed request, whether or not another live helps out.
-fn fail(stats: &Stats, half: Option<LiveHalf>, latency: Duration) {
-    let answer = Answer::none(latency);
-    stats.live(&answer);
-    if let Some(half) = half {
-        half.answered(answer);
-    }
-}
-
-/// A request that has no answer yet. Dropped, it is one whose client went away.
-struct Waiting<'a> {
-    started: Instant,
-    stats: Option<&'a Stats>,
-    upload: Option<Rc<Progress>>,
-}
-
-impl Waiting<'_> {
-    /// The wait came to an end.
-    fn over(mut self) {
-        self.stats = None;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let Some(stats) = self.stats else { return };
-        let since = match &self.upload {
-            // Live had not even all of it.
-            Some(upload) if !upload.is_whole() => return,
-            Some(upload) => self.started.max(upload.moved()),
-            None => self.started,
-        };
-        let latency = since.elapsed();
-        if COUNTED_AFTER <= latency {
-            stats.live(&Answer::none(latency));
-        }
-    }
 }
 
 fn to_client(response: Response<Incoming>, ending: Ending, patience: Duration) -> Response<AnswerBody> {

@@ -194,7 +194,7 @@ fn told(seen: &UpstreamSummary, span: f64, is_captured: bool) -> String {
         }
     }
     if seen.ejected {
-        text += " | refuses connections";
+        text += " | passed over: refuses connections or does not answer";
     }
     text
 }

@@ -358,3 +358,46 @@ fn few_noisy_pairs_still_find_a_threefold_slowdown() {
     eprintln!("eight noisy pairs, threefold: {delays:?} ticks");
     assert!(delays[10] <= 12, "{delays:?}");
 }
+
+/// A live that answers nobody: what a tick is when those who wait are counted as failed, and hardly anybody asks anew.
+fn hangs(sim: &mut Sim, failed: u64) -> Window {
+    let calm = sim.window(&CALM);
+    let mut window = Window::unreported(calm.tick, calm.live.clone(), calm.span_seconds);
+    (window.reported, window.shadow) = (true, calm.shadow);
+    (window.live_side.requests, window.live_side.errors) = (failed, failed);
+    window.live_side.offered = Some(failed);
+    window
+}
+
+#[test]
+fn a_live_that_answers_nobody_is_degraded_within_ten_ticks_although_nothing_can_be_compared() {
+    for seed in 0..10 {
+        let mut sim = healthy_for(200, seed);
+        let mut found = None;
+        for tick in 1..=20 {
+            let failed = if tick == 1 { 12 } else { u64::from(tick % 3 == 0) };
+            let window = hangs(&mut sim, failed);
+            if sim.judge.update(&window).verdict == Verdict::Degraded {
+                found = Some(tick);
+                break;
+            }
+        }
+        assert!(found.is_some_and(|ticks| ticks <= 10), "seed {seed}: {found:?}");
+        // Ejected: nobody knows whether it still hangs, and a trickle is to find out.
+        let mut last = Verdict::Degraded;
+        for _ in 0..20 {
+            let window = hangs(&mut sim, 0);
+            last = sim.judge.update(&window).verdict;
+        }
+        assert_eq!(last, Verdict::Inconclusive(Inconclusive::TooFewSamples));
+    }
+}
+
+#[test]
+fn a_live_that_nobody_asks_is_not_degraded() {
+    let mut sim = healthy_for(200, 1);
+    for _ in 0..100 {
+        let window = hangs(&mut sim, 0);
+        assert_ne!(sim.judge.update(&window).verdict, Verdict::Degraded);
+    }
+}

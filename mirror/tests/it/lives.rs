@@ -270,3 +270,69 @@ fn no_request_waits_for_a_connection_that_is_busy_with_anothers_upload() {
     assert_eq!(get(mirror.listen(), "/").text(), "ok");
     drop(done);
 }
+
+/// A server that answers nobody while it is told to hang.
+fn hanging(body: &'static str) -> (Origin, Arc<AtomicBool>) {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let origin = Origin::start({
+        let hangs = hangs.clone();
+        move |_, stream| {
+            while hangs.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            send(stream, &format!("HTTP/1.1 200 X\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
+        }
+    });
+    (origin, hangs)
+}
+
+#[test]
+fn a_live_that_answers_nobody_is_passed_over_and_those_who_wait_for_it_are_answered_by_another() {
+    let ((a, hangs), b) = (hanging("a"), Origin::fixed(200, "b"));
+    let mut mirror = Mirror::routing(&routing(1, vec![live(1, a.address), live(2, b.address)]));
+    let address = mirror.listen();
+    for _ in 0..60 {
+        assert_eq!(get(address, "/").status, 200);
+    }
+    hangs.store(true, Ordering::Relaxed);
+    // Users who ask nothing more before they are answered.
+    let users: Vec<_> = (0..12)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut client = Client::connect(address);
+                [(); 8].map(|()| client.get("/").text().to_owned())
+            })
+        })
+        .collect();
+    for user in users {
+        assert_eq!(user.join().unwrap(), ["b"; 8]);
+    }
+    let total = mirror.wait(|total| total.is_ejected && 3 <= total.live.errors);
+    assert!(total.live.errors <= 16, "those that waited, and a try or two: {}", total.live.errors);
+    hangs.store(false, Ordering::Relaxed);
+    while get(address, "/").text() != "a" {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    mirror.wait(|total| !total.is_ejected);
+}
+
+#[test]
+fn an_only_live_that_hangs_is_known_to_fail_while_everybody_still_waits() {
+    let (origin, hangs) = hanging("a");
+    let mut mirror = Mirror::routing(&routing(1, vec![live(1, origin.address)]));
+    let address = mirror.listen();
+    for _ in 0..60 {
+        assert_eq!(get(address, "/").status, 200);
+    }
+    mirror.wait(|total| total.live.requests == 60);
+    hangs.store(true, Ordering::Relaxed);
+    let users: Vec<_> = (0..4).map(|_| std::thread::spawn(move || get(address, "/").status)).collect();
+    mirror.wait(|total| total.live.errors == 4);
+    hangs.store(false, Ordering::Relaxed);
+    for user in users {
+        assert_eq!(user.join().unwrap(), 200, "nobody was given up");
+    }
+    assert_eq!(get(address, "/").status, 200);
+    let total = mirror.wait(|total| 65 <= total.live.requests);
+    assert_eq!((total.live.requests, total.live.errors), (65, 4), "each is counted once");
+}
