@@ -28,6 +28,7 @@ mod operator;
 mod proposals;
 mod replay;
 mod scene;
+mod secrets;
 mod services;
 mod side_effects;
 mod sources;

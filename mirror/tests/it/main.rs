@@ -14,6 +14,7 @@ mod mirror;
 mod origin;
 mod pairs;
 mod passing;
+mod protobuf;
 mod secrets;
 mod secure;
 mod shadows;
