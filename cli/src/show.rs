@@ -1,7 +1,7 @@
 //! Tables and pictures.
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
-use foreshadow_engine::model::{DeployRow, DeployStage, Mode, NoShadow, PairRow, StatusReport};
+use foreshadow_engine::model::{DeployRow, DeployStage, Difference, Mode, NoShadow, PairRow, StatusReport};
 
 /// The status as a person likes to read it.
 pub(crate) fn status(status: &StatusReport) -> String {
@@ -140,6 +140,13 @@ fn warnings(status: &StatusReport) -> Vec<String> {
             let reasons: Vec<String> =
                 pair.drops.0.iter().map(|(reason, n)| format!("{n} {}", reason.label())).collect();
             all.push(format!("{}: copies dropped: {}", pair.live.id, reasons.join(", ")));
+        }
+        for Difference { place, share } in &pair.differences {
+            all.push(format!(
+                "{}: `{place}` is not what its shadow answers in {:.0} % of pairs",
+                pair.live.id,
+                100.0 * share
+            ));
         }
         let mut routes: Vec<_> = pair.diverging_routes.iter().collect();
         routes.sort_by_key(|(_, n)| std::cmp::Reverse(**n));

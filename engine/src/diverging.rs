@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use foreshadow_model::ROUTES_MAX;
 use foreshadow_store::Reader;
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +13,6 @@ use crate::history::History;
 
 /// The name under which they are kept.
 const KEY: &str = "diverging";
-
-/// Routes that are kept; those with the fewest such answers are left out.
-const ROUTES_MAX: usize = 50;
 
 /// Copies after which a run knows more than the one before it: a start that saw nothing must not hide what was seen.
 const COPIES_MIN: u64 = 20;
@@ -39,7 +37,7 @@ pub(crate) fn keep<'a>(
     history.keep(KEY, &Kept { unix_ms, routes: most(seen) });
 }
 
-/// The routes of all lives together, those with the most such answers.
+/// The routes of all lives together; those with the fewest such answers are left out.
 fn most<'a>(seen: impl Iterator<Item = &'a BTreeMap<String, u64>>) -> BTreeMap<String, u64> {
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
     for (route, n) in seen.flatten() {

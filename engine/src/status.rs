@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{
-    ActionRow, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow, Policy, StatusReport, Weight,
-    Window,
+    ActionRow, Agreement, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow, Policy,
+    StatusReport, Weight, Window,
 };
 use foreshadow_platform::local::Local;
 use tokio::net::TcpListener;
@@ -21,9 +21,6 @@ use crate::history::History;
 /// Actions that are shown.
 const ACTIONS: usize = 20;
 
-/// Diverging routes that are named per live; the rest is `other`.
-const ROUTES: usize = 50;
-
 /// Sums since the controller started.
 #[derive(Debug, Default)]
 struct Totals {
@@ -31,7 +28,7 @@ struct Totals {
     mirrored: u64,
     mirror_cpu_seconds: f64,
     drops: BTreeMap<InstanceId, Drops>,
-    diverging: BTreeMap<InstanceId, BTreeMap<String, u64>>,
+    agreement: BTreeMap<InstanceId, Agreement>,
     began: BTreeMap<foreshadow_model::ActionId, i64>,
 }
 
@@ -108,11 +105,7 @@ impl Board {
             self.totals.requests += seen.live_side.requests;
             self.totals.mirrored += seen.shadow_side.requests;
             self.totals.drops.entry(seen.live.clone()).or_default().merge(&seen.drops);
-            let routes = self.totals.diverging.entry(seen.live.clone()).or_default();
-            for (route, n) in &seen.agreement.diverging_routes {
-                let is_named = routes.contains_key(route) || routes.len() < ROUTES;
-                *routes.entry(if is_named { route.clone() } else { "other".into() }).or_default() += n;
-            }
+            self.totals.agreement.entry(seen.live.clone()).or_default().merge(&seen.agreement);
         }
         self.totals.requests += summary.refused;
         self.totals.mirror_cpu_seconds += summary.cpu_seconds;
@@ -120,7 +113,8 @@ impl Board {
 
     /// Writes down on which routes answers diverge, for those who ask when no controller runs.
     pub(crate) fn keep(&self, unix_ms: i64, history: &History) {
-        crate::diverging::keep(self.totals.diverging.values(), (self.totals.mirrored, unix_ms), history);
+        let routes = self.totals.agreement.values().map(|agreement| &agreement.diverging_routes);
+        crate::diverging::keep(routes, (self.totals.mirrored, unix_ms), history);
     }
 
     /// Shows the state after a tick.
@@ -182,6 +176,7 @@ impl Board {
         let window = facts.closed.windows.iter().find(|window| window.live == *live && window.reported);
         let report = &facts.closed.report;
         let decision = report.plan.decisions.iter().find(|decision| decision.instance() == Some(live));
+        let agreement = self.totals.agreement.get(live);
         PairRow {
             live: pair.live.clone(),
             shadow: pair.shadow.clone(),
@@ -197,7 +192,8 @@ impl Board {
             assessment: report.assessments.iter().find(|assessment| assessment.live == *live).cloned(),
             decision: decision.map(in_words),
             drops: self.totals.drops.get(live).cloned().unwrap_or_default(),
-            diverging_routes: self.totals.diverging.get(live).cloned().unwrap_or_default(),
+            diverging_routes: agreement.map(|seen| seen.diverging_routes.clone()).unwrap_or_default(),
+            differences: agreement.map(Agreement::differing).unwrap_or_default(),
             held: decision.is_some_and(is_held),
             live_log: Some(facts.platform.log_of(live)),
             shadow_log: pair.shadow.as_ref().map(|shadow| facts.platform.log_of(&shadow.id)),

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foreshadow_model::{ROUTES_MAX, by_name};
 use tokio::time::Instant;
 
 use crate::allowance::Allowance;
@@ -23,10 +24,6 @@ const EVERY: Duration = Duration::from_secs(1);
 /// What the newest second counts for in a rate, and the newest answer in a cost: a mean over some five and ten of them.
 const RATE_GAIN: f64 = 0.2;
 const COST_GAIN: f64 = 0.1;
-
-/// Routes that are told apart; the rest is one.
-const ROUTES_MAX: usize = 50;
-const OTHER: &str = "other";
 
 /// A route that nobody asked for so many seconds is forgotten.
 const SECONDS_FORGOTTEN: u32 = 60;
@@ -73,8 +70,7 @@ impl Costs {
             known.find_level((now - since).as_secs_f64(), per_second.as_secs_f64());
         }
         let level = known.level;
-        let is_new = !known.routes.contains_key(route) && ROUTES_MAX <= known.routes.len();
-        let route = known.routes.entry(if is_new { OTHER } else { route }.to_owned()).or_default();
+        let route = by_name(&mut known.routes, route, ROUTES_MAX);
         route.asked += 1;
         let share = route.share(level);
         // What is below the level may come as it likes.
@@ -86,8 +82,11 @@ impl Costs {
     /// The shadow was at it for so long.
     pub(crate) fn took(&self, route: &str, span: Duration) {
         let mut known = self.lock();
-        let name = if known.routes.contains_key(route) { route } else { OTHER };
-        let Some(route) = known.routes.get_mut(name) else { return };
+        // None is known where cost is not limited.
+        if known.routes.is_empty() {
+            return;
+        }
+        let route = by_name(&mut known.routes, route, ROUTES_MAX);
         let newest = span.as_secs_f64();
         route.cost = Some(route.cost.map_or(newest, |cost| cost + COST_GAIN * (newest - cost)));
     }

@@ -1,21 +1,16 @@
 //! What the mirror counts for one live and its shadow within a tick.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::wire::UpstreamSummary;
 use foreshadow_model::{
-    Agreement, BodyAgreement, DropReason, Drops, InstanceId, LogMoments, SampleRate, SideWindow,
+    Agreement, BodyAgreement, DropReason, Drops, FIELDS_MAX, InstanceId, LogMoments, ROUTES_MAX, SampleRate,
+    SideWindow, by_name,
 };
 
 use crate::bodies::Digest;
 use crate::cost::Costs;
-
-/// Routes that diverging answers are counted under by name; the rest is `other`.
-const ROUTES_MAX: usize = 50;
-/// Fields of all routes that are counted by name, likewise.
-const FIELDS_MAX: usize = 400;
 
 /// One answer, or the lack of one.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,9 +60,9 @@ struct Counts {
 impl Counts {
     /// Counts two bodies: as a whole, and field by field.
     fn bodies(&mut self, route: &str, differences: &Differences, count: impl Fn(&mut BodyAgreement, bool)) {
-        count(of_route(&mut self.agreement.bodies, route, ROUTES_MAX), differences.whole);
+        count(by_name(&mut self.agreement.bodies, route, ROUTES_MAX), differences.whole);
         for (field, differs) in &differences.fields {
-            count(of_route(&mut self.agreement.fields, field, FIELDS_MAX), *differs);
+            count(by_name(&mut self.agreement.fields, field, FIELDS_MAX), *differs);
         }
     }
 }
@@ -153,7 +148,7 @@ impl Stats {
             }
             _ => {
                 counts.agreement.diverging += 1;
-                *of_route(&mut counts.agreement.diverging_routes, route, ROUTES_MAX) += 1;
+                *by_name(&mut counts.agreement.diverging_routes, route, ROUTES_MAX) += 1;
             }
         }
     }
@@ -193,12 +188,6 @@ impl Stats {
             thinned: self.costs.thinned(),
         }
     }
-}
-
-/// What is counted of a route; of one too many, what is counted of all others.
-fn of_route<'a, T: Default>(routes: &'a mut BTreeMap<String, T>, route: &str, most: usize) -> &'a mut T {
-    let known = routes.contains_key(route) || routes.len() < most;
-    routes.entry(if known { route.to_owned() } else { "other".to_owned() }).or_default()
 }
 
 fn count(side: &mut SideWindow, answer: &Answer) {

@@ -5,6 +5,7 @@
 //!
 //! Signs have one meaning everywhere: **positive delta = live is worse than its baseline**.
 
+mod agreement;
 mod alarm;
 mod assessment;
 mod error;
@@ -22,6 +23,7 @@ mod units;
 mod window;
 pub mod wire;
 
+pub use agreement::{Agreement, BodyAgreement, Difference, FIELDS_MAX, ROUTES_MAX, by_name};
 pub use alarm::{Alarm, AlarmKind, AlarmReport, DeliveryRow, Severity};
 pub use assessment::{
     Assessment, Attribution, Estimate, Inconclusive, Pressure, Resource, SamplingNeed, Share, Stream,
@@ -52,4 +54,4 @@ pub use report::{
 };
 pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
-pub use window::{Agreement, BodyAgreement, CaptureLoss, DropReason, Drops, SideWindow, Window};
+pub use window::{CaptureLoss, DropReason, Drops, SideWindow, Window};

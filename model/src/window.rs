@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Burst, CgroupSignals, InstanceId, LogHistogram, LogMoments, SampleRate, Tick};
+use crate::{Agreement, Burst, CgroupSignals, InstanceId, LogHistogram, LogMoments, SampleRate, Tick};
 
 /// Why a copy that was sampled did not become a paired sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -162,96 +162,6 @@ impl SideWindow {
         self.paired_log.merge(&other.paired_log);
         self.busy_seconds += other.busy_seconds;
     }
-}
-
-/// How far the two answers to one request agreed, over the paired samples of a tick.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Agreement {
-    /// Both answered with the same status class; only these count for the paired centre.
-    pub same: u64,
-    /// Live failed (5xx or no answer), the shadow did not.
-    pub live_error_only: u64,
-    /// The shadow failed, live did not.
-    pub shadow_error_only: u64,
-    /// Different classes and neither failed: live 200, shadow 302. Comparing these would flatter one side.
-    pub diverging: u64,
-    /// Diverging answers by route; bounded, the rest under `other`.
-    pub diverging_routes: BTreeMap<String, u64>,
-    /// How far bodies agreed, by route; bounded likewise. Empty where they are not compared.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub bodies: BTreeMap<String, BodyAgreement>,
-    /// The same of fields of JSON, by route and place, such as `GET /cart $.total`; bounded likewise.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub fields: BTreeMap<String, BodyAgreement>,
-}
-
-/// How far the bodies of answers to one route agreed. What differs between two lives as well is noise: a date, an id.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BodyAgreement {
-    /// Pairs of answers with the same status class.
-    pub compared: u64,
-    /// Those whose bodies differed.
-    pub differing: u64,
-    /// Answers of two lives to the same target.
-    pub lives_compared: u64,
-    /// Those whose bodies differed.
-    pub lives_differing: u64,
-}
-
-impl BodyAgreement {
-    /// The share of pairs that differ, 0 to 1; `None` without pairs.
-    #[must_use]
-    pub fn differing_share(&self) -> Option<f64> {
-        share(self.differing, self.compared)
-    }
-
-    /// The share of pairs that differ beyond what two lives do, 0 to 1; `None` while nothing can be said: without pairs, or
-    /// without two lives to tell the noise.
-    #[must_use]
-    pub fn beyond_noise(&self) -> Option<f64> {
-        let noise = share(self.lives_differing, self.lives_compared)?;
-        Some((self.differing_share()? - noise).max(0.0))
-    }
-
-    /// Adds what `other` counted.
-    pub fn merge(&mut self, other: &Self) {
-        self.compared += other.compared;
-        self.differing += other.differing;
-        self.lives_compared += other.lives_compared;
-        self.lives_differing += other.lives_differing;
-    }
-}
-
-impl Agreement {
-    /// All paired samples.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.same + self.live_error_only + self.shadow_error_only + self.diverging
-    }
-
-    /// Adds what `other` counted.
-    pub fn merge(&mut self, other: &Self) {
-        self.same += other.same;
-        self.live_error_only += other.live_error_only;
-        self.shadow_error_only += other.shadow_error_only;
-        self.diverging += other.diverging;
-        for (route, n) in &other.diverging_routes {
-            *self.diverging_routes.entry(route.clone()).or_default() += n;
-        }
-        for (route, bodies) in &other.bodies {
-            self.bodies.entry(route.clone()).or_default().merge(bodies);
-        }
-        for (field, agreement) in &other.fields {
-            self.fields.entry(field.clone()).or_default().merge(agreement);
-        }
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of one run")]
-fn share(part: u64, whole: u64) -> Option<f64> {
-    (whole != 0).then(|| part as f64 / whole as f64)
 }
 
 /// All that was observed of one pair within one tick; both sides close it together.

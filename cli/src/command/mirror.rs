@@ -1,6 +1,5 @@
 //! `foreshadow mirror`: the mirror alone, led by a file.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,7 +7,7 @@ use std::path::Path;
 use foreshadow_engine::config::{Alone, Source, parse_alone};
 use foreshadow_engine::mirror::{MirrorError, Running};
 use foreshadow_engine::model::wire::{CaptureSummary, Summary, UpstreamSummary};
-use foreshadow_engine::model::{Agreement, BodyAgreement, Generation, LogHistogram};
+use foreshadow_engine::model::{Difference, Generation, LogHistogram};
 use foreshadow_engine::{AloneError, Audience, mirror_alone, unix_ms};
 use serde_json::json;
 
@@ -182,8 +181,8 @@ fn told(seen: &UpstreamSummary, span: f64, is_captured: bool) -> String {
         if 0 < different {
             text += &format!(", {different} answered otherwise");
         }
-        for (route, share) in differing(&seen.agreement) {
-            text += &format!(", {route} differs in {:.0} %", 100.0 * share);
+        for Difference { place, share } in seen.agreement.differing() {
+            text += &format!(", {place} differs in {:.0} %", 100.0 * share);
         }
         for (route, share) in &seen.thinned {
             text += &format!(", {route} thinned to {:.0} %", 100.0 * share);
@@ -214,35 +213,6 @@ fn captured(seen: &CaptureSummary) -> Option<String> {
         missed.push(format!("{} packets found no room", seen.packets_dropped));
     }
     (!missed.is_empty()).then(|| missed.join("; "))
-}
-
-/// Fields that differ more often than those of two lives do, and routes whose bodies do and have no such field; the most
-/// different first, a few of them.
-fn differing(agreement: &Agreement) -> Vec<(&str, f64)> {
-    const SHOWN_MAX: usize = 3;
-    let is_alone = agreement.bodies.values().all(|bodies| bodies.lives_compared == 0);
-    let mut all = noticed(&agreement.fields, is_alone);
-    let mut routes = noticed(&agreement.bodies, is_alone);
-    let is_of = |field: &str, route| field.strip_prefix(route).is_some_and(|rest| rest.starts_with(" $"));
-    routes.retain(|(route, _)| !all.iter().any(|(field, _)| is_of(field, *route)));
-    all.extend(routes);
-    all.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    all.truncate(SHOWN_MAX);
-    all
-}
-
-/// What differs so often that it is worth a word. With one live alone nothing can be told from noise: shown as it is. With
-/// several, what no two of them answered says nothing.
-fn noticed(counted: &BTreeMap<String, BodyAgreement>, is_alone: bool) -> Vec<(&str, f64)> {
-    const SHARE_MIN: f64 = 0.05;
-    const COMPARED_MIN: u64 = 5;
-    let share = |bodies: &BodyAgreement| {
-        let is_enough =
-            COMPARED_MIN <= bodies.compared && (is_alone || COMPARED_MIN <= bodies.lives_compared);
-        let share = if is_alone { bodies.differing_share() } else { bodies.beyond_noise() };
-        share.filter(|share| is_enough && SHARE_MIN < *share)
-    };
-    counted.iter().filter_map(|(name, bodies)| Some((name.as_str(), share(bodies)?))).collect()
 }
 
 fn latencies(histogram: &LogHistogram) -> String {

@@ -28,6 +28,7 @@ fn full() -> StatusReport {
         decision: None,
         drops: Drops(BTreeMap::from([(DropReason::Timeout, 3)])),
         diverging_routes: BTreeMap::from([("/secret/*".into(), 1)]),
+        differences: Vec::new(),
         held: false,
         live_log: None,
         shadow_log: None,
