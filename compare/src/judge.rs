@@ -18,6 +18,7 @@ use crate::quality::{Objection, Quality, TickCounts};
 use crate::resources::Resources;
 use crate::sampling;
 use crate::streams::Streams;
+use crate::thin::Thin;
 use crate::verdict::{Course, Facts, SHIFT_LOG};
 
 /// How much of a shift against live must be the shadow's own worsening before the shadow is suspected: otherwise
@@ -41,6 +42,8 @@ pub struct Judge {
     load: Load,
     overload: Overload,
     quality: Quality,
+    #[serde(default)]
+    thin: Thin,
     resources: Resources,
     course: Course,
     frozen: bool,
@@ -76,6 +79,7 @@ impl Judge {
             load: Load::default(),
             overload: Overload::default(),
             quality: Quality::default(),
+            thin: Thin::default(),
             resources: Resources::default(),
             course: Course::default(),
             frozen: false,
@@ -88,10 +92,14 @@ impl Judge {
     #[must_use]
     pub fn update(&mut self, window: &Window) -> Assessment {
         let objection = self.quality.observe(window);
+        let window = &*self.thin.put_together(window);
         let range = self.observe_load(window);
         let unusable = objection.to_any_news.is_some();
         let latencies = (!unusable && !objection.to_this_tick).then_some(window);
-        self.own.observe(latencies, self.own_uses(range));
+        let held = self.thin.holds();
+        if !held {
+            self.own.observe(latencies, self.own_uses(range));
+        }
         let strain = if unusable { Strain::None } else { self.strain(range, window.span_seconds) };
         self.overload.observe(strain, &self.own, effect_log(&self.policy), self.course.is_degraded());
         let usual = range;
@@ -103,7 +111,7 @@ impl Judge {
             Silence { latencies: silent, errors: silent && !(is_few && range != Range::TooHigh), unusable };
         let uses = self.uses(range);
         let latencies = latencies.filter(|_| !silent);
-        self.streams.observe_latencies(latencies, uses);
+        self.streams.observe_latencies(latencies, held, uses);
         self.streams.observe_alone(window, uses, range == Range::TooHigh);
         self.observe_errors(window, uses, silence.errors);
         let learn = self.may_learn() && !silent && range == Range::Known;
@@ -142,6 +150,7 @@ impl Judge {
     fn start_anew(&mut self) {
         self.course = Course::default();
         self.overload = Overload::default();
+        self.thin = Thin::default();
         self.resources = Resources::default();
         (self.shadow_suspect, self.quarantined_ticks) = (false, 0.0);
     }

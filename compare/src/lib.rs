@@ -36,6 +36,7 @@ mod resources;
 mod sampling;
 mod streams;
 mod tails;
+mod thin;
 mod throughput;
 mod tight;
 mod verdict;

@@ -21,6 +21,9 @@ const SHARE_DIVISOR: u64 = 5;
 /// Copies sampled in one tick that make it worth judging by itself.
 const SAMPLED_MIN: u64 = 10;
 
+/// Pairs in all of the recent ticks with which nothing can be found at all: two ticks' worth, if they are put together.
+const PAIRS_MIN: u64 = 2 * SAMPLES_MIN as u64;
+
 /// What one tick brought.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct TickCounts {
@@ -140,7 +143,9 @@ impl Quality {
         if exceeds(sum.diverging, sum.pairs) {
             return Some(Inconclusive::Diverging);
         }
-        self.mostly_below(|tick| tick.pairs < u64::from(SAMPLES_MIN)).then_some(Inconclusive::TooFewSamples)
+        let known = self.recent.iter().filter(|tick| tick.known).count();
+        let is_few = RECENT_TICKS / 2 <= known && sum.pairs < PAIRS_MIN;
+        is_few.then_some(Inconclusive::TooFewSamples)
     }
 
     fn to_good_news(&self, now: &TickCounts) -> Option<Inconclusive> {

@@ -52,9 +52,12 @@ impl Streams {
         }
     }
 
-    /// Takes the latencies of one tick in; `None` where they say nothing.
-    pub(crate) fn observe_latencies(&mut self, window: Option<&Window>, uses: Use) {
-        self.centre.observe_moments(window.map(|w| &w.paired), uses);
+    /// Takes the latencies of one tick in; `None` where they say nothing. The centre hears nothing of pairs that are held for
+    /// the next tick.
+    pub(crate) fn observe_latencies(&mut self, window: Option<&Window>, held: bool, uses: Use) {
+        if !held {
+            self.centre.observe_moments(window.map(|w| &w.paired), uses);
+        }
         self.tails.observe(window, uses, self.centre.up.is_alarmed());
     }
 

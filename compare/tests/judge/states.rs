@@ -1,6 +1,8 @@
 //! One story per state: how it is entered, and how it is left.
 
-use foreshadow_model::{Assessment, DropReason, Drops, Inconclusive, Resource, Stream, Verdict, Window};
+use foreshadow_model::{
+    Assessment, DropReason, Drops, Inconclusive, LogMoments, Resource, Stream, Verdict, Window,
+};
 
 use crate::sim::{CALM, Nature, Sim, Trouble, slower};
 
@@ -399,5 +401,31 @@ fn a_live_that_nobody_asks_is_not_degraded() {
     for _ in 0..100 {
         let window = hangs(&mut sim, 0);
         assert_ne!(sim.judge.update(&window).verdict, Verdict::Degraded);
+    }
+}
+
+/// What is left of a tick when users who wait ask nothing more: two pairs of it.
+fn thinned(window: &mut Window) {
+    let whole = |log: &mut LogMoments| {
+        let mean = log.mean().unwrap();
+        *log = LogMoments { n: 2, sum: 2.0 * mean, sum_sq: 2.0 * mean * mean + 0.1 };
+    };
+    whole(&mut window.paired);
+    whole(&mut window.live_side.paired_log);
+    whole(&mut window.shadow_side.paired_log);
+    (window.sampled, window.agreement.same) = (2, 2);
+    (window.live_side.requests, window.live_side.offered) = (10, Some(10));
+}
+
+#[test]
+fn a_live_that_is_asked_less_the_slower_it_gets_is_found_all_the_same() {
+    for seed in 0..10 {
+        let mut sim = healthy_for(200, seed);
+        let found = (1..=60).find(|_| {
+            let mut window = sim.window(&slower(50.0));
+            thinned(&mut window);
+            sim.judge.update(&window).verdict == Verdict::Degraded
+        });
+        assert!(found.is_some_and(|ticks| ticks <= 24), "seed {seed}: {found:?}");
     }
 }

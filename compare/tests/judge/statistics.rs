@@ -82,6 +82,15 @@ fn healthy_days_bring_no_false_alarm() {
 }
 
 #[test]
+fn a_service_that_is_hardly_asked_raises_no_false_alarm() {
+    for pairs in [1, 2, 4] {
+        let nature = Nature { pairs, requests_per_second: f64::from(pairs), ..Nature::PROTOCOL };
+        let found = null_days(nature, 1440, DAY, 4000..4003);
+        assert_eq!((found.warned, found.acted), (0, 0), "{pairs} pairs a tick: {found:?}");
+    }
+}
+
+#[test]
 fn young_judges_raise_no_false_alarm() {
     let mut found = Alarms::default();
     for seed in 2000..2200 {
@@ -121,6 +130,7 @@ fn figures_of_healthy_days() {
     let natures = [
         ("S2 n=200", Nature::ROUGH),
         ("S2 n=20", few),
+        ("S2 n=2", Nature { pairs: 2, requests_per_second: 2.0, ..Nature::ROUGH }),
         ("S2 n=20, all streams", Nature { answers: true, ..few }),
     ];
     for (name, nature) in natures {
