@@ -5,10 +5,11 @@
 //! dependency fails both and says nothing. The tick's e-value is a likelihood ratio averaged over a Beta(½,½)
 //! prior cut at the null, so that zero errors need no special case: a tick without a discordant pair is no
 //! evidence and does not even count as a tick, or evidence would grow by mere waiting.
-//! *Inputs*: discordant pairs of a tick; without any pairs, live's failures of all its requests against its own past.
+//! *Inputs*: discordant pairs of a tick; without any pairs, live's failures of all its requests against its own past, and
+//! against the shadow's failures in the same ticks before anything is done about it.
 //! *Trips* at the threshold; whether that is worth an action is asked of the recent excess. *Recovers* when the
 //! excess of the recent ticks is calm for [`CALM_TICKS`] ticks. *First start*: pairs need no calibration; the own
-//! past needs 24 ticks. *After a gap* nothing changes.
+//! past needs 24 ticks. *After a gap* nothing changes; a tick with few pairs is none.
 //! *Cannot see*: wrong answers with status 200; failures of requests that are never mirrored, but for the own past.
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +39,10 @@ const PAST_TICKS: u32 = 24;
 
 /// Requests after which the own past weighs half.
 const PAST_REQUESTS_MAX: f64 = 1e6;
+
+/// Recent ticks without a pair from which on they say how much live fails, and the pairs from before no more. Fewer of them
+/// may be a pause.
+const UNPAIRED_TICKS_MIN: u64 = 3;
 
 /// The threshold rises tenfold with every alarm that was false, so many times at most.
 const REJECTIONS_MAX: i32 = 3;
@@ -124,7 +129,7 @@ impl Errors {
             self.live.count_calm(excess);
             self.own.count_calm(excess);
         } else {
-            self.observe_own(now, threshold);
+            self.observe_own(now, recent, threshold);
         }
         if learn && self.stream().cusum() < FREEZE_CUSUM {
             self.learn(now);
@@ -134,14 +139,21 @@ impl Errors {
     /// Takes a tick in which no pair came about: live against its own past, over all its requests.
     pub(crate) fn observe_unpaired(&mut self, now: &TickCounts, recent: &TickCounts, threshold: f64) {
         self.excess = self.excess_of(now, recent);
-        self.observe_own(now, threshold);
+        self.observe_own(now, recent, threshold);
     }
 
-    fn observe_own(&mut self, now: &TickCounts, threshold: f64) {
+    /// Takes a tick in that says nothing but how much live fails now.
+    pub(crate) fn note(&mut self, now: &TickCounts, recent: &TickCounts) {
+        self.excess = self.excess_of(now, recent);
+    }
+
+    fn observe_own(&mut self, now: &TickCounts, recent: &TickCounts, threshold: f64) {
         if let Some(null) = self.past_rate_high() {
             let strict = threshold * self.strictness();
             self.own.step(now.errors.min(now.requests), now.requests, null, strict);
-            self.own.count_calm(self.excess.unwrap_or(0.0));
+            let excess =
+                recent.unpaired.share().zip(self.past_rate()).map_or(0.0, |(share, past)| share - past);
+            self.own.count_calm(excess);
         }
     }
 
@@ -174,14 +186,13 @@ impl Errors {
     /// A live that answers nobody makes no pairs any more; the pairs from before would say for a while that it is well.
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     fn excess_of(&self, now: &TickCounts, recent: &TickCounts) -> Option<f64> {
-        let is_unpaired = now.pairs == 0 && 0 < now.requests;
+        let is_unpaired = now.unpaired.ticks != 0 && UNPAIRED_TICKS_MIN <= recent.unpaired.ticks;
         if 0 < recent.pairs && !is_unpaired {
             let excess = recent.live_error_only as f64 - recent.shadow_error_only as f64;
             return Some(excess / recent.pairs as f64 - self.accepted.map_or(0.0, |normal| normal.excess));
         }
-        let (errors, requests) = (recent.unpaired_errors, recent.unpaired_requests);
-        let rate = (0 < requests).then(|| errors.min(requests) as f64 / requests as f64)?;
-        Some(rate - self.past_rate()?)
+        let is_enough = UNPAIRED_TICKS_MIN <= recent.unpaired.ticks;
+        Some(recent.unpaired.excess().filter(|_| is_enough)? - self.past_rate()?)
     }
 
     /// Shift of live's error rate, in points: against its shadow, or without pairs against its own past.

@@ -94,7 +94,7 @@ impl Judge {
         let objection = self.quality.observe(window);
         let window = &*self.thin.put_together(window);
         let range = self.observe_load(window);
-        let unusable = objection.to_any_news.is_some();
+        let unusable = objection.to_any_news.is_some() && !objection.is_thin;
         let latencies = (!unusable && !objection.to_this_tick).then_some(window);
         let held = self.thin.holds();
         if !held {
@@ -225,13 +225,13 @@ impl Judge {
     fn observe_errors(&mut self, window: &Window, uses: Use, silent: bool) {
         let (recent, now, threshold) =
             (self.quality.together(), TickCounts::of(window), self.policy.threshold);
-        if silent {
-            // Live's own answers count even without a shadow to compare them with.
-            if window.reported && now.pairs == 0 {
-                self.streams.errors.observe_unpaired(&now, &recent, threshold);
-            }
-        } else if uses.judge {
+        if !silent && uses.judge {
             self.streams.errors.observe(&now, &recent, threshold, uses.learn);
+        } else if window.reported && 0 < now.pairs {
+            self.streams.errors.note(&now, &recent);
+        } else if window.reported {
+            // Live's own answers count even without a shadow to compare them with.
+            self.streams.errors.observe_unpaired(&now, &recent, threshold);
         }
     }
 

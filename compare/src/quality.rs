@@ -40,11 +40,53 @@ pub(crate) struct TickCounts {
     pub(crate) shadow_error_only: u64,
     pub(crate) requests: u64,
     pub(crate) errors: u64,
-    /// Both of a tick without any pair.
+    /// What there was in ticks without any pair.
     #[serde(default)]
-    pub(crate) unpaired_requests: u64,
-    #[serde(default)]
-    pub(crate) unpaired_errors: u64,
+    pub(crate) unpaired: Unpaired,
+}
+
+/// What both sides answered without a pair coming about.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Unpaired {
+    /// Ticks in which live was asked.
+    pub(crate) ticks: u64,
+    pub(crate) requests: u64,
+    pub(crate) errors: u64,
+    pub(crate) shadow_requests: u64,
+    pub(crate) shadow_errors: u64,
+}
+
+impl Unpaired {
+    fn of(window: &Window) -> Self {
+        let (live, shadow) = (&window.live_side, &window.shadow_side);
+        Self {
+            ticks: u64::from(0 < live.requests),
+            requests: live.requests,
+            errors: live.errors.min(live.requests),
+            shadow_requests: shadow.requests,
+            shadow_errors: shadow.errors.min(shadow.requests),
+        }
+    }
+
+    fn merged(self, other: Self) -> Self {
+        Self {
+            ticks: self.ticks.saturating_add(other.ticks),
+            requests: self.requests.saturating_add(other.requests),
+            errors: self.errors.saturating_add(other.errors),
+            shadow_requests: self.shadow_requests.saturating_add(other.shadow_requests),
+            shadow_errors: self.shadow_errors.saturating_add(other.shadow_errors),
+        }
+    }
+
+    /// The part of live's requests that failed, 0 to 1; nothing if it was not asked.
+    pub(crate) fn share(&self) -> Option<f64> {
+        share(self.errors, self.requests)
+    }
+
+    /// The same beyond the part of the shadow's. Nothing if the shadow did not answer either: what both wait for is not live's.
+    pub(crate) fn excess(&self) -> Option<f64> {
+        Some((self.share()? - share(self.shadow_errors, self.shadow_requests)?).max(0.0))
+    }
 }
 
 impl TickCounts {
@@ -55,7 +97,6 @@ impl TickCounts {
             [agreement.same, agreement.live_error_only, agreement.shadow_error_only, agreement.diverging];
         let pairs = pairs.iter().fold(0, |sum: u64, &n| sum.saturating_add(n));
         let live = &window.live_side;
-        let unpaired = |n| if pairs == 0 { n } else { 0 };
         Self {
             known: true,
             sampled: window.sampled,
@@ -68,8 +109,7 @@ impl TickCounts {
             shadow_error_only: agreement.shadow_error_only,
             requests: live.requests,
             errors: live.errors,
-            unpaired_requests: unpaired(live.requests),
-            unpaired_errors: unpaired(live.errors),
+            unpaired: if pairs == 0 { Unpaired::of(window) } else { Unpaired::default() },
         }
     }
 
@@ -86,8 +126,7 @@ impl TickCounts {
             shadow_error_only: self.shadow_error_only.saturating_add(other.shadow_error_only),
             requests: self.requests.saturating_add(other.requests),
             errors: self.errors.saturating_add(other.errors),
-            unpaired_requests: self.unpaired_requests.saturating_add(other.unpaired_requests),
-            unpaired_errors: self.unpaired_errors.saturating_add(other.unpaired_errors),
+            unpaired: self.unpaired.merged(other.unpaired),
         }
     }
 
@@ -104,6 +143,8 @@ pub(crate) struct Objection {
     pub(crate) to_any_news: Option<Inconclusive>,
     /// What is missing can only flatter live: bad news stands, good news does not.
     pub(crate) to_good_news: Option<Inconclusive>,
+    /// To any news there is that pairs are few in most ticks; in all of them together they are enough to find what is large.
+    pub(crate) is_thin: bool,
     /// Too much of this very tick is lost for its latencies to be compared.
     pub(crate) to_this_tick: bool,
 }
@@ -121,8 +162,10 @@ impl Quality {
         let now = if window.reported { TickCounts::of(window) } else { TickCounts::default() };
         self.recent.push(now);
         self.together = self.recent.iter().fold(TickCounts::default(), TickCounts::merged);
+        let to_any_news = self.to_any_news(window, &now);
         Objection {
-            to_any_news: self.to_any_news(window, &now),
+            to_any_news,
+            is_thin: to_any_news == Some(Inconclusive::TooFewSamples) && PAIRS_MIN <= self.together.pairs,
             to_good_news: self.to_good_news(&now),
             to_this_tick: is_lopsided(&now),
         }
@@ -143,9 +186,7 @@ impl Quality {
         if exceeds(sum.diverging, sum.pairs) {
             return Some(Inconclusive::Diverging);
         }
-        let known = self.recent.iter().filter(|tick| tick.known).count();
-        let is_few = RECENT_TICKS / 2 <= known && sum.pairs < PAIRS_MIN;
-        is_few.then_some(Inconclusive::TooFewSamples)
+        self.mostly_below(|tick| tick.pairs < u64::from(SAMPLES_MIN)).then_some(Inconclusive::TooFewSamples)
     }
 
     fn to_good_news(&self, now: &TickCounts) -> Option<Inconclusive> {
@@ -171,6 +212,11 @@ impl Quality {
     pub(crate) fn together(&self) -> TickCounts {
         self.together
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (0 < whole).then(|| part as f64 / whole as f64)
 }
 
 fn exceeds(part: u64, whole: u64) -> bool {

@@ -9,6 +9,7 @@
 //! counts as calm for nobody, so a degradation is still one afterwards.
 //! *The second metric* that §5 asks for is live's own past: behind a shadow that only became faster, live is not worse.
 //! And what the shadow suffers as much is not live's.
+//! Few pairs forbid a verdict but for one: a live that fails and is asked so little because of it is `Degraded`.
 //! *Cannot see*: what hits both while neither has a past yet.
 
 use foreshadow_model::{Inconclusive, Verdict};
@@ -58,9 +59,10 @@ impl Course {
     /// Takes the facts of one tick in.
     pub(crate) fn judge(&mut self, facts: &Facts) -> Verdict {
         if let Some(reason) = facts.objection.to_any_news {
-            // Who hangs makes no pairs.
-            let is_known = reason == Inconclusive::TooFewSamples && facts.failing && facts.ready;
-            if !is_known {
+            // Who hangs makes no pairs, and who is very slow few of them.
+            let is_enough = facts.failing || facts.objection.is_thin;
+            let is_large = facts.ready && facts.evident && facts.lasting && !facts.shared;
+            if !(reason == Inconclusive::TooFewSamples && is_enough && is_large) {
                 return Verdict::Inconclusive(reason);
             }
         }
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     const CALM: Facts = Facts {
-        objection: Objection { to_any_news: None, to_good_news: None, to_this_tick: false },
+        objection: Objection { to_any_news: None, is_thin: false, to_good_news: None, to_this_tick: false },
         range: Range::Known,
         ready: true,
         evident: false,

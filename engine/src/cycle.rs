@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use foreshadow_act::{Actuator, Platform, PlatformError, Standing};
 use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
-    Assessment, CgroupSignals, CycleReport, Forecast, Generation, Instance, InstanceId, Inventory, Plan,
-    Policy, SampleRate, Tick, Verdict, Window,
+    Assessment, CgroupSignals, CycleReport, DropReason, Forecast, Generation, Instance, InstanceId,
+    Inventory, Plan, Policy, SampleRate, Tick, Verdict, Window,
 };
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::Local;
@@ -174,8 +174,11 @@ fn usage(inventory: &Inventory, windows: &[Window]) -> BTreeMap<InstanceId, Usag
     windows.iter().filter_map(of).collect()
 }
 
-/// How much of its processor a shadow used, where that is known.
+/// How much of its processor a shadow used, where that is known. What it is asked for by hand is no reason to ask less.
 fn shadow_utilisation(inventory: &Inventory, window: &Window) -> Option<f64> {
+    if window.drops.0.contains_key(&DropReason::Amplified) {
+        return None;
+    }
     let shadow = inventory.pair(&window.live)?.shadow.as_ref()?;
     let Usage { cores, cores_max } = used(inventory, shadow, window.shadow_signals.as_ref())?;
     Some(cores / cores_max)

@@ -136,7 +136,7 @@ impl Progress {
         self.is_answered.set(true);
     }
 
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             waited: Cell::default(),
             moved: Cell::new(Instant::now()),
@@ -144,6 +144,12 @@ impl Progress {
             is_whole: Cell::new(false),
             is_broken: Cell::new(false),
         }
+    }
+
+    /// All of it is there, now.
+    pub(crate) fn end(&self) {
+        self.moved.set(Instant::now());
+        self.is_whole.set(true);
     }
 
     fn add(&self, more: Duration) {
@@ -189,9 +195,9 @@ impl ClientBody {
             Poll::Ready(Some(Err(_))) => self.progress.is_broken.set(true),
             // Behind trailers there is no end, and who has sent all that was announced asks for none.
             Poll::Ready(Some(Ok(piece))) if piece.is_trailers() || self.has_all() => {
-                self.progress.is_whole.set(true);
+                self.progress.end();
             }
-            Poll::Ready(None) => self.progress.is_whole.set(true),
+            Poll::Ready(None) => self.progress.end(),
             _ => {}
         }
         if self.upload.is_some() {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::allowance::Allowances;
 use crate::client::Client;
+use crate::cost::Admission;
 use crate::headers::{MARK, MARK_VALUE};
 use crate::pair::{self, LiveHalf, ShadowHalf, Watch};
 use crate::redact::{BodyKind, forget_body, names_a_method, redact_body, redact_request};
@@ -70,9 +71,15 @@ impl Candidate<'_> {
         if self.is_another_method() {
             return None;
         }
-        self.entry.stats.sampled();
         let route = stats::route(&self.parts.method, self.parts.uri.path());
-        let result = if !self.is_affordable(&route, is_kept) {
+        let costs = self.entry.stats.costs();
+        let admission = self.table.copies.time_per_second.map(|budget| costs.admit(&route, budget, is_kept));
+        if admission == Some(Admission::Thinned) {
+            return None;
+        }
+        self.entry.stats.sampled();
+        let is_dear = admission == Some(Admission::OverBudget);
+        let result = if is_dear || !self.entry.allowance.take_copy(&self.table.copies) {
             Err(DropReason::OverBudget)
         } else if shadow.pause.is_ahead() {
             Err(DropReason::ShadowError)
@@ -82,15 +89,6 @@ impl Candidate<'_> {
             self.queue(route, &shadow.queue)
         };
         result.inspect_err(|reason| self.entry.stats.dropped(*reason)).ok()
-    }
-
-    /// Whether the shadow can have this one too: by its cost, where that is limited, and by their number.
-    fn is_affordable(&self, route: &str, is_kept: impl FnOnce(f64) -> bool) -> bool {
-        let copies = &self.table.copies;
-        let costs = self.entry.stats.costs();
-        let is_cheap =
-            copies.time_per_second.is_none_or(|per_second| costs.admit(route, per_second, is_kept));
-        is_cheap && self.entry.allowance.take_copy(copies)
     }
 
     /// Whether a header or the query says that the method is another one, as web frameworks let it. What a body says of

@@ -7,7 +7,8 @@
 //!
 //! A route is thinned by session as well: of those whose hash is low everything is copied, whatever it costs, so that the
 //! shadow's caches and connections still look like live's. One heavy session can therefore be more than its route's share;
-//! an allowance of the level is what no route passes.
+//! an allowance of the level is what no thinned route passes. *Slow*: rates and costs are means over some seconds; what comes
+//! all of a sudden is over the budget for as long.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,8 +26,26 @@ const EVERY: Duration = Duration::from_secs(1);
 const RATE_GAIN: f64 = 0.2;
 const COST_GAIN: f64 = 0.1;
 
-/// A route that nobody asked for so many seconds is forgotten.
-const SECONDS_FORGOTTEN: u32 = 60;
+/// A route that nobody asked for so long is forgotten.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
+/// What is left of a cost after a second without an answer: half of it after seven. A route that became too dear for a single
+/// copy, because the shadow froze once, is tried again by that.
+const FADING: f64 = 0.9;
+
+/// A level that was found longer ago says nothing of now.
+const LEVEL_LASTS: Duration = Duration::from_secs(10);
+
+/// What becomes of a sampled request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It may be copied.
+    Copied,
+    /// Its session is not among those that are left of a dear route; as if the rate were lower.
+    Thinned,
+    /// Its route has had what it may cost.
+    OverBudget,
+}
 
 /// What is known of the cost of routes.
 #[derive(Debug, Default)]
@@ -47,8 +66,10 @@ struct Known {
 struct Route {
     /// Sampled requests since the level was found.
     asked: u32,
-    /// Seconds in a row in which there was none.
-    quiet: u32,
+    /// When it was asked for the last time.
+    last: Option<Instant>,
+    /// Whether the shadow has answered since the level was found.
+    is_answered: bool,
     /// Sampled requests per second.
     rate: f64,
     /// Seconds; nothing before the first answer.
@@ -58,25 +79,37 @@ struct Route {
 }
 
 impl Costs {
-    /// Counts a sampled request and says whether the shadow can have it too. `per_second` is the time that the shadow may be
+    /// Counts a sampled request and says whether the shadow gets it too. `per_second` is the time that the shadow may be
     /// at copies in a second, those that it answers at once added up; `is_kept` says whether the session of the request is
     /// among such a share of them.
-    pub(crate) fn admit(&self, route: &str, per_second: Duration, is_kept: impl FnOnce(f64) -> bool) -> bool {
+    pub(crate) fn admit(
+        &self,
+        route: &str,
+        per_second: Duration,
+        is_kept: impl FnOnce(f64) -> bool,
+    ) -> Admission {
         let mut known = self.lock();
         let now = Instant::now();
         let since = *known.since.get_or_insert(now);
         if EVERY <= now - since {
             known.since = Some(now);
-            known.find_level((now - since).as_secs_f64(), per_second.as_secs_f64());
+            known.find_level(now - since, per_second);
         }
         let level = known.level;
         let route = by_name(&mut known.routes, route, ROUTES_MAX);
         route.asked += 1;
+        route.last = Some(now);
         let share = route.share(level);
         // What is below the level may come as it likes.
         let may_cost = level.filter(|_| share < 1.0).map_or(per_second, Duration::from_secs_f64);
         let cost = Duration::from_secs_f64(route.cost.unwrap_or_default());
-        (1.0 <= share || is_kept(share)) && route.allowance.take(micros(cost), micros(may_cost))
+        if share < 1.0 && !is_kept(share) {
+            Admission::Thinned
+        } else if route.allowance.take(micros(cost), micros(may_cost)) {
+            Admission::Copied
+        } else {
+            Admission::OverBudget
+        }
     }
 
     /// The shadow was at it for so long.
@@ -88,12 +121,16 @@ impl Costs {
         }
         let route = by_name(&mut known.routes, route, ROUTES_MAX);
         let newest = span.as_secs_f64();
+        route.is_answered = true;
         route.cost = Some(route.cost.map_or(newest, |cost| cost + COST_GAIN * (newest - cost)));
     }
 
     /// The routes of which less than all is copied, and how much of each.
     pub(crate) fn thinned(&self) -> BTreeMap<String, f64> {
         let known = self.lock();
+        if known.since.is_none_or(|since| LEVEL_LASTS < since.elapsed()) {
+            return BTreeMap::new();
+        }
         let shares = known.routes.iter().map(|(name, route)| (name, route.share(known.level)));
         shares.filter(|(_, share)| *share < 1.0).map(|(name, share)| (name.clone(), share)).collect()
     }
@@ -105,17 +142,20 @@ impl Costs {
 }
 
 impl Known {
-    /// Finds the level anew, after so many seconds, for a load of so much.
-    fn find_level(&mut self, seconds: f64, budget: f64) {
+    /// Finds the level anew, so long after the last time.
+    fn find_level(&mut self, since: Duration, per_second: Duration) {
+        let (seconds, now) = (since.as_secs_f64(), Instant::now());
         for route in self.routes.values_mut() {
             let newest = f64::from(route.asked) / seconds;
             let gain = if route.rate == 0.0 { 1.0 } else { RATE_GAIN };
             route.rate += gain * (newest - route.rate);
-            route.quiet = if route.asked == 0 { route.quiet + 1 } else { 0 };
-            route.asked = 0;
+            if !route.is_answered {
+                route.cost = route.cost.map(|cost| cost * FADING.powf(seconds));
+            }
+            (route.asked, route.is_answered) = (0, false);
         }
-        self.routes.retain(|_, route| route.quiet < SECONDS_FORGOTTEN);
-        self.level = level(self.routes.values().map(Route::load).collect(), budget);
+        self.routes.retain(|_, route| route.last.is_some_and(|last| now - last < FORGOTTEN_AFTER));
+        self.level = level(self.routes.values().map(Route::load).collect(), per_second.as_secs_f64());
     }
 }
 
@@ -169,7 +209,8 @@ mod tests {
             tokio::time::advance(EVERY).await;
             for ((route, rate, millis), admitted) in routes.iter().zip(&mut admitted) {
                 let is_kept = |n: u32| move |share| f64::from(n % 100) / 100.0 < share;
-                let of_this = (0..*rate).filter(|n| costs.admit(route, budget, is_kept(*n)));
+                let is_copied = |n: &u32| costs.admit(route, budget, is_kept(*n)) == Admission::Copied;
+                let of_this = (0..*rate).filter(is_copied);
                 *admitted = u32::try_from(of_this.count()).unwrap();
                 costs.took(route, Duration::from_millis(*millis));
             }
@@ -198,10 +239,28 @@ mod tests {
         let mut taken = 0;
         for _ in 0..30 {
             tokio::time::advance(EVERY).await;
-            taken = (0..40).filter(|_| costs.admit("GET /report", budget, |_| true)).count();
+            let is_copied = |_: &u32| costs.admit("GET /report", budget, |_| true) == Admission::Copied;
+            taken = (0..40).filter(is_copied).count();
             costs.took("GET /report", Duration::from_millis(50));
         }
         assert_eq!(taken, 10, "of 50 ms each, in 500 ms");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_route_that_a_frozen_shadow_made_too_dear_comes_back() {
+        let (costs, budget) = (Costs::default(), Duration::from_secs(2));
+        // None of these few sessions is among a hundredth of all, so that nothing is copied that could show it.
+        let frozen = [("GET /", 10, 10_000), ("GET /a", 10, 10_000)];
+        assert_eq!(admitted(&costs, &frozen, budget, 3).await, [0, 0]);
+        let mut seconds = 0;
+        while costs.admit("GET /", budget, |share| 0.5 < share) != Admission::Copied {
+            tokio::time::advance(EVERY).await;
+            for _ in 0..10 {
+                costs.admit("GET /a", budget, |_| false);
+            }
+            seconds += 1;
+            assert!(seconds < 90, "it never came back");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -211,7 +270,7 @@ mod tests {
             costs.admit(&format!("GET /{n}"), budget, |_| true);
         }
         assert!(costs.lock().routes.len() <= ROUTES_MAX + 1);
-        admitted(&costs, &[("GET /", 1, 1)], budget, SECONDS_FORGOTTEN + 2).await;
+        admitted(&costs, &[("GET /", 1, 1)], budget, 62).await;
         assert!(costs.lock().routes.len() <= 2);
     }
 

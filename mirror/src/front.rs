@@ -28,8 +28,8 @@ impl Front {
 
     /// How long an instance may take.
     pub(crate) fn patience(&self) -> Patience {
-        let foreshadow_model::Patience { connect, stall, .. } = self.rules.patience;
-        Patience { connect, stall }
+        let foreshadow_model::Patience { connect, answer, stall, .. } = self.rules.patience;
+        Patience { connect, answer, stall }
     }
 }
 

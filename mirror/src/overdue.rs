@@ -106,15 +106,15 @@ impl Overdue {
         .await
     }
 
-    /// Wakes those whose time is over, and those who are to look up.
-    pub(crate) fn look(&self) {
+    /// Wakes those whose time is over, and, if there is something to see, those who are to look up.
+    pub(crate) fn look(&self, is_something_to_see: bool) {
         let now = Instant::now();
         let mut over: Vec<Waker> = Vec::new();
         for (_, wait) in self.waits.borrow_mut().iter_mut() {
             if !wait.is_over && wait.until <= now {
                 wait.is_over = true;
                 over.extend(wait.waker.take());
-            } else if wait.look_up_at <= now {
+            } else if is_something_to_see && wait.look_up_at <= now {
                 wait.look_up_at = now + LOOK_UP_EVERY;
                 wait.looks_up = true;
                 over.extend(wait.waker.take());
@@ -139,7 +139,7 @@ mod tests {
         let looking = async {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
-                overdue.look();
+                overdue.look(true);
             }
         };
         let sending = pin!(async {

@@ -26,7 +26,7 @@ use self::line::{Multiplexed, Opened, as_http1, as_http2, is_grpc};
 pub(crate) use self::liveness::Awaited;
 use self::liveness::Liveness;
 pub(crate) use self::way::{Patience, Place, Way};
-use crate::body::RequestBody;
+use crate::body::{Progress, RequestBody};
 use crate::grpc;
 
 /// Idle connections kept per instance and thread.
@@ -177,24 +177,25 @@ impl Endpoint {
         self.paused_until.get().is_some_and(|until| Instant::now() < until)
     }
 
-    /// Whether it takes requests and answers nobody.
+    /// Whether it takes requests and answers hardly any.
     pub(crate) fn hangs(&self) -> bool {
         self.liveness.hangs()
     }
 
     /// Looks whether it does; to be called every [`LOOK_EVERY`](crate::overdue::LOOK_EVERY).
     pub(crate) fn look(&self) {
-        self.liveness.look();
+        self.liveness.look(self.patience.get().answer);
     }
 
-    /// A request waits for its answer since then, for as long as what this returns is kept.
-    pub(crate) fn wait(&self, since: Instant) -> Awaited<'_> {
-        self.liveness.wait(since)
+    /// A request waits for its answer since then, or since all of its body was there, for as long as what this returns is
+    /// kept.
+    pub(crate) fn wait(&self, since: Instant, upload: Option<Rc<Progress>>) -> Awaited<'_> {
+        self.liveness.wait(since, upload)
     }
 
-    /// The answer came, after so long.
-    pub(crate) fn answered(&self, awaited: Awaited<'_>, latency: Duration) {
-        if awaited.answered(latency) {
+    /// The answer came.
+    pub(crate) fn answered(&self, awaited: Awaited<'_>) {
+        if awaited.answered() {
             self.back_since.set(Some(Instant::now()));
         }
     }

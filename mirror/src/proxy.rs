@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use foreshadow_model::Balance;
+use foreshadow_model::{Balance, is_safe_method};
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, Request, Response, StatusCode, Version, request};
@@ -63,8 +63,24 @@ struct Passage {
     half: Option<LiveHalf>,
     /// What the client wants to speak instead of HTTP.
     wish: Option<Wish>,
-    /// The number of its session, where sessions have a live of their own.
+    wanted: Wanted,
+}
+
+/// What a live is looked for with.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// The number of the session, where sessions have a live of their own.
     session: Option<u64>,
+    /// Not this one.
+    except: Option<usize>,
+    /// Whether the request may not be sent twice: it could not leave a live that hangs.
+    is_bound: bool,
+}
+
+impl Wanted {
+    fn elsewhere(self, than: usize) -> Self {
+        Self { except: Some(than), ..self }
+    }
 }
 
 /// Where a request goes.
@@ -112,13 +128,17 @@ impl Proxy {
     /// [`LOOK_EVERY`](crate::overdue::LOOK_EVERY).
     pub(crate) fn look(&self) {
         let view = self.view.borrow().clone();
+        let mut one_hangs = false;
         for (entry, endpoint) in view.table.entries.iter().zip(&view.endpoints) {
+            let hung = endpoint.hangs();
             endpoint.look();
-            if endpoint.hangs() {
+            one_hangs |= endpoint.hangs();
+            // Told when it begins; what comes after is told by whoever has an answer.
+            if endpoint.hangs() && !hung {
                 entry.note_ejected(true);
             }
         }
-        self.overdue.look();
+        self.overdue.look(one_hangs);
     }
 
     /// Answers a request.
@@ -148,11 +168,13 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         let session = (rules.balance == Balance::Hash)
             .then(|| sample::session(&view.table.copies.session, &client.source(&parts.headers)));
-        let chosen = match self.choose(&view, session, None) {
+        let has_body = !body.is_end_stream();
+        let is_bound = has_body || !is_safe_method(parts.method.as_str());
+        let wanted = Wanted { session, except: None, is_bound };
+        let chosen = match self.choose(&view, wanted) {
             Choice::Live(chosen) => chosen,
             Choice::Full | Choice::Nobody => return Err(StatusCode::SERVICE_UNAVAILABLE),
         };
-        let has_body = !body.is_end_stream();
         headers::strip_hop_by_hop(&mut parts.headers);
         if has_body && body.size_hint().exact().is_none() {
             // Said aloud, or the body of a GET, whose length nobody knows, would be taken for none.
@@ -179,15 +201,16 @@ impl Proxy {
         } else {
             RequestBody::Empty
         };
-        let passage = Passage { request: Box::new(Request::from_parts(parts, body)), half, wish, session };
+        let passage = Passage { request: Box::new(Request::from_parts(parts, body)), half, wish, wanted };
         Ok((view, chosen, passage))
     }
 
-    /// The live that a request goes to, `except` left out.
-    fn choose(&self, view: &View, session: Option<u64>, except: Option<usize>) -> Choice {
-        if let Some(chosen) = self.choose_open(view, session, except) {
+    /// The live that a request goes to.
+    fn choose(&self, view: &View, wanted: Wanted) -> Choice {
+        if let Some(chosen) = self.choose_open(view, wanted) {
             return Choice::Live(chosen);
         }
+        let except = wanted.except;
         let others = || view.table.entries.iter().enumerate().filter(|(at, _)| Some(*at) != except);
         if others().any(|(_, entry)| is_full(view, entry)) {
             return Choice::Full;
@@ -200,21 +223,11 @@ impl Proxy {
         picked.map_or(Choice::Nobody, Choice::Live)
     }
 
-    /// The next live among those that have a weight, room, and did not just refuse a connection.
-    fn choose_open(&self, view: &View, session: Option<u64>, except: Option<usize>) -> Option<usize> {
-        let rules = &view.table.front.rules;
-        let weight = |(at, (entry, endpoint)): (usize, (&Entry, &Rc<Endpoint>))| {
-            let is_usable = Some(at) != except && !endpoint.is_paused() && !is_full(view, entry);
-            if is_usable {
-                gained(entry.upstream.weight.get(), endpoint.regained(rules.slow_start))
-            } else {
-                0
-            }
-        };
-        let lives = || view.table.entries.iter().zip(&view.endpoints);
-        let weights = || lives().enumerate().map(weight);
+    /// The next live among those that are open.
+    fn choose_open(&self, view: &View, wanted: Wanted) -> Option<usize> {
+        let weights = || weights(view, wanted);
         let mut balancer = self.balancer.borrow_mut();
-        match (rules.balance, session) {
+        match (view.table.front.rules.balance, wanted.session) {
             (Balance::Hash, Some(session)) => {
                 // Not the id, which may be a place in a file: what stays must stay where it is.
                 let homes = view.table.entries.iter().map(|entry| entry.upstream.address);
@@ -236,29 +249,24 @@ impl Proxy {
 
     /// Where a safe request goes whose connection broke: to another live, since this one may just have been killed.
     /// Without a live beside it only a connection that was idle is worth another try.
-    fn choose_again(
-        &self,
-        view: &View,
-        session: Option<u64>,
-        broken: usize,
-        was_idle: bool,
-    ) -> Option<usize> {
-        if let Some(other) = self.choose_open(view, session, Some(broken)) {
+    fn choose_again(&self, view: &View, wanted: Wanted, broken: usize, was_idle: bool) -> Option<usize> {
+        let elsewhere = wanted.elsewhere(broken);
+        if let Some(other) = self.choose_open(view, elsewhere) {
             return Some(other);
         }
         if was_idle {
             return Some(broken);
         }
-        match self.choose(view, session, Some(broken)) {
+        match self.choose(view, elsewhere) {
             Choice::Live(other) => Some(other),
             Choice::Full | Choice::Nobody => None,
         }
     }
 
     async fn forward(&self, view: &View, at: usize, passage: Passage) -> Response<AnswerBody> {
-        let Passage { request, mut half, mut wish, session } = passage;
+        let Passage { request, mut half, mut wish, wanted } = passage;
         let patience = view.table.front.rules.patience;
-        let mut attempt = Attempt { request, at, session, is_repeated: false, is_offered: false };
+        let mut attempt = Attempt { request, at, wanted, is_repeated: false, is_offered: false };
         for _try in 0..=view.table.entries.len() + 1 {
             let at = attempt.at;
             let (Some(entry), Some(endpoint)) = (view.table.entries.get(at), view.endpoints.get(at)) else {
@@ -357,6 +365,17 @@ impl Proxy {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         response
     }
+}
+
+/// What each live gets, at its place: nothing unless it has a weight and room, did not just refuse a connection, and answers.
+fn weights(view: &View, wanted: Wanted) -> impl Iterator<Item = u16> {
+    let slow_start = view.table.front.rules.slow_start;
+    let lives = view.table.entries.iter().zip(&view.endpoints);
+    lives.enumerate().map(move |(at, (entry, endpoint))| {
+        let is_open = !endpoint.is_paused() && !(wanted.is_bound && endpoint.hangs());
+        let is_usable = Some(at) != wanted.except && is_open && !is_full(view, entry);
+        if is_usable { gained(entry.upstream.weight.get(), endpoint.regained(slow_start)) } else { 0 }
+    })
 }
 
 /// Whether a live has as many requests under way as it may.

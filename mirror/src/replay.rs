@@ -116,7 +116,7 @@ pub async fn replay(options: ReplayOptions, progress: Progress) -> Result<(), Re
     let speech = Speech { http2: false, tls: options.target.tls.clone() };
     let way =
         Way::new(Place { address: options.target.address, netns: None, speech }).map_err(ReplayError::Tls)?;
-    let patience = Patience { connect: CONNECT_WITHIN, stall: options.patience };
+    let patience = Patience { connect: CONNECT_WITHIN, answer: options.patience, stall: options.patience };
     let sender = Rc::new(Sender {
         endpoint: Endpoint::new(Arc::new(way), patience, TaskTracker::new()),
         redactor: Redactor::new(key, &options.redact).map_err(ReplayError::Descriptors)?,

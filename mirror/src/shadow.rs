@@ -113,7 +113,8 @@ const TOGETHER: Duration = Duration::from_millis(1);
 async fn serve(order: Order, tasks: TaskTracker) {
     let Order { line, way, connect, pause, amplifier, mut jobs } = order;
     // Shorter than what a copy may take: a shadow behind which there is nobody is known as such, and spared the next ones.
-    let patience = Patience { connect: connect.min(line.timeout / 2), stall: line.timeout };
+    let patience =
+        Patience { connect: connect.min(line.timeout / 2), answer: line.timeout, stall: line.timeout };
     let sender = Rc::new(Sender {
         endpoint: Endpoint::new(way, patience, tasks.clone()),
         timeout: line.timeout,

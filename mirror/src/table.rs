@@ -107,12 +107,12 @@ pub(crate) struct Entry {
     pub(crate) allowance: Arc<Allowances>,
     /// Requests under way to it, of all threads.
     pub(crate) active: Arc<AtomicU32>,
-    /// Set by the workers: it refuses connections.
+    /// Set by the workers: it refuses connections, or answers hardly anybody.
     pub(crate) ejected: Arc<AtomicBool>,
 }
 
 impl Entry {
-    /// Notes whether it refuses connections. Written only when that changes: all workers read the same line of cache.
+    /// Notes whether it is passed over. Written only when that changes: all workers read the same line of cache.
     pub(crate) fn note_ejected(&self, is_ejected: bool) {
         if self.ejected.load(Ordering::Relaxed) != is_ejected {
             self.ejected.store(is_ejected, Ordering::Relaxed);

@@ -53,7 +53,7 @@ pub struct LiveTotals {
     pub upgraded: u64,
     /// The rate in force.
     pub rate: SampleRate,
-    /// Whether it refuses connections.
+    /// Whether it is passed over.
     pub is_ejected: bool,
 }
 

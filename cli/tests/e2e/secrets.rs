@@ -30,14 +30,14 @@ fn request(number: usize) -> Request {
 }
 
 /// The files below a folder that hold the mark.
-fn found_in(folder: &Path) -> Vec<String> {
+fn found_in(folder: &Path, mark: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();
         if path.is_dir() {
-            found.extend(found_in(&path));
+            found.extend(found_in(&path, mark));
         } else if let Ok(bytes) = std::fs::read(&path)
-            && bytes.windows(MARK.len()).any(|window| window == MARK.as_bytes())
+            && bytes.windows(mark.len()).any(|window| window == mark.as_bytes())
         {
             found.push(path.display().to_string());
         }
@@ -72,9 +72,13 @@ fn what_users_send_is_in_no_log_no_store_no_answer_of_the_api_and_no_metric() {
     let mirrored = status["mirrored"].as_u64().unwrap();
     assert!(100 < mirrored, "hardly anything was mirrored, so hardly anything is proved: {status:#}");
     let mut said = vec![("status", status.to_string())];
-    for words in [&["explain", "live-1", "--output", "json"][..], &["history", "--output", "json"], &["plan"]]
-    {
+    for words in [
+        &["explain", "live-1", "--output", "json"][..],
+        &["history", "live-1/requests", "--output", "json"],
+        &["plan"],
+    ] {
         let output = controller.command(words);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{words:?}: {output:?}");
         said.push((words[0], String::from_utf8_lossy(&output.stdout).into_owned()));
     }
     for path in ["/metrics", "/v1/status"] {
@@ -87,6 +91,7 @@ fn what_users_send_is_in_no_log_no_store_no_answer_of_the_api_and_no_metric() {
     for (who, text) in said {
         assert!(!text.contains(MARK), "`{who}` says a secret:\n{text}");
     }
-    let found = found_in(&controller.folder);
+    let found = found_in(&controller.folder, MARK);
     assert!(found.is_empty(), "{found:#?}");
+    assert!(!found_in(&controller.folder, "e2e-secrets").is_empty(), "the search finds what is there");
 }

@@ -30,7 +30,7 @@ pub(crate) struct Mirror {
     pub(crate) shadow_timeout: Scalar<Duration>,
     /// Whether the bodies of live's and the shadow's answers are compared, beside their status: by a number that is made of
     /// each, never kept; JSON of up to 32 KiB field by field as well. What differs between two lives as well is called noise.
-    /// Told by `foreshadow mirror` alone so far. Default `false`: each byte of a sampled answer costs a nanosecond on the way to the
+    /// Default `false`: each byte of a sampled answer costs a nanosecond on the way to the
     /// user, of JSON some ten.
     pub(crate) compare_bodies: bool,
     /// How users are let in, and how long who waits for whom.

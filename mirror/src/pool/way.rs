@@ -104,6 +104,8 @@ impl Way {
 pub(crate) struct Patience {
     /// To take a connection.
     pub(crate) connect: Duration,
+    /// To begin an answer.
+    pub(crate) answer: Duration,
     /// To take more of what it is sent.
     pub(crate) stall: Duration,
 }

@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{Choice, Proxy, View};
+use super::{Choice, Proxy, View, Wanted, weights};
 use crate::body::{Progress, RequestBody};
 use crate::overdue::Waited;
 use crate::pair::LiveHalf;
@@ -28,7 +28,7 @@ pub(super) struct Attempt {
     pub(super) request: Box<Request<RequestBody>>,
     /// The place of its live.
     pub(super) at: usize,
-    pub(super) session: Option<u64>,
+    pub(super) wanted: Wanted,
     /// Whether it was sent before: then over a new connection, and not once more. A request that kills whoever takes it must
     /// not go through all lives.
     pub(super) is_repeated: bool,
@@ -39,7 +39,7 @@ pub(super) struct Attempt {
 /// One that was sent, and waits no more.
 pub(super) struct Tried {
     at: usize,
-    session: Option<u64>,
+    wanted: Wanted,
     is_repeated: bool,
     pub(super) started: Instant,
     /// Whether it was counted as failed meanwhile.
@@ -65,22 +65,19 @@ impl Proxy {
         endpoint: &Endpoint,
         attempt: Attempt,
     ) -> (Tried, Result<(Response<Incoming>, Sender), Unanswered>) {
-        let Attempt { request, at, session, is_repeated, is_offered: _ } = attempt;
+        let Attempt { request, at, wanted, is_repeated, is_offered: _ } = attempt;
         let upload = request.body().progress();
         let stats = view.table.entries.get(at).map(|entry| &*entry.stats);
         let (started, spare) = (Instant::now(), Spare::default());
         let waiting = Waiting { started, stats: Cell::new(stats), upload: upload.clone() };
-        let awaited = endpoint.wait(started);
+        let awaited = endpoint.wait(started, upload.clone());
         let leaves = || {
-            let is_whole = upload.as_ref().is_none_or(|upload| upload.is_whole());
-            if !endpoint.hangs() || !is_whole {
-                return false;
-            }
+            let Some(lasts) = awaited.lasts().filter(|_| endpoint.hangs()) else { return false };
             let again = spare.take();
-            let may_leave =
-                !is_repeated && again.is_some() && self.choose_open(view, session, Some(at)).is_some();
+            let is_wanted_elsewhere = || weights(view, wanted.elsewhere(at)).any(|weight| weight != 0);
+            let may_leave = !is_repeated && again.is_some() && is_wanted_elsewhere();
             spare.set(again);
-            if !may_leave && COUNTED_HANGING <= started.elapsed() {
+            if !may_leave && COUNTED_HANGING <= lasts {
                 waiting.count();
             }
             may_leave
@@ -99,10 +96,10 @@ impl Proxy {
             Waited::Left => Err(Unanswered::Left),
         };
         if outcome.is_ok() {
-            endpoint.answered(awaited, started.elapsed());
+            endpoint.answered(awaited);
         }
         let (is_counted, spare) = (waiting.over(), spare.take().filter(|_| !is_repeated));
-        (Tried { at, session, is_repeated, started, is_counted, upload, spare }, outcome)
+        (Tried { at, wanted, is_repeated, started, is_counted, upload, spare }, outcome)
     }
 
     /// What to try after an attempt without an answer; or what the client is told.
@@ -113,8 +110,14 @@ impl Proxy {
         why: Unanswered,
         half: &mut Option<LiveHalf>,
     ) -> Result<Attempt, StatusCode> {
-        let Tried { at, session, is_repeated, started, is_counted, upload, spare } = tried;
+        let Tried { at, wanted, is_repeated, started, is_counted, upload, spare } = tried;
         let entry = view.table.entries.get(at).ok_or(StatusCode::BAD_GATEWAY)?;
+        // What was counted as failed was offered as well: that stays, and what comes now is another request.
+        let take_back = || {
+            if !is_counted {
+                entry.stats.not_taken();
+            }
+        };
         // A failed request, whether or not another live helps out.
         let fail = |half: Option<LiveHalf>| {
             let answer = Answer::none(started.elapsed());
@@ -133,34 +136,34 @@ impl Proxy {
             Unanswered::Left => {
                 tracing::debug!(live = %entry.upstream.id, "Live hangs: the request goes to another one");
                 fail(half.take());
-                let next = self.choose_open(view, session, Some(at)).zip(spare);
+                let next = self.choose_open(view, wanted.elsewhere(at)).zip(spare);
                 let (at, request) = next.ok_or(StatusCode::BAD_GATEWAY)?;
-                Ok(Attempt { request, at, session, is_repeated: true, is_offered: false })
+                Ok(Attempt { request, at, wanted, is_repeated: true, is_offered: false })
             }
             Unanswered::Failed(SendError::NeverSent { mut request }) => {
-                entry.stats.not_taken();
+                take_back();
                 entry.note_ejected(true);
                 // The copy went to the shadow of a live that does not answer: the pair is void.
                 drop(half.take());
-                let Choice::Live(at) = self.choose(view, session, Some(at)) else {
+                let Choice::Live(at) = self.choose(view, wanted.elsewhere(at)) else {
                     return Err(StatusCode::BAD_GATEWAY);
                 };
                 request.body_mut().forget_upload();
-                Ok(Attempt { request, at, session, is_repeated, is_offered: false })
+                Ok(Attempt { request, at, wanted, is_repeated, is_offered: false })
             }
             // The client sent no more of its body: that is nothing live did.
             Unanswered::Failed(SendError::Broken { .. })
                 if upload.is_some_and(|upload| upload.is_broken()) =>
             {
-                entry.stats.not_taken();
+                take_back();
                 Err(StatusCode::REQUEST_TIMEOUT)
             }
             Unanswered::Failed(SendError::Broken { source, was_idle }) => {
                 tracing::debug!(error = %source, live = %entry.upstream.id, "Live broke off before its answer");
                 let again =
-                    spare.and_then(|spare| Some((self.choose_again(view, session, at, was_idle)?, spare)));
+                    spare.and_then(|spare| Some((self.choose_again(view, wanted, at, was_idle)?, spare)));
                 // What a connection that was idle did not carry was never answered: the repeat is the same request.
-                let is_offered = was_idle && again.is_some();
+                let is_offered = was_idle && again.is_some() && !is_counted;
                 if !is_offered {
                     fail(half.take());
                 }
@@ -173,7 +176,7 @@ impl Proxy {
                     drop(half.take());
                 }
                 let is_offered = is_offered && next == at;
-                Ok(Attempt { request, at: next, session, is_repeated: true, is_offered })
+                Ok(Attempt { request, at: next, wanted, is_repeated: true, is_offered })
             }
         }
     }
