@@ -10,7 +10,7 @@ mod front;
 mod mirror;
 mod platform;
 
-pub(crate) use self::alone::alone;
+pub(crate) use self::alone::{alone, log_format};
 pub(crate) use self::mirror::redact;
 
 use std::path::{Component, Path, PathBuf};

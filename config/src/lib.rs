@@ -160,13 +160,23 @@ fn from_yaml<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
     Ok(serde_saphyr::from_str_with_options(text, options)?)
 }
 
-/// Reads the text of the file of a mirror that stands alone, as [`parse`] does.
+/// Reads the text of the file of a mirror that stands alone, as [`parse`] does. Whoever reads logs says with `log_format`
+/// what is wrong with a format.
 ///
 /// # Errors
 /// As [`parse`].
-pub fn parse_alone(text: &str, directory: &Path) -> Result<Alone, ConfigError> {
+pub fn parse_alone(
+    text: &str,
+    directory: &Path,
+    log_format: impl Fn(&str) -> Result<(), String>,
+) -> Result<Alone, ConfigError> {
     from_yaml::<file::Alone>(text)
-        .and_then(|file| check::alone(file, directory))
+        .and_then(|file| {
+            if let Some(log) = &file.log {
+                check::log_format(&log.value.format, log_format)?;
+            }
+            check::alone(file, directory)
+        })
         .map_err(|refusal| ConfigError::of_refusal(refusal, text))
 }
 

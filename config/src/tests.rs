@@ -93,7 +93,7 @@ fn the_file_of_a_mirror_alone_is_read_and_names_every_key_of_its_own() {
     const EXAMPLE: &str = include_str!("../examples/mirror.yaml");
     const CAPTURE: &str = include_str!("../examples/capture.yaml");
     const LOG: &str = include_str!("../examples/log.yaml");
-    let source = |text| parse_alone(text, Path::new("/srv/shop")).unwrap().source;
+    let source = |text| parse_alone(text, Path::new("/srv/shop"), is_known).unwrap().source;
     assert_eq!(
         source(CAPTURE),
         Source::Capture(CaptureRules {
@@ -105,7 +105,7 @@ fn the_file_of_a_mirror_alone_is_read_and_names_every_key_of_its_own() {
         source(LOG),
         Source::Log { file: "/var/log/nginx/access.log".into(), format: "combined".into() }
     );
-    let config = parse_alone(EXAMPLE, Path::new("/srv/shop")).unwrap();
+    let config = parse_alone(EXAMPLE, Path::new("/srv/shop"), is_known).unwrap();
     let [first, second] = &config.lives[..] else { panic!("two lives") };
     assert_eq!((first.shadow.as_deref(), first.rate.get()), (Some("http://127.0.0.1:9101"), 0.25));
     assert_eq!((second.rate.get(), second.http2, second.weight), (0.1, true, Weight::FULL));
@@ -118,6 +118,11 @@ fn the_file_of_a_mirror_alone_is_read_and_names_every_key_of_its_own() {
         let named = |example: &str| example.contains(&format!("{key}:"));
         assert!(named(EXAMPLE) || named(CAPTURE) || named(LOG), "{key}");
     }
+}
+
+/// Stands for whoever reads logs.
+fn is_known(format: &str) -> Result<(), String> {
+    if format == "$odd" { Err("no such thing".into()) } else { Ok(()) }
 }
 
 #[test]
@@ -136,6 +141,10 @@ fn what_a_mirror_alone_cannot_do_is_refused() {
         (
             "source: capture\nlives: [{ url: https://a:1 }]",
             "expected lives without TLS to capture, got `https://a:1`",
+        ),
+        (
+            "source: log\nlog: { file: a, format: $odd }\nlives: [{ url: http://a:1 }]",
+            "expected a format that can be read, got `$odd`: no such thing",
         ),
         (
             "lives: [{ url: http://a:1 }]\nmirror: { budget: { utilisation: 50% } }",
@@ -176,7 +185,7 @@ fn what_a_mirror_alone_cannot_do_is_refused() {
             "expected `idle` between `1ms` and `1d`, got `0s`",
         ),
     ] {
-        let error = parse_alone(text, Path::new("/srv/shop")).unwrap_err();
+        let error = parse_alone(text, Path::new("/srv/shop"), is_known).unwrap_err();
         assert_eq!(error.message(), message);
         assert!(1 <= error.line(), "{message}");
     }

@@ -105,7 +105,9 @@ impl Board {
             self.totals.requests += seen.live_side.requests;
             self.totals.mirrored += seen.shadow_side.requests;
             self.totals.drops.entry(seen.live.clone()).or_default().merge(&seen.drops);
-            self.totals.agreement.entry(seen.live.clone()).or_default().merge(&seen.agreement);
+            let agreement = self.totals.agreement.entry(seen.live.clone()).or_default();
+            agreement.merge(&seen.agreement);
+            agreement.fade();
         }
         self.totals.requests += summary.refused;
         self.totals.mirror_cpu_seconds += summary.cpu_seconds;

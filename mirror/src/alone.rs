@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::control::{self, Door, Guest, SummaryClock};
 use crate::entrance::{Entrance, Listen, NOWHERE};
-use crate::predecessor::Predecessor;
+use crate::predecessor::{Predecessor, Turn};
 use crate::server::{
     CERTIFICATES_EVERY, MirrorError, Options, Shared, SocketFile, join, refresh_certificates, runtime, share,
 };
@@ -54,6 +54,7 @@ pub enum Running {
 /// A mirror that could be started, and serves nobody yet.
 pub struct Prepared {
     runtime: tokio::runtime::Runtime,
+    turn: Turn,
     predecessor: Option<Predecessor>,
     entrance: Entrance,
     shared: Arc<Shared>,
@@ -66,6 +67,7 @@ pub struct Prepared {
 /// [`MirrorError`] if it cannot be started.
 pub fn prepare(options: &Options, first: Routing, running: Running) -> Result<Prepared, MirrorError> {
     let runtime = runtime()?;
+    let turn = Turn::take(&options.socket)?;
     let predecessor = match (runtime.block_on(Predecessor::find(&options.socket))?, running) {
         (Some(there), Running::Respect) => {
             return Err(MirrorError::Running { pid: there.pid, listen: there.listen });
@@ -78,7 +80,7 @@ pub fn prepare(options: &Options, first: Routing, running: Running) -> Result<Pr
     };
     let shared = Arc::new(share(&entrance, options.workers).map_err(MirrorError::Start)?);
     shared.route(first)?;
-    Ok(Prepared { runtime, predecessor, entrance, shared, socket_at: options.socket.clone() })
+    Ok(Prepared { runtime, turn, predecessor, entrance, shared, socket_at: options.socket.clone() })
 }
 
 impl Prepared {
@@ -93,7 +95,7 @@ impl Prepared {
     /// # Errors
     /// [`MirrorError`] if it cannot be started; once started it only ends in good order.
     pub fn run(self, lead: &mut dyn Lead) -> Result<(), MirrorError> {
-        let Self { runtime, predecessor, entrance, shared, socket_at } = self;
+        let Self { runtime, turn, predecessor, entrance, shared, socket_at } = self;
         let (socket, signals) = {
             let _within = runtime.enter();
             let socket = control::listen_in_place_of(&socket_at, predecessor.is_some())
@@ -104,6 +106,7 @@ impl Prepared {
         if let Some(predecessor) = predecessor {
             runtime.block_on(predecessor.retire());
         }
+        drop(turn);
         lead.serves((shared.listen != NOWHERE).then_some(shared.listen));
         let mut clock = SummaryClock::new();
         let house = House { shared: &shared, socket_at: &socket_at, clock: &mut clock };

@@ -1,5 +1,6 @@
 //! The mirror whose place another one takes.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -44,6 +45,26 @@ pub async fn tell(socket: &Path, message: &ToMirror) -> Result<(), TellError> {
     let there = Predecessor::find(socket).await.map_err(TellError::Speak)?;
     let mut there = there.ok_or_else(|| TellError::Nobody { path: socket.to_owned() })?;
     there.tell(message).await.map_err(TellError::Gone)
+}
+
+/// The right to take a place. Whoever has it not while it is taken is refused: two that took it at the same moment would
+/// both serve, and only one of them could be spoken to.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _file: File,
+}
+
+impl Turn {
+    /// Takes it, until what this returns is dropped or its process ends.
+    pub(crate) fn take(socket: &Path) -> Result<Self, MirrorError> {
+        let odd = |source| MirrorError::Socket { path: socket.to_owned(), source };
+        let file = File::create(socket.with_extension("lock")).map_err(odd)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(MirrorError::Busy),
+            Err(TryLockError::Error(source)) => Err(odd(source)),
+        }
+    }
 }
 
 /// A mirror that serves already.
@@ -106,5 +127,20 @@ impl Predecessor {
                 %error, pid = self.pid, "The mirror before this one was not told to end: if it is there, end it"
             ),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_do_not_take_one_place_at_the_same_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("mirror.sock");
+        let first = Turn::take(&socket).unwrap();
+        assert!(matches!(Turn::take(&socket), Err(MirrorError::Busy)));
+        drop(first);
+        Turn::take(&socket).unwrap();
     }
 }

@@ -372,8 +372,8 @@ fn weights(view: &View, wanted: Wanted) -> impl Iterator<Item = u16> {
     let slow_start = view.table.front.rules.slow_start;
     let lives = view.table.entries.iter().zip(&view.endpoints);
     lives.enumerate().map(move |(at, (entry, endpoint))| {
-        let is_open = !endpoint.is_paused() && !(wanted.is_bound && endpoint.hangs());
-        let is_usable = Some(at) != wanted.except && is_open && !is_full(view, entry);
+        let is_passed_over = endpoint.is_paused() || (wanted.is_bound && endpoint.hangs());
+        let is_usable = Some(at) != wanted.except && !is_passed_over && !is_full(view, entry);
         if is_usable { gained(entry.upstream.weight.get(), endpoint.regained(slow_start)) } else { 0 }
     })
 }

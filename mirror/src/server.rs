@@ -85,6 +85,9 @@ pub enum MirrorError {
         /// Where its users connect.
         listen: SocketAddr,
     },
+    /// Another one is being started for the same place.
+    #[error("another mirror is being started there")]
+    Busy,
     /// The first routing cannot be.
     #[error("failed to take over the routing")]
     Route(#[from] RouteError),

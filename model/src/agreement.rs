@@ -32,6 +32,9 @@ pub struct Agreement {
     pub fields: BTreeMap<String, BodyAgreement>,
 }
 
+/// Pairs of bodies that are remembered in full. Of more, the older ones count for less.
+const COMPARED_MAX: u64 = 1000;
+
 /// How far the bodies of answers to one route agreed. What differs between two lives as well is noise: a date, an id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -59,6 +62,17 @@ impl BodyAgreement {
     pub fn beyond_noise(&self) -> Option<f64> {
         let noise = share(self.lives_differing, self.lives_compared)?;
         Some((self.differing_share()? - noise).max(0.0))
+    }
+
+    /// Halves what was counted, once it is much: what is counted from now on shall show.
+    pub fn fade(&mut self) {
+        if COMPARED_MAX < self.compared.max(self.lives_compared) {
+            for count in
+                [&mut self.compared, &mut self.differing, &mut self.lives_compared, &mut self.lives_differing]
+            {
+                *count /= 2;
+            }
+        }
     }
 
     /// Adds what `other` counted.
@@ -92,6 +106,11 @@ impl Agreement {
         for (field, agreement) in &other.fields {
             by_name(&mut self.fields, field, FIELDS_MAX).merge(agreement);
         }
+    }
+
+    /// Lets go of a part of what was counted of bodies long ago; to be called now and then.
+    pub fn fade(&mut self) {
+        self.bodies.values_mut().chain(self.fields.values_mut()).for_each(BodyAgreement::fade);
     }
 
     /// Fields that differ more often than those of two lives do, and routes whose bodies do and have no such field; the most
@@ -180,6 +199,28 @@ mod tests {
         assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!((said[0].0.as_str(), said[1].0.as_str()), ("GET /home", "GET /cart $.total"));
         assert!((said[0].1 - 0.28).abs() < 1e-9 && (said[1].1 - 0.12).abs() < 1e-9, "{said:?}");
+    }
+
+    #[test]
+    fn what_a_deploy_mended_is_soon_forgotten_and_what_it_broke_soon_seen() {
+        let of = |differing| Agreement {
+            bodies: named([("GET /", bodies(10, differing, 10, 0))]),
+            ..Agreement::default()
+        };
+        let mut sum = Agreement::default();
+        let mut seen_after = |differing, is_seen: bool| {
+            (0..)
+                .find(|_| {
+                    sum.merge(&of(differing));
+                    sum.fade();
+                    sum.differing().is_empty() != is_seen
+                })
+                .unwrap()
+        };
+        for _ in 0..3 {
+            assert!(seen_after(0, false) < 500);
+            assert!(seen_after(10, true) < 20);
+        }
     }
 
     #[test]

@@ -213,7 +213,7 @@ pub struct PairRow {
     pub drops: crate::Drops,
     /// Diverging answers by route since the start.
     pub diverging_routes: std::collections::BTreeMap<String, u64>,
-    /// Where bodies of answers differ, since the start; empty where they are not compared.
+    /// Where bodies of answers differ, over the last thousand pairs or two of each place; empty where they are not compared.
     #[serde(default)]
     pub differences: Vec<crate::Difference>,
     /// Whether the decision is to do nothing for now although something is wished for.

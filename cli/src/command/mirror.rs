@@ -3,11 +3,13 @@
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::str::FromStr as _;
 
 use foreshadow_engine::config::{Alone, Source, parse_alone};
+use foreshadow_engine::mirror::log::Format;
 use foreshadow_engine::mirror::{MirrorError, Running};
 use foreshadow_engine::model::wire::{CaptureSummary, Summary, UpstreamSummary};
-use foreshadow_engine::model::{Difference, Generation, LogHistogram};
+use foreshadow_engine::model::{Difference, Generation, LogHistogram, with_causes};
 use foreshadow_engine::{AloneError, Audience, mirror_alone, unix_ms};
 use serde_json::json;
 
@@ -34,7 +36,8 @@ pub(crate) fn read(path: &Path) -> Result<Alone, Failure> {
             "write one with at least `lives: [{ url: http://127.0.0.1:9001, shadow: http://127.0.0.1:9101 }]`",
         )
     })?;
-    Ok(parse_alone(&text, &absolute_folder(path)?)
+    let log_format = |text: &str| Format::from_str(text).map(drop).map_err(|error| with_causes(&error));
+    Ok(parse_alone(&text, &absolute_folder(path)?, log_format)
         .map_err(|error| error.in_file(path.display().to_string()))?)
 }
 
@@ -45,6 +48,9 @@ fn failure(error: AloneError) -> Failure {
         AloneError::Mirror(MirrorError::Running { .. }) => failure
             .with_exit(Exit::Usage)
             .remedy("`--replace` takes its place, and no connection is refused; `kill -HUP` lets it read its file again"),
+        AloneError::Mirror(MirrorError::Busy) => {
+            failure.with_exit(Exit::Usage).remedy("wait until that one serves; `--replace` takes its place then")
+        }
         AloneError::Mirror(MirrorError::Listen { address, .. }) | AloneError::Metrics { address, .. } => failure
             .with_exit(Exit::Usage)
             .remedy(format!("`ss -ltnp 'sport = :{}'` names who has the port", address.port())),

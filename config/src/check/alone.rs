@@ -127,6 +127,19 @@ fn source(source: &Located<file::Source>, blocks: Blocks, directory: &Path) -> R
     }
 }
 
+/// How the lines of a log are written, if they can be read.
+pub(crate) fn log_format(
+    format: &Located<Text>,
+    log_format: impl Fn(&str) -> Result<(), String>,
+) -> Result<(), Refusal> {
+    let text = &format.value.0;
+    log_format(text).map_err(|why| {
+        Refusal::new(format!("expected a format that can be read, got `{text}`: {why}"))
+            .at(format)
+            .help("`foreshadow replay --help` has the formats; `auto` fits what most servers write unasked")
+    })
+}
+
 /// The name of an interface, as the kernel lets one be.
 fn interface(name: &Located<Text>) -> Result<String, Refusal> {
     const BYTES_MAX: usize = 15;
