@@ -17,7 +17,7 @@ use super::ratio::median;
 use super::server::{LOAD_CORE, Server, built, is_there, pinned};
 
 /// Users at the same time.
-const USERS: u32 = 320;
+pub(super) const USERS: u32 = 320;
 
 /// What may be the matter with a shadow, and how it is written in an address.
 const TROUBLES: [(&str, &str); 11] = [
@@ -56,11 +56,12 @@ impl Drop for Shadow {
     }
 }
 
+/// What users saw in a run.
 #[derive(Clone, Copy)]
-struct Seen {
-    p50: f64,
-    p99: f64,
-    per_second: f64,
+pub(super) struct Seen {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    pub(super) per_second: f64,
 }
 
 /// Measures and prints.
@@ -131,7 +132,7 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
 }
 
 /// Asks for so long, at this rate or as fast as answers come. Fails if a request does.
-fn ask(server: &Server, rate: Option<f64>, seconds: u32) -> anyhow::Result<Seen> {
+pub(super) fn ask(server: &Server, rate: Option<f64>, seconds: u32) -> anyhow::Result<Seen> {
     let log = std::env::temp_dir().join("foreshadow-harm.tsv");
     let mut h2load: Command = pinned(LOAD_CORE, Path::new("h2load"));
     h2load.args(["--h1", "-t1", &format!("-c{USERS}"), &format!("-D{seconds}"), "--log-file"]).arg(&log);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 
 use super::copies::Copies;
+use super::harm::{Seen, USERS, ask};
 use super::load::{Load, Run};
 use super::ratio::{Median, median};
 use super::server::{Server, absent, built, certificate, envoy, frozen, is_there};
@@ -36,6 +37,17 @@ const COMPARISONS: [(&str, &str, Load); 13] = [
     ("envoy grpc", "mirror grpc", Load::GRPC),
 ];
 
+/// Requests a second at which latencies are compared: half of what the slowest of them takes.
+const FIXED: f64 = 6000.0;
+
+const AT_A_FIXED_RATE: [(&str, &str); 5] = [
+    ("nginx", "mirror"),
+    ("haproxy", "mirror"),
+    ("envoy", "mirror"),
+    ("mirror", "mirror 10 %"),
+    ("mirror", "mirror 100 %"),
+];
+
 /// Every request is a visitor's of its own: a rate is a share of requests.
 const VISITORS: &str = "session: { header: x-visitor }";
 
@@ -60,6 +72,14 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
         let is_wanted = plan.only.as_deref().is_none_or(|only| name.contains(only));
         if is_wanted && stand.servers.contains_key(a) {
             stand.compare(a, b, load, plan)?;
+        }
+    }
+    println!("{FIXED:.0} requests/s over HTTP/1.1, of {USERS} users who ask in the same moments");
+    println!("{:<24} {:>8} {:>8}   B / A, median [95 %]", "A, B", "p50 µs", "p99 µs");
+    for (a, b) in AT_A_FIXED_RATE {
+        let is_wanted = plan.only.as_deref().is_none_or(|only| format!("{a} | {b}").contains(only));
+        if is_wanted && stand.servers.contains_key(a) {
+            stand.compare_latencies(a, b, plan)?;
         }
     }
     Ok(())
@@ -117,9 +137,38 @@ impl Stand {
         Ok(Self { servers, _origins: [live, shadow, live_h2, shadow_h2] })
     }
 
-    fn compare(&self, a: &str, b: &str, load: Load, plan: &Plan) -> anyhow::Result<()> {
+    fn pair(&self, a: &str, b: &str) -> anyhow::Result<(&Server, &Server)> {
         let [first, second] = [a, b].map(|name| self.servers.get(name).context("a server that is not there"));
-        let (first, second) = (first?, second?);
+        Ok((first?, second?))
+    }
+
+    fn compare_latencies(&self, a: &str, b: &str, plan: &Plan) -> anyhow::Result<()> {
+        let (first, second) = self.pair(a, b)?;
+        let (mut runs_a, mut runs_b) = (Vec::new(), Vec::new());
+        for _round in 0..plan.rounds {
+            runs_a.push(ask(first, Some(FIXED), plan.seconds)?);
+            runs_b.push(ask(second, Some(FIXED), plan.seconds)?);
+        }
+        let mid = |runs: &[Seen], of: fn(&Seen) -> f64| {
+            median(&runs.iter().map(of).collect::<Vec<_>>()).map_or(f64::NAN, |median| median.median)
+        };
+        let ratio = |of: fn(&Seen) -> f64| {
+            let ratios: Vec<f64> = runs_b.iter().zip(&runs_a).map(|(b, a)| of(b) / of(a)).collect();
+            median(&ratios).map(shown).unwrap_or_default()
+        };
+        println!("{a:<24} {:>8.0} {:>8.0}", mid(&runs_a, |r| r.p50), mid(&runs_a, |r| r.p99));
+        println!(
+            "{b:<24} {:>8.0} {:>8.0}   p50 {}   p99 {}",
+            mid(&runs_b, |r| r.p50),
+            mid(&runs_b, |r| r.p99),
+            ratio(|r| r.p50),
+            ratio(|r| r.p99)
+        );
+        Ok(())
+    }
+
+    fn compare(&self, a: &str, b: &str, load: Load, plan: &Plan) -> anyhow::Result<()> {
+        let (first, second) = self.pair(a, b)?;
         // A run of each that does not count: connections, caches, branch predictors.
         for server in [first, second] {
             load.run(server, 1)?;
