@@ -115,7 +115,7 @@ pub(crate) struct Errors {
 impl Errors {
     /// Takes one tick in. `recent` holds the counts of the recent ticks, this one included.
     pub(crate) fn observe(&mut self, now: &TickCounts, recent: &TickCounts, threshold: f64, learn: bool) {
-        self.excess = self.excess_of(now, recent);
+        self.note(now, recent);
         if 0 < now.pairs {
             let discordant = now.live_error_only.saturating_add(now.shadow_error_only);
             let strict = threshold * self.strictness();
@@ -138,11 +138,11 @@ impl Errors {
 
     /// Takes a tick in which no pair came about: live against its own past, over all its requests.
     pub(crate) fn observe_unpaired(&mut self, now: &TickCounts, recent: &TickCounts, threshold: f64) {
-        self.excess = self.excess_of(now, recent);
+        self.note(now, recent);
         self.observe_own(now, recent, threshold);
     }
 
-    /// Takes a tick in that says nothing but how much live fails now.
+    /// Notes how much live fails now; without more, evidence stays what it is.
     pub(crate) fn note(&mut self, now: &TickCounts, recent: &TickCounts) {
         self.excess = self.excess_of(now, recent);
     }
@@ -186,12 +186,12 @@ impl Errors {
     /// A live that answers nobody makes no pairs any more; the pairs from before would say for a while that it is well.
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     fn excess_of(&self, now: &TickCounts, recent: &TickCounts) -> Option<f64> {
-        let is_unpaired = now.unpaired.ticks != 0 && UNPAIRED_TICKS_MIN <= recent.unpaired.ticks;
+        let is_enough = UNPAIRED_TICKS_MIN <= recent.unpaired.ticks;
+        let is_unpaired = is_enough && now.unpaired.ticks != 0;
         if 0 < recent.pairs && !is_unpaired {
             let excess = recent.live_error_only as f64 - recent.shadow_error_only as f64;
             return Some(excess / recent.pairs as f64 - self.accepted.map_or(0.0, |normal| normal.excess));
         }
-        let is_enough = UNPAIRED_TICKS_MIN <= recent.unpaired.ticks;
         Some(recent.unpaired.excess().filter(|_| is_enough)? - self.past_rate()?)
     }
 

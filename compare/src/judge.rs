@@ -59,11 +59,11 @@ struct Silence {
     /// Whether it fails more often.
     errors: bool,
     /// How it stands to its own past.
-    unusable: bool,
+    own_past: bool,
 }
 
 impl Silence {
-    const WHOLE: Self = Self { latencies: true, errors: true, unusable: true };
+    const WHOLE: Self = Self { latencies: true, errors: true, own_past: true };
 }
 
 impl Judge {
@@ -107,8 +107,11 @@ impl Judge {
         let silent = unusable || range == Range::TooHigh;
         // Few pairs say little of how fast live is, and enough of whether it answers.
         let is_few = objection.to_any_news == Some(Inconclusive::TooFewSamples);
-        let silence =
-            Silence { latencies: silent, errors: silent && !(is_few && range != Range::TooHigh), unusable };
+        let silence = Silence {
+            latencies: silent,
+            errors: range == Range::TooHigh || (unusable && !is_few),
+            own_past: unusable,
+        };
         let uses = self.uses(range);
         let latencies = latencies.filter(|_| !silent);
         self.streams.observe_latencies(latencies, held, uses);
@@ -314,7 +317,7 @@ impl Judge {
             provisional: self.streams.centre.is_provisional(),
             delta: if silence.latencies { None } else { self.streams.delta() },
             carrier: if silence.latencies { None } else { self.streams.carrier_name() },
-            own_delta: if silence.unusable { None } else { self.own.live_shift_log().map(Ratio::from_log) },
+            own_delta: if silence.own_past { None } else { self.own.live_shift_log().map(Ratio::from_log) },
             error_excess: if silence.errors {
                 None
             } else {

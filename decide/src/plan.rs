@@ -30,7 +30,9 @@ pub struct Usage {
 }
 
 impl Usage {
-    fn share(&self) -> f64 {
+    /// The part of what it may use, 0 of nothing.
+    #[must_use]
+    pub fn share(&self) -> f64 {
         if 0.0 < self.cores_max { self.cores / self.cores_max } else { 0.0 }
     }
 }

@@ -180,8 +180,7 @@ fn shadow_utilisation(inventory: &Inventory, window: &Window) -> Option<f64> {
         return None;
     }
     let shadow = inventory.pair(&window.live)?.shadow.as_ref()?;
-    let Usage { cores, cores_max } = used(inventory, shadow, window.shadow_signals.as_ref())?;
-    Some(cores / cores_max)
+    used(inventory, shadow, window.shadow_signals.as_ref()).map(|usage| usage.share())
 }
 
 fn used(inventory: &Inventory, instance: &Instance, signals: Option<&CgroupSignals>) -> Option<Usage> {

@@ -128,6 +128,15 @@ impl Progress {
         self.is_whole.get()
     }
 
+    /// Since when nobody but live is waited for, of a request that began then; nothing while its body is under way.
+    pub(crate) fn only_live_since(upload: Option<&Self>, began: Instant) -> Option<Instant> {
+        match upload {
+            Some(upload) if !upload.is_whole() => None,
+            Some(upload) => Some(began.max(upload.moved())),
+            None => Some(began),
+        }
+    }
+
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken.get()
     }

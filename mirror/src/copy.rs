@@ -67,28 +67,36 @@ impl Candidate<'_> {
     /// Takes a copy of a sampled request; `is_kept` says whether its session is among so many of a route.
     fn take(&self, is_kept: impl FnOnce(f64) -> bool) -> Option<Taken> {
         let shadow = self.entry.shadow.as_ref()?;
-        // Looked at last: most requests are not sampled, and need not be searched.
+        // Looked at after the rate: most requests are not sampled, and need not be searched.
         if self.is_another_method() {
             return None;
         }
-        let route = stats::route(&self.parts.method, self.parts.uri.path());
-        let costs = self.entry.stats.costs();
-        let admission = self.table.copies.time_per_second.map(|budget| costs.admit(&route, budget, is_kept));
-        if admission == Some(Admission::Thinned) {
+        let admission = self.admission(is_kept);
+        if admission == Admission::Thinned {
             return None;
         }
         self.entry.stats.sampled();
-        let is_dear = admission == Some(Admission::OverBudget);
-        let result = if is_dear || !self.entry.allowance.take_copy(&self.table.copies) {
-            Err(DropReason::OverBudget)
-        } else if shadow.pause.is_ahead() {
-            Err(DropReason::ShadowError)
-        } else if self.has_body {
-            self.wait_for_body(route, &shadow.queue)
-        } else {
-            self.queue(route, &shadow.queue)
-        };
+        let result =
+            if admission == Admission::OverBudget || !self.entry.allowance.take_copy(&self.table.copies) {
+                Err(DropReason::OverBudget)
+            } else if shadow.pause.is_ahead() {
+                Err(DropReason::ShadowError)
+            } else if self.has_body {
+                self.wait_for_body(&shadow.queue)
+            } else {
+                self.queue(&shadow.queue)
+            };
         result.inspect_err(|reason| self.entry.stats.dropped(*reason)).ok()
+    }
+
+    /// What becomes of it by its cost, where that is limited.
+    fn admission(&self, is_kept: impl FnOnce(f64) -> bool) -> Admission {
+        let Some(per_second) = self.table.copies.time_per_second else { return Admission::Copied };
+        self.entry.stats.costs().admit(&self.route(), per_second, is_kept)
+    }
+
+    fn route(&self) -> String {
+        stats::route(&self.parts.method, self.parts.uri.path())
     }
 
     /// Whether a header or the query says that the method is another one, as web frameworks let it. What a body says of
@@ -100,17 +108,17 @@ impl Candidate<'_> {
     }
 
     /// Queues the copy of a request without a body.
-    fn queue(&self, route: String, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
+    fn queue(&self, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
         // Room in the queue is taken first: nothing is built for a shadow that does not keep up.
         let room = queue.try_reserve().map_err(no_room)?;
         let (request, bytes) = self.head()?;
-        let (half, shadow_half) = self.halves(route);
+        let (half, shadow_half) = self.halves();
         room.send(Job { request: request.map(|()| Bytes::new()), half: shadow_half, bytes });
         Ok(Taken { half, upload: None })
     }
 
     /// Keeps the copy of a request until its body is complete.
-    fn wait_for_body(&self, route: String, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
+    fn wait_for_body(&self, queue: &mpsc::Sender<Job>) -> Result<Taken, DropReason> {
         let length = self.parts.headers.get(header::CONTENT_LENGTH);
         let length: Option<u64> = length.and_then(|value| value.to_str().ok()?.parse().ok());
         if length.is_some_and(|length| self.table.copies.copy_bytes.get() < length) {
@@ -122,7 +130,7 @@ impl Candidate<'_> {
         // What no rule can read is not even kept.
         let kind = BodyKind::of(self.parts)?;
         let (request, bytes) = self.head()?;
-        let (half, shadow_half) = self.halves(route);
+        let (half, shadow_half) = self.halves();
         let upload = Upload {
             waiting: Some(Waiting { request, half: shadow_half, bytes, queue: queue.clone() }),
             kind,
@@ -161,8 +169,8 @@ impl Candidate<'_> {
         })
     }
 
-    fn halves(&self, route: String) -> (LiveHalf, ShadowHalf) {
-        pair::halves(Arc::clone(&self.entry.stats), route, self.watch())
+    fn halves(&self) -> (LiveHalf, ShadowHalf) {
+        pair::halves(Arc::clone(&self.entry.stats), self.route(), self.watch())
     }
 }
 

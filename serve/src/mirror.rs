@@ -62,12 +62,7 @@ impl LiveTotals {
         self.live.merge(&seen.live_side);
         self.shadow.merge(&seen.shadow_side);
         self.paired.merge(&seen.paired);
-        // Of routes and fields more and more would be kept, and none is shown here.
-        let Agreement { same, live_error_only, shadow_error_only, diverging, .. } = &seen.agreement;
-        self.agreement.same += same;
-        self.agreement.live_error_only += live_error_only;
-        self.agreement.shadow_error_only += shadow_error_only;
-        self.agreement.diverging += diverging;
+        self.agreement.merge(&seen.agreement);
         self.sampled += seen.sampled;
         self.drops.merge(&seen.drops);
         self.upgraded += seen.upgraded;

@@ -66,9 +66,6 @@ fn failure(error: AloneError) -> Failure {
                 _ => failure.remedy("`ip -brief link` lists interfaces, `ip netns` namespaces; the kernel must have packet sockets"),
             }
         }
-        AloneError::Format(_) => failure
-            .with_exit(Exit::Usage)
-            .remedy("`foreshadow replay --help` has the formats; `auto` fits what most servers write unasked"),
         AloneError::Mirror(MirrorError::Log(_)) => {
             failure.with_exit(Exit::Usage).remedy("give the path of an access log that this user may read")
         }

@@ -82,11 +82,7 @@ struct Wait {
 impl Wait {
     /// How long it has waited for nobody but the instance; nothing while its body is under way.
     fn lasts(&self, now: Instant) -> Option<Duration> {
-        let since = match &self.upload {
-            Some(upload) if !upload.is_whole() => return None,
-            Some(upload) => self.since.max(upload.moved()),
-            None => self.since,
-        };
+        let since = Progress::only_live_since(self.upload.as_deref(), self.since)?;
         Some(now.saturating_duration_since(since))
     }
 }

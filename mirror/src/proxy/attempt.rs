@@ -207,12 +207,8 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let Some(stats) = self.stats.take() else { return };
-        let since = match &self.upload {
-            // Live had not even all of it.
-            Some(upload) if !upload.is_whole() => return,
-            Some(upload) => self.started.max(upload.moved()),
-            None => self.started,
-        };
+        // Else live had not even all of it.
+        let Some(since) = Progress::only_live_since(self.upload.as_deref(), self.started) else { return };
         let latency = since.elapsed();
         if COUNTED_AFTER <= latency {
             stats.live(&Answer::none(latency));

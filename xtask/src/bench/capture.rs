@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::ensure;
 
 use super::load::{Load, Run};
-use super::mirror::{Plan, shown};
-use super::ratio::median;
+use super::mirror::Plan;
+use super::ratio::{middle, ratio};
 use super::server::{PROXY_CORE, Server, built, is_there};
 
 /// Shares of connections that are read. The first one is next to none of 32: what is left is the filter in the kernel.
@@ -59,18 +59,14 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
 }
 
 fn print(rate: &str, alone: &[Run], captured: &[Captured]) {
-    let mid = |values: Vec<f64>| median(&values).map_or(f64::NAN, |median| median.median);
-    let ratio = |of: fn(&Run) -> f64| {
-        let ratios: Vec<f64> = captured.iter().zip(alone).map(|(b, a)| of(&b.live) / of(a)).collect();
-        median(&ratios).map(shown).unwrap_or_default()
-    };
+    let ratio = |of: fn(&Run) -> f64| ratio(captured.iter().map(|run| of(&run.live)), alone.iter().map(of));
     println!(
         "{:<10} {:>9.2} {:>9.2} {:>10.2} {:>8.0}   µs {}   req/s {}   p99 {}",
         format!("{rate} %"),
-        mid(alone.iter().map(|run| run.cpu_us).collect()),
-        mid(captured.iter().map(|run| run.live.cpu_us).collect()),
-        mid(captured.iter().map(|run| run.mirror_us).collect()),
-        mid(captured.iter().map(|run| run.live.per_second).collect()),
+        middle(alone.iter().map(|run| run.cpu_us)),
+        middle(captured.iter().map(|run| run.live.cpu_us)),
+        middle(captured.iter().map(|run| run.mirror_us)),
+        middle(captured.iter().map(|run| run.live.per_second)),
         ratio(|run| run.cpu_us),
         ratio(|run| run.per_second),
         ratio(|run| run.p99_us),

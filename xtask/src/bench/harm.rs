@@ -12,8 +12,8 @@ use anyhow::{Context as _, ensure};
 
 use super::copies::Copies;
 use super::load::{latencies, output, quantile};
-use super::mirror::{Plan, shown};
-use super::ratio::median;
+use super::mirror::Plan;
+use super::ratio::{middle, ratio};
 use super::server::{LOAD_CORE, Server, built, is_there, pinned};
 
 /// Users at the same time.
@@ -109,13 +109,8 @@ pub(crate) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
                 None => ask(&off, Some(rate), plan.seconds)?,
             });
         }
-        let mid = |of: fn(&Seen) -> f64| {
-            median(&with.iter().map(of).collect::<Vec<_>>()).map_or(f64::NAN, |m| m.median)
-        };
-        let ratio = |of: fn(&Seen) -> f64| {
-            let ratios: Vec<f64> = with.iter().zip(&before).map(|(b, a)| of(b) / of(a)).collect();
-            median(&ratios).map(shown).unwrap_or_default()
-        };
+        let mid = |of: fn(&Seen) -> f64| middle(with.iter().map(of));
+        let ratio = |of: fn(&Seen) -> f64| ratio(with.iter().map(of), before.iter().map(of));
         println!(
             "{trouble:<16} {:>8.0} {:>8.0} {:>9.0}   p50 {}   p99 {}   req/s {}   memory {} MiB",
             mid(|s| s.p50),

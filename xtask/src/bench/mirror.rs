@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use super::copies::Copies;
 use super::harm::{Seen, USERS, ask};
 use super::load::{Load, Run};
-use super::ratio::{Median, median};
+use super::ratio::{middle, ratio};
 use super::server::{Server, absent, built, certificate, envoy, frozen, is_there};
 
 /// How long and what.
@@ -149,13 +149,8 @@ impl Stand {
             runs_a.push(ask(first, Some(FIXED), plan.seconds)?);
             runs_b.push(ask(second, Some(FIXED), plan.seconds)?);
         }
-        let mid = |runs: &[Seen], of: fn(&Seen) -> f64| {
-            median(&runs.iter().map(of).collect::<Vec<_>>()).map_or(f64::NAN, |median| median.median)
-        };
-        let ratio = |of: fn(&Seen) -> f64| {
-            let ratios: Vec<f64> = runs_b.iter().zip(&runs_a).map(|(b, a)| of(b) / of(a)).collect();
-            median(&ratios).map(shown).unwrap_or_default()
-        };
+        let mid = |runs: &[Seen], of: fn(&Seen) -> f64| middle(runs.iter().map(of));
+        let ratio = |of: fn(&Seen) -> f64| ratio(runs_b.iter().map(of), runs_a.iter().map(of));
         println!("{a:<24} {:>8.0} {:>8.0}", mid(&runs_a, |r| r.p50), mid(&runs_a, |r| r.p99));
         println!(
             "{b:<24} {:>8.0} {:>8.0}   p50 {}   p99 {}",
@@ -180,10 +175,7 @@ impl Stand {
             runs_b.push(load.run(second, plan.seconds)?);
         }
         print_arm(a, load, &runs_a, "");
-        let ratio = |of: fn(&Run) -> f64| {
-            let ratios: Vec<f64> = runs_b.iter().zip(&runs_a).map(|(b, a)| of(b) / of(a)).collect();
-            median(&ratios).map(shown).unwrap_or_default()
-        };
+        let ratio = |of: fn(&Run) -> f64| ratio(runs_b.iter().map(of), runs_a.iter().map(of));
         let ratios = format!(
             "µs {}   req/s {}   p99 {}",
             ratio(|r| r.cpu_us),
@@ -199,14 +191,8 @@ impl Stand {
 }
 
 fn print_arm(name: &str, load: Load, runs: &[Run], ratios: &str) {
-    let mid = |of: fn(&Run) -> f64| {
-        median(&runs.iter().map(of).collect::<Vec<_>>()).map_or(f64::NAN, |median| median.median)
-    };
+    let mid = |of: fn(&Run) -> f64| middle(runs.iter().map(of));
     let (cpu, rate, p99) = (mid(|r| r.cpu_us), mid(|r| r.per_second), mid(|r| r.p99_us));
     let name = format!("{name}{}", load.suffix());
     println!("{name:<24} {cpu:>7.2} {rate:>9.0} {p99:>8.0}   {ratios}");
-}
-
-pub(crate) fn shown(Median { median, low, high }: Median) -> String {
-    format!("{median:.3} [{low:.3}, {high:.3}]")
 }

@@ -18,6 +18,18 @@ pub(crate) fn median(values: &[f64]) -> Option<Median> {
     Some(Median { median, low: *sorted.get(outside)?, high: *sorted.get(n - 1 - outside)? })
 }
 
+/// The median alone.
+pub(crate) fn middle(values: impl Iterator<Item = f64>) -> f64 {
+    median(&values.collect::<Vec<_>>()).map_or(f64::NAN, |median| median.median)
+}
+
+/// The ratio of B to A, run by run, as it is printed.
+pub(crate) fn ratio(b: impl Iterator<Item = f64>, a: impl Iterator<Item = f64>) -> String {
+    let ratios: Vec<f64> = b.zip(a).map(|(b, a)| b / a).collect();
+    let shown = |Median { median, low, high }| format!("{median:.3} [{low:.3}, {high:.3}]");
+    median(&ratios).map(shown).unwrap_or_default()
+}
+
 /// How many values on each side may be left out: the most for which both tails together stay within 5 %.
 fn outside(n: usize) -> usize {
     let mut tail = 0.0;
