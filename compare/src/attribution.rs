@@ -23,17 +23,14 @@ const SHIFT_MIN_LOG: f64 = 0.048_790_164_169_432;
 pub(crate) fn pressure_of(resources: &Resources) -> Pressure {
     let own_cgroup =
         resources.cpu_is_saturated() || resources.memory_is_short() || resources.disk_is_capped();
-    let burst = over_control(&resources.live_burst, &resources.shadow_burst)
-        .max(over_control(&resources.live_memory_burst, &resources.shadow_memory_burst));
+    let burst = [Resource::Cpu, Resource::Memory]
+        .into_iter()
+        .flat_map(|resource| resources.bursts(resource))
+        .fold(0.0, |most: f64, tested| most.max(tested.over_control()));
     let short = NODE_SHORT_LOG <= burst.max(resources.node_cpu_pressure.worse_by())
         || resources.is_starved()
         || resources.disk_is_shared();
     Pressure { own_cgroup, node: short && !own_cgroup }
-}
-
-/// The shift of live's burst that the shadow's burst of the same slot does not share.
-fn over_control(live: &Series, shadow: &Series) -> f64 {
-    (live.worse_by() - shadow.worse_by()).max(0.0)
 }
 
 /// What one resource did.
@@ -82,7 +79,7 @@ pub(crate) fn attribute(resources: &Resources, shift_log: f64) -> Attribution {
 fn cpu(resources: &Resources, shift: f64) -> Finding {
     let mut finding = Finding { resource: Resource::Cpu, shift: 0.0, words: Vec::new() };
     finding.waited(&resources.throttled, "throttled in", "of periods");
-    finding.burst(&resources.live_burst, &resources.shadow_burst, "burst");
+    finding.bursts(resources);
     finding.waited(&resources.cpu_pressure, "tasks waited for a processor", "of the time");
     if let Some(moved) = resources.run_delay.moved().filter(|moved| 0.0 < moved.shift) {
         let (now, before) = (moved.now.exp_m1(), moved.before.exp_m1());
@@ -99,7 +96,7 @@ fn cpu(resources: &Resources, shift: f64) -> Finding {
 
 fn memory(resources: &Resources, shift: f64) -> Finding {
     let mut finding = Finding { resource: Resource::Memory, shift: 0.0, words: Vec::new() };
-    finding.burst(&resources.live_memory_burst, &resources.shadow_memory_burst, "memory burst");
+    finding.bursts(resources);
     finding.waited(&resources.memory_pressure, "tasks waited for memory", "of the time");
     if resources.memory_is_short() {
         let hits: u64 = resources.memory_limit_hits.iter().fold(0, |sum, &hits| sum.saturating_add(hits));
@@ -113,6 +110,10 @@ fn memory(resources: &Resources, shift: f64) -> Finding {
 fn storage(resources: &Resources, shift: f64) -> Finding {
     let mut finding = Finding { resource: Resource::Storage, shift: 0.0, words: Vec::new() };
     finding.waited(&resources.io_pressure, "tasks waited for block devices", "of the time");
+    // A burst that had no processor is no word about the disk.
+    if !resources.cpu_is_saturated() {
+        finding.bursts(resources);
+    }
     if resources.disk_is_slow() && !resources.memory_is_short() {
         let who = if resources.disk_is_shared() { "others wait as well" } else { "the shadow does not wait" };
         finding.add(shift, who.to_owned());
@@ -125,6 +126,9 @@ fn network(resources: &Resources, shift: f64) -> Finding {
     if let Some(moved) = resources.retransmits.lost().filter(|_| resources.network_is_lossy()) {
         let (now, before) = (100.0 * share_of(moved.now), 100.0 * share_of(moved.before));
         finding.add(shift, format!("{now:.1} % of segments were sent again ({before:.1} % before)"));
+    }
+    if !resources.cpu_is_saturated() {
+        finding.bursts(resources);
     }
     finding
 }
@@ -147,9 +151,15 @@ impl Finding {
         self.add(0.0, format!("{:.0} {what} ({:.0} before)", moved.now.exp_m1(), moved.before.exp_m1()));
     }
 
-    fn burst(&mut self, live: &Series, shadow: &Series, what: &str) {
-        let shift = over_control(live, shadow);
-        let Some(moved) = live.moved().filter(|_| 0.0 < shift) else { return };
-        self.add(shift, format!("{what} {:.1} × its own median", moved.shift.exp()));
+    /// The tests of this resource, less what the shadow's share of each.
+    fn bursts(&mut self, resources: &Resources) {
+        for tested in resources.bursts(self.resource) {
+            let shift = tested.over_control();
+            let Some(moved) = tested.live.moved().filter(|_| 0.0 < shift) else { continue };
+            self.add(
+                shift,
+                format!("{} burst {:.1} × its own median", tested.kind.label(), moved.shift.exp()),
+            );
+        }
     }
 }

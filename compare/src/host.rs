@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::detector::{Detector, Statistic, Use, effect_log};
 use crate::evidence::FREEZE_CUSUM;
 use crate::recent::median_of;
-use crate::resources::{Series, waiting_log, wall_log};
+use crate::resources::{Series, waiting_log, work_log_of};
 
 /// Ticks after which a host that is worse and hurts nobody is the new normal: an hour at the tick of 5 s.
 const ADOPT_TICKS: u32 = 720;
@@ -98,7 +98,7 @@ impl Host {
             self.signals.detector.keep_quiet();
             return;
         }
-        let wall = |bursts| wall_log(bursts, BurstKind::Processor);
+        let wall = |bursts| work_log_of(bursts, BurstKind::Processor);
         self.probes.observe(wall(&window.live_bursts), wall(&window.shadow_bursts), uses);
         let (live, shadow) = (window.live_signals.as_ref(), window.shadow_signals.as_ref());
         self.signals.observe(live.and_then(waits), shadow.and_then(waits), uses);

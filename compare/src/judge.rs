@@ -20,6 +20,7 @@ use crate::sampling;
 use crate::streams::Streams;
 use crate::thin::Thin;
 use crate::verdict::{Course, Facts, SHIFT_LOG};
+use crate::watch::HostWatch;
 
 /// How much of a shift against live must be the shadow's own worsening before the shadow is suspected: otherwise
 /// live has become faster, which is no fault of anybody.
@@ -45,6 +46,8 @@ pub struct Judge {
     #[serde(default)]
     thin: Thin,
     resources: Resources,
+    #[serde(default)]
+    watch: HostWatch,
     course: Course,
     frozen: bool,
     shadow_suspect: bool,
@@ -81,6 +84,7 @@ impl Judge {
             quality: Quality::default(),
             thin: Thin::default(),
             resources: Resources::default(),
+            watch: HostWatch::default(),
             course: Course::default(),
             frozen: false,
             shadow_suspect: false,
@@ -123,12 +127,13 @@ impl Judge {
             self.load.learn(usual, self.may_learn() && !self.overload.explains());
         }
         self.resources.observe(window, learn && self.own.cusum() < FREEZE_CUSUM);
+        let host = self.watch.observe(window, range != Range::TooHigh, self.streams.is_alarmed());
         let verdict = self.course.judge(&self.facts(objection, range));
         self.shadow_suspect = match verdict {
             Verdict::Inconclusive(_) => self.shadow_suspect,
             other => other == Verdict::ShadowSuspect,
         };
-        let assessment = self.assess(window, verdict, silence);
+        let assessment = Assessment { host, ..self.assess(window, verdict, silence) };
         self.end_quarantine(verdict);
         assessment
     }
@@ -155,6 +160,7 @@ impl Judge {
         self.overload = Overload::default();
         self.thin = Thin::default();
         self.resources = Resources::default();
+        self.watch.rebaseline();
         (self.shadow_suspect, self.quarantined_ticks) = (false, 0.0);
     }
 
@@ -174,6 +180,7 @@ impl Judge {
     pub fn reject(&mut self) {
         self.streams.reject();
         self.own.reject();
+        self.watch.reject();
         self.course = Course::default();
         self.shadow_suspect = false;
     }
@@ -338,6 +345,7 @@ impl Judge {
             ),
             load: self.load.relative(),
             overloaded: self.overload.is_overloaded(),
+            host: None,
         }
     }
 

@@ -12,6 +12,7 @@
 //!        ─► streams   one detector each (baseline ─► whitening ─► evidence) for centre, tails, throughput and host;
 //!                     errors with evidence of their own; one number of all
 //!        ─► verdict   the state machine
+//!        ─► watch     every test and signal of the host against its own past; needs no traffic
 //!        ─► attribution, sampling   why, and how many pairs are needed to be sure
 //! ```
 //!
@@ -40,7 +41,9 @@ mod thin;
 mod throughput;
 mod tight;
 mod verdict;
+mod watch;
 mod whitening;
 
 pub use judge::Judge;
 pub use recent::RECENT_TICKS;
+pub use watch::{HostWatch, node_events};

@@ -8,7 +8,7 @@
 //! *First start*: nothing moves before eight values of past. The past is 32 values, after filling only every 15th:
 //! some 40 minutes of memory, so that a fault which takes minutes to find has not become the past by then.
 
-use foreshadow_model::{Burst, BurstKind, BurstOutcome, CgroupSignals, Window};
+use foreshadow_model::{Burst, BurstKind, BurstOutcome, CgroupSignals, Resource, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::recent::median_of;
@@ -116,13 +116,25 @@ impl Series {
     }
 }
 
+/// One test, on both sides.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Tested {
+    pub(crate) kind: BurstKind,
+    pub(crate) live: Series,
+    pub(crate) shadow: Series,
+}
+
+impl Tested {
+    /// The shift of live's burst that the shadow's of the same slot does not share.
+    pub(crate) fn over_control(&self) -> f64 {
+        (self.live.worse_by() - self.shadow.worse_by()).max(0.0)
+    }
+}
+
 /// All signals of one pair.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Resources {
-    pub(crate) live_burst: Series,
-    pub(crate) shadow_burst: Series,
-    pub(crate) live_memory_burst: Series,
-    pub(crate) shadow_memory_burst: Series,
+    bursts: Vec<Tested>,
     pub(crate) throttled: Series,
     pub(crate) cpu_pressure: Series,
     pub(crate) run_delay: Series,
@@ -148,18 +160,16 @@ pub(crate) struct Resources {
 impl Resources {
     /// Takes one tick in; `learn` says that it may become part of the past.
     pub(crate) fn observe(&mut self, window: &Window, learn: bool) {
-        let bursts = [
-            (&mut self.live_burst, &window.live_bursts, BurstKind::Processor),
-            (&mut self.shadow_burst, &window.shadow_bursts, BurstKind::Processor),
-            (&mut self.live_memory_burst, &window.live_bursts, BurstKind::MemoryBandwidth),
-            (&mut self.shadow_memory_burst, &window.shadow_bursts, BurstKind::MemoryBandwidth),
-        ];
-        for (series, bursts, kind) in bursts {
-            series.push(wall_log(bursts, kind), learn);
+        for (bursts, is_live) in [(&window.live_bursts, true), (&window.shadow_bursts, false)] {
+            for burst in bursts {
+                let tested = self.tested(burst.kind);
+                let series = if is_live { &mut tested.live } else { &mut tested.shadow };
+                series.push(work_log(burst), learn);
+            }
         }
         for burst in window.live_bursts.iter().filter(|burst| burst.kind == BurstKind::Processor) {
             self.starved.rotate_right(1);
-            self.starved[0] = matches!(burst.outcome, BurstOutcome::Starved { .. });
+            self.starved[0] = burst.is_saturated();
         }
         if let Some(signals) = &window.live_signals {
             self.observe_signals(signals, learn);
@@ -167,6 +177,19 @@ impl Resources {
         if let Some(signals) = &window.shadow_signals {
             self.shadow_io_pressure.push(share(signals, signals.io_pressure_seconds), learn);
         }
+    }
+
+    fn tested(&mut self, kind: BurstKind) -> &mut Tested {
+        let at = self.bursts.iter().position(|tested| tested.kind == kind).unwrap_or_else(|| {
+            self.bursts.push(Tested { kind, live: Series::default(), shadow: Series::default() });
+            self.bursts.len() - 1
+        });
+        &mut self.bursts[at]
+    }
+
+    /// The tests of a resource.
+    pub(crate) fn bursts(&self, resource: Resource) -> impl Iterator<Item = &Tested> {
+        self.bursts.iter().filter(move |tested| tested.kind.resource() == resource)
     }
 
     fn observe_signals(&mut self, signals: &CgroupSignals, learn: bool) {
@@ -200,25 +223,35 @@ impl Resources {
     }
 }
 
-pub(crate) fn wall_log(bursts: &[Burst], kind: BurstKind) -> Option<f64> {
-    let wall = bursts.iter().filter(|burst| burst.kind == kind).find_map(Burst::wall_seconds)?;
-    (0.0 < wall).then(|| wall.ln())
+/// The time of a test's fixed work, in log units. Of the memory tests the processor time: waiting for memory counts into
+/// it and waiting for a processor does not. A starved one counts with the time it waited.
+pub(crate) fn work_log(burst: &Burst) -> Option<f64> {
+    let seconds = match &burst.outcome {
+        BurstOutcome::Ran { cpu_seconds, .. } if burst.kind.resource() == Resource::Memory => *cpu_seconds,
+        _ => burst.wall_seconds()?,
+    };
+    (0.0 < seconds).then(|| seconds.ln())
+}
+
+/// The same of the first burst of a kind.
+pub(crate) fn work_log_of(bursts: &[Burst], kind: BurstKind) -> Option<f64> {
+    bursts.iter().filter(|burst| burst.kind == kind).find_map(work_log)
 }
 
 /// The share of the tick waited, as [`waiting_log`].
-fn share(signals: &CgroupSignals, waited: Option<f64>) -> Option<f64> {
+pub(crate) fn share(signals: &CgroupSignals, waited: Option<f64>) -> Option<f64> {
     Some(waiting_log(waited? / signals.span_seconds))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "pages of one tick")]
-fn per_second_log(signals: &CgroupSignals, pages: Option<u64>) -> Option<f64> {
+pub(crate) fn per_second_log(signals: &CgroupSignals, pages: Option<u64>) -> Option<f64> {
     let pages = pages? as f64;
     (0.0 < signals.span_seconds).then(|| (pages / signals.span_seconds).ln_1p())
 }
 
 /// Share of segments sent again, as [`waiting_log`]; `None` with too few to speak of shares.
 #[expect(clippy::cast_precision_loss, reason = "segments of one tick")]
-fn lost_log(signals: &CgroupSignals) -> Option<f64> {
+pub(crate) fn lost_log(signals: &CgroupSignals) -> Option<f64> {
     let (sent, again) = (signals.tcp_segments_out?, signals.tcp_retransmits?);
     (SEGMENTS_MIN <= sent).then(|| waiting_log(again as f64 / sent as f64))
 }
@@ -234,7 +267,7 @@ pub(crate) fn share_of(waiting_log: f64) -> f64 {
 }
 
 /// By how much waiting for a processor stretches running on one.
-fn run_delay_log(signals: &CgroupSignals) -> Option<f64> {
+pub(crate) fn run_delay_log(signals: &CgroupSignals) -> Option<f64> {
     let (delay, run) = (signals.run_delay_seconds?, signals.cpu_seconds?);
     (0.0 < run && 0.0 <= delay).then(|| (delay / run).ln_1p())
 }

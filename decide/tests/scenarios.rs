@@ -242,6 +242,7 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         sampling: SamplingNeed::default(),
         load: live.overloaded.then_some(2.5),
         overloaded: live.overloaded,
+        host: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceId, Ratio, Tick};
+use crate::{HostFinding, InstanceId, Ratio, Tick};
 
 /// Why nothing can be said. No data is not good news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -291,6 +291,9 @@ pub struct Assessment {
     /// and nobody is to blame.
     #[serde(default)]
     pub overloaded: bool,
+    /// What probes and signals alone say against its host; it may warn, and never acts by itself.
+    #[serde(default)]
+    pub host: Option<HostFinding>,
 }
 
 impl Assessment {

@@ -8,10 +8,12 @@
 mod agreement;
 mod alarm;
 mod assessment;
+mod burst;
 mod error;
 mod forecast;
 mod front;
 mod histogram;
+mod host;
 mod instance;
 mod ledger;
 mod moments;
@@ -29,10 +31,12 @@ pub use assessment::{
     Assessment, Attribution, Estimate, Inconclusive, Pressure, Resource, SamplingNeed, Share, Stream,
     StreamState, Verdict,
 };
+pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
 pub use error::with_causes;
 pub use forecast::Forecast;
 pub use front::{Balance, Forwarded, FrontRules, Patience, Speech, TlsFiles, TlsName};
 pub use histogram::LogHistogram;
+pub use host::{HostFinding, HostScope, NodeEvent};
 pub use instance::{
     CgroupPaths, Instance, InstanceId, InvalidName, Inventory, NoShadow, NodeName, NodeRoom, Pair, Phase,
     Resources, Role, ServiceName,
@@ -52,6 +56,6 @@ pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,
     StatusReport,
 };
-pub use signal::{Burst, BurstKind, BurstOutcome, CgroupSignals};
+pub use signal::CgroupSignals;
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
 pub use window::{CaptureLoss, DropReason, Drops, SideWindow, Window};

@@ -1,92 +1,290 @@
 //! A fixed amount of work, measured on three clocks: wall time, processor time, work per wall second.
 //!
 //! * *Why fixed work and not fixed time*: the wall time of fixed work was the best single detector measured
-//!   (`PROBES.md` §1). The amount is a constant of this source. Calibrating it at run time would hide exactly the
-//!   slowness that is looked for.
-//! * *In slices*: between slices the clock is looked at, so that a burst which gets no processor ends by itself.
+//!   (`PROBES.md` §1). The amounts are constants of this source. Calibrating them at run time would hide exactly the
+//!   slowness that is looked for. People who look at one machine once are better served by a span: [`Length`].
+//! * *In steps*: between steps the clock is looked at, so that a burst which gets no processor ends by itself.
 //! * *Page mode*: 4 KiB pages, always. With huge pages the same machine reads 30 instead of 22 GB/s, and whether it
 //!   gets them is chance.
 //! * *What it cannot see*: anything outside the cgroup of the process that runs it.
 
+mod compute;
 mod memory;
-mod processor;
+mod network;
+mod operations;
+mod storage;
 
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes};
+use serde::{Deserialize, Serialize};
 
-use crate::clock::{monotonic, thread_cpu};
+use crate::clock::{monotonic, process_cpu};
+use crate::scratch::Scratch;
+use operations::Log;
 
-pub use memory::array_bytes;
+pub use memory::{PAGE_MODE, array_bytes};
+pub use network::Answerer;
 
-/// Does one burst of fixed work in this process and thread, now.
-///
-/// `memory_room` is what the process may still allocate before it meets a limit; `None` is "no limit known". The
-/// memory test uses at most a tenth of it, and is skipped with a reason where that is too little to leave the caches.
-/// After `give_up` without having finished, the outcome is [`BurstOutcome::Starved`].
-///
-/// While the memory test prepares and runs, transparent huge pages are off for the *whole process*.
-#[must_use]
-pub fn run(kind: BurstKind, memory_room: Option<Bytes>, give_up: Duration) -> Burst {
-    let prepared = Prepared::new(kind, memory_room);
-    let start = monotonic();
-    prepared.run(start, start.saturating_add(give_up))
+/// One test: what to do and, for some, to whom.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Test {
+    /// What to do.
+    pub kind: BurstKind,
+    /// `host:port` for [`BurstKind::Connect`], a name for [`BurstKind::Resolve`]. The others have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
 }
 
-/// The work of one burst, with everything done that must not be timed: memory allocated and touched.
-pub(crate) struct Prepared {
-    kind: BurstKind,
-    work: Result<Work, String>,
+impl From<BurstKind> for Test {
+    fn from(kind: BurstKind) -> Self {
+        Self { kind, target: None }
+    }
 }
 
-enum Work {
-    Processor,
-    Memory(memory::Triad),
+impl Test {
+    /// What came of it.
+    #[must_use]
+    pub fn came_to(&self, outcome: BurstOutcome) -> Burst {
+        Burst { kind: self.kind, target: self.target.clone(), outcome }
+    }
+}
+
+/// When a test has done enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// After its fixed work, some milliseconds on a machine that is well.
+    Burst,
+    /// After this span.
+    Span(Duration),
+}
+
+/// What a test may use.
+#[derive(Debug)]
+pub struct Means {
+    /// What may still be allocated before a limit is met; `None` is no limit known. The memory tests use at most a
+    /// tenth of it, and are skipped with a reason where that is too little to leave the caches.
+    pub memory_room: Option<Bytes>,
+    /// What the memory tests use where there is room: [`Means::IN_INSTANCE`] or [`Means::ALONE`].
+    pub memory_most: Bytes,
+    /// The file the storage tests read and write; `Err` is why there is none.
+    pub scratch: Result<Scratch, String>,
+    /// Who answers round trips and takes bulk; `None` is a thread of this process.
+    pub peer: Option<SocketAddr>,
+    /// Why the network cannot be tried from here.
+    pub no_network: Option<String>,
+}
+
+impl Means {
+    /// Memory for tests inside an instance.
+    pub const IN_INSTANCE: Bytes = Bytes::mebi(64);
+
+    /// Memory for tests on a machine that is looked at: larger than the caches of nearly all of them.
+    pub const ALONE: Bytes = Bytes::mebi(256);
+}
+
+/// The work of some tests, with everything done that must not be timed: memory allocated and touched, connections made.
+///
+/// While it exists, transparent huge pages may be off for the *whole process*.
+#[derive(Debug)]
+pub struct Prepared {
+    means: Means,
+    arena: Option<Rc<RefCell<memory::Arena>>>,
+}
+
+/// One kind of work, in steps.
+trait Work {
+    /// Does one step and notes its operations; returns the work done, in the unit of its score. `Err` says why it cannot.
+    fn step(&mut self, log: &mut Log) -> Result<f64, String>;
+
+    /// Sees through what was begun; it counts into the time.
+    fn finish(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Prepared {
-    pub(crate) fn new(kind: BurstKind, memory_room: Option<Bytes>) -> Self {
-        let work = match kind {
-            BurstKind::Processor => Ok(Work::Processor),
-            BurstKind::MemoryBandwidth => memory::Triad::new(memory_room).map(Work::Memory),
-        };
-        Self { kind, work }
+    /// Ready for tests with these means.
+    #[must_use]
+    pub const fn new(means: Means) -> Self {
+        Self { means, arena: None }
     }
 
-    /// Does the work. Its wall time counts from `start`, a moment of the monotonic clock not later than now; it gives
-    /// up at `deadline`.
-    pub(crate) fn run(self, start: Duration, deadline: Duration) -> Burst {
-        let cpu_before = thread_cpu();
-        let outcome = match self.work {
-            Err(reason) => BurstOutcome::Skipped { reason },
-            Ok(work) => {
-                let done = match work {
-                    Work::Processor => processor::run(deadline),
-                    Work::Memory(triad) => triad.run(deadline),
-                };
-                let (wall, cpu) =
-                    (monotonic().saturating_sub(start), thread_cpu().saturating_sub(cpu_before));
-                outcome(done, wall, cpu)
-            }
+    /// Does what must not be timed of all these tests.
+    pub fn prepare<'a>(&mut self, tests: impl IntoIterator<Item = &'a Test>, length: Length) -> Vec<Ready> {
+        tests.into_iter().map(|test| self.ready(test, length)).collect()
+    }
+
+    fn ready(&mut self, test: &Test, length: Length) -> Ready {
+        let work = self.work(test, length);
+        let steps = match (length, test.kind) {
+            (Length::Burst, kind) => steps(kind),
+            // Every connection leaves a port behind that rests for a minute; names are others' servers.
+            (Length::Span(_), BurstKind::Connect) => 200,
+            (Length::Span(_), BurstKind::Resolve) => 20,
+            (Length::Span(_), _) => u32::MAX,
         };
-        Burst { kind: self.kind, outcome }
+        let span = if let Length::Span(span) = length { span } else { Duration::MAX };
+        Ready { test: test.clone(), work, steps, span }
+    }
+
+    fn work(&mut self, test: &Test, length: Length) -> Result<Box<dyn Work>, String> {
+        let target = || test.target.as_deref().ok_or_else(|| "no target is named".to_owned());
+        let network = || self.means.no_network.clone().map_or(Ok(()), Err);
+        Ok(match test.kind {
+            BurstKind::Processor => Box::new(compute::Primes),
+            BurstKind::Processors => Box::new(compute::Threads::new(length)),
+            BurstKind::FloatingPoint => Box::new(compute::Floats::default()),
+            BurstKind::MemoryBandwidth => Box::new(memory::Triad::new(self.arena()?)),
+            BurstKind::MemoryLatency => Box::new(memory::Chase::new(self.arena()?)),
+            kind @ (BurstKind::StorageRead
+            | BurstKind::StorageWrite
+            | BurstKind::StorageSync
+            | BurstKind::StorageSequential) => Box::new(storage::Single::new(kind, self.scratch()?)),
+            kind @ (BurstKind::StorageReads | BurstKind::StorageWrites) => {
+                Box::new(storage::Deep::new(kind, self.scratch()?)?)
+            }
+            BurstKind::RoundTrip => {
+                network()?;
+                Box::new(network::RoundTrip::new(self.means.peer)?)
+            }
+            BurstKind::Bulk => {
+                network()?;
+                Box::new(network::Bulk::new(self.means.peer)?)
+            }
+            BurstKind::Connect => {
+                network()?;
+                Box::new(network::Connect::new(target()?)?)
+            }
+            BurstKind::Resolve => {
+                network()?;
+                Box::new(network::Resolve::new(target()?))
+            }
+        })
+    }
+
+    fn arena(&mut self) -> Result<Rc<RefCell<memory::Arena>>, String> {
+        if let Some(arena) = &self.arena {
+            return Ok(arena.clone());
+        }
+        let arena = memory::Arena::new(self.means.memory_room, self.means.memory_most)?;
+        Ok(self.arena.insert(Rc::new(RefCell::new(arena))).clone())
+    }
+
+    fn scratch(&self) -> Result<Scratch, String> {
+        self.means.scratch.as_ref().map_err(Clone::clone)?.share()
     }
 }
 
-/// The amount of work that was done, in the unit of its score; `None` if it gave up.
-type Done = Option<f64>;
+/// One test that can begin.
+pub struct Ready {
+    test: Test,
+    work: Result<Box<dyn Work>, String>,
+    steps: u32,
+    span: Duration,
+}
 
-fn outcome(done: Done, wall: Duration, cpu: Duration) -> BurstOutcome {
+impl Ready {
+    /// Does the work. Its wall time counts from `start`, a moment of the monotonic clock not later than now. After
+    /// `deadline` without having finished the outcome is [`BurstOutcome::Starved`].
+    #[must_use]
+    pub fn run(self, start: Duration, deadline: Duration) -> Burst {
+        let Self { test, work, steps, span } = self;
+        let outcome = match work {
+            Err(reason) => BurstOutcome::Skipped { reason },
+            Ok(mut work) => {
+                let cpu_before = process_cpu();
+                let mut log = Log::default();
+                let done = go(&mut *work, &mut log, steps, start.saturating_add(span), deadline);
+                let (wall, cpu) =
+                    (monotonic().saturating_sub(start), process_cpu().saturating_sub(cpu_before));
+                outcome(done, &log, wall, cpu)
+            }
+        };
+        test.came_to(outcome)
+    }
+}
+
+/// Works until the steps are done or the span is over. `Ok(None)` is: not done in time.
+fn go(
+    work: &mut dyn Work,
+    log: &mut Log,
+    steps: u32,
+    enough: Duration,
+    deadline: Duration,
+) -> Result<Option<f64>, String> {
+    let mut done = 0.0;
+    for _ in 0..steps {
+        let now = monotonic();
+        if deadline <= now {
+            return Ok(None);
+        }
+        if enough <= now {
+            break;
+        }
+        done += work.step(log)?;
+    }
+    work.finish()?;
+    Ok(Some(done))
+}
+
+fn outcome(done: Result<Option<f64>, String>, log: &Log, wall: Duration, cpu: Duration) -> BurstOutcome {
     let wall_seconds = wall.as_secs_f64();
     match done {
-        None => BurstOutcome::Starved { waited_seconds: wall_seconds },
-        Some(work) => BurstOutcome::Ran {
+        Err(reason) => BurstOutcome::Skipped { reason },
+        Ok(None) => BurstOutcome::Starved { waited_seconds: wall_seconds },
+        Ok(Some(work)) => BurstOutcome::Ran {
             wall_seconds,
             cpu_seconds: cpu.as_secs_f64(),
             // A clock that did not move would make an infinite score.
             score_per_second: work / wall_seconds.max(1e-9),
+            operations: log.summary(),
         },
     }
+}
+
+/// Steps of the fixed work of a burst. Constants for ever: changing one makes every recorded wall time incomparable.
+/// Milliseconds on a core of 2024, or at the disk of a virtual machine.
+const fn steps(kind: BurstKind) -> u32 {
+    match kind {
+        BurstKind::Processor => 24,
+        BurstKind::Processors => 1,
+        BurstKind::FloatingPoint => 32,
+        // 201 MB moved, about 10 ms at 20 GB/s.
+        BurstKind::MemoryBandwidth => 256,
+        // 32,000 loads at 100 ns.
+        BurstKind::MemoryLatency => 32,
+        BurstKind::StorageRead => 32,
+        BurstKind::StorageReads | BurstKind::StorageWrites => 256,
+        BurstKind::StorageWrite => 16,
+        // 4 MiB.
+        BurstKind::StorageSequential => 16,
+        BurstKind::StorageSync => 4,
+        BurstKind::RoundTrip => 200,
+        // 16 MiB.
+        BurstKind::Bulk => 128,
+        BurstKind::Connect => 4,
+        BurstKind::Resolve => 1,
+    }
+}
+
+/// Does one test with nothing but memory, now: for benchmarks and tests.
+#[must_use]
+pub fn run(kind: BurstKind, memory_room: Option<Bytes>, give_up: Duration) -> Burst {
+    let mut prepared = Prepared::new(Means {
+        memory_room,
+        memory_most: Means::IN_INSTANCE,
+        scratch: Err("no directory is named".to_owned()),
+        peer: None,
+        no_network: None,
+    });
+    let ready = prepared.ready(&kind.into(), Length::Burst);
+    let start = monotonic();
+    ready.run(start, start.saturating_add(give_up))
 }
 
 #[cfg(test)]
@@ -95,30 +293,63 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    fn ran(burst: &Burst) -> (f64, f64, f64) {
-        match burst.outcome {
-            BurstOutcome::Ran { wall_seconds, cpu_seconds, score_per_second } => {
-                (wall_seconds, cpu_seconds, score_per_second)
-            }
-            ref other => panic!("expected it to run, got {other:?}"),
+    fn means() -> Means {
+        // Not `/tmp`, which may be a `tmpfs`: that cannot be read past the page cache.
+        let scratch = Scratch::create(std::path::Path::new(env!("CARGO_MANIFEST_DIR")), Bytes::mebi(4));
+        Means {
+            memory_room: None,
+            memory_most: Means::IN_INSTANCE,
+            scratch: scratch.map_err(|error| error.to_string()),
+            peer: None,
+            no_network: None,
         }
     }
 
     #[test]
     fn every_kind_gives_positive_numbers() {
-        for kind in [BurstKind::Processor, BurstKind::MemoryBandwidth] {
-            let burst = run(kind, None, PATIENCE);
-            assert_eq!(burst.kind, kind);
-            let (wall, cpu, score) = ran(&burst);
-            assert!(0.0 < wall && 0.0 < cpu && 0.0 < score && score.is_finite(), "{burst:?}");
+        let tests: Vec<Test> = BurstKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let target = match kind {
+                    BurstKind::Resolve => Some("localhost".to_owned()),
+                    _ => None,
+                };
+                Test { kind, target }
+            })
+            .filter(|test| test.kind != BurstKind::Connect)
+            .collect();
+        let mut prepared = Prepared::new(means());
+        for ready in prepared.prepare(&tests, Length::Burst) {
+            let start = monotonic();
+            let burst = ready.run(start, start + PATIENCE);
+            match &burst.outcome {
+                BurstOutcome::Ran { wall_seconds, cpu_seconds, score_per_second, operations } => {
+                    let operations = operations.unwrap();
+                    assert!(
+                        0.0 < *wall_seconds && 0.0 <= *cpu_seconds && 0.0 < *score_per_second,
+                        "{burst:?}"
+                    );
+                    assert!(0.0 < operations.minimum_seconds && 0 < operations.count, "{burst:?}");
+                    assert!(operations.minimum_seconds <= operations.p50_seconds, "{burst:?}");
+                    assert!(operations.p50_seconds <= operations.p99_seconds, "{burst:?}");
+                }
+                // A container may forbid `io_uring`, a file system direct reads; it must say so.
+                BurstOutcome::Skipped { reason } => {
+                    eprintln!("skipped: {}: {reason}", burst.kind.label());
+                    assert_eq!(burst.kind.resource(), foreshadow_model::Resource::Storage, "{burst:?}");
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 
     #[test]
     fn too_little_memory_is_a_reason_not_a_number() {
-        let burst = run(BurstKind::MemoryBandwidth, Some(Bytes::mebi(100)), PATIENCE);
-        let BurstOutcome::Skipped { reason } = burst.outcome else { panic!("{burst:?}") };
-        assert!(reason.contains("100Mi"), "{reason}");
+        for kind in [BurstKind::MemoryBandwidth, BurstKind::MemoryLatency] {
+            let burst = run(kind, Some(Bytes::mebi(100)), PATIENCE);
+            let BurstOutcome::Skipped { reason } = burst.outcome else { panic!("{burst:?}") };
+            assert!(reason.contains("100Mi"), "{reason}");
+        }
     }
 
     #[test]
@@ -127,5 +358,28 @@ mod tests {
             let burst = run(kind, None, Duration::ZERO);
             assert!(matches!(burst.outcome, BurstOutcome::Starved { .. }), "{burst:?}");
         }
+    }
+
+    #[test]
+    fn a_target_that_is_not_there_is_a_reason() {
+        let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let test = Test { kind: BurstKind::Connect, target: Some(unused.to_string()) };
+        let ready = Prepared::new(means()).prepare([&test], Length::Burst).pop().unwrap();
+        let burst = ready.run(monotonic(), PATIENCE + monotonic());
+        let BurstOutcome::Skipped { reason } = &burst.outcome else { panic!("{burst:?}") };
+        assert!(reason.contains(&unused.to_string()), "{reason}");
+        assert_eq!(burst.target, test.target);
+    }
+
+    #[test]
+    fn a_span_ends_when_it_is_over() {
+        let means = means();
+        let ready = Prepared::new(means)
+            .prepare([&BurstKind::Processor.into()], Length::Span(Duration::from_millis(20)))
+            .pop()
+            .unwrap();
+        let start = monotonic();
+        let wall = ready.run(start, start + PATIENCE).wall_seconds().unwrap();
+        assert!((0.02..PATIENCE.as_secs_f64()).contains(&wall), "{wall}");
     }
 }

@@ -12,9 +12,9 @@ pub fn monotonic() -> Duration {
     read(ClockId::Monotonic)
 }
 
-/// Processor time that this thread has used.
-pub(crate) fn thread_cpu() -> Duration {
-    read(ClockId::ThreadCPUTime)
+/// Processor time that this process has used.
+pub(crate) fn process_cpu() -> Duration {
+    read(ClockId::ProcessCPUTime)
 }
 
 /// Sleeps until the monotonic clock shows `at`; returns at once if it already does.

@@ -1,93 +1,153 @@
-//! The short-lived process that does a burst inside an instance's cgroup.
+//! The short-lived process that does bursts inside an instance's cgroup.
 //!
-//! It joins the cgroup, steps behind everybody else, waits for its slot, works, answers with one line and ends. It
-//! leaves nothing behind: no file, no process, no memory. It ends by itself when it gets no processor, because it
-//! looks at the clock between slices; the parent kills it if even that does not come about.
+//! It joins the cgroup and the network namespace, steps behind everybody else, waits for its slot, works, answers with a
+//! line for every test and ends. It leaves nothing behind: no file, no process, no memory. It ends by itself when it gets
+//! no processor, because it looks at the clock between steps; the parent kills it if even that does not come about.
+//!
+//! *Not its mount namespace*: looking a name up loads libraries, and those of an instance are not to be run with our
+//! rights. The file for the storage tests is opened by the parent, within the instance's root, and handed over.
 
 use std::fs;
-use std::path::Path;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes, CgroupPaths};
+use foreshadow_model::{Burst, BurstOutcome, Bytes, CgroupPaths};
+use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
-use crate::burst::Prepared;
-use crate::clock::{monotonic, sleep_until};
+use crate::burst::{Length, Means, Prepared, Test};
+use crate::clock::{monotonic, process_cpu, sleep_until};
 use crate::priority::become_idle;
+use crate::scratch::Scratch;
 
-/// What the helper process is told, as JSON in its last argument. It answers with one line on its standard output: the
-/// JSON array of its [`Burst`]s.
+/// What the helper process is told, as JSON in its last argument. It answers on its standard output with a line for every
+/// test, in order, and one more: [`Answer`]s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelperRequest {
     /// The cgroup to run in; `None` stays where the parent is.
     pub cgroup: Option<CgroupPaths>,
+    /// The network namespace to join; `None` stays where the parent is.
+    pub netns: Option<PathBuf>,
     /// What to do, in this order.
-    pub kinds: Vec<BurstKind>,
-    /// What may still be allocated; the memory test takes a tenth at most. `None` is no limit known.
+    pub tests: Vec<Test>,
+    /// What may still be allocated; the memory tests take a tenth at most. `None` is no limit known.
     pub memory_room: Option<Bytes>,
+    /// The size of the file that standard input is; `Err` is why it is none.
+    pub scratch: Result<Bytes, String>,
+    /// Who answers round trips; `None` is the helper itself.
+    pub peer: Option<SocketAddr>,
     /// When to begin, on the monotonic clock of the machine. Live and shadow get the same.
     pub start_at_monotonic: Duration,
-    /// All bursts must be done this long after the start; what is not is starved.
+    /// All bursts must be done this long after the start; the one that is not is starved.
     pub give_up: Duration,
 }
 
-/// The helper was started with an argument it does not understand.
-#[derive(Debug, thiserror::Error)]
-#[error("failed to understand the probe request")]
-pub struct HelperRequestError(#[from] serde_json::Error);
+/// One line of a helper.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(crate) enum Answer {
+    /// What came of the next test.
+    Burst(Burst),
+    /// All is done; what this process has cost.
+    Done {
+        /// Processor time of it all, starting up and preparing included.
+        cpu_seconds: f64,
+    },
+}
 
-/// Does what a helper process is for: `request` is its last argument, the answer is the line to print.
+/// A helper could not do what it is for.
+#[derive(Debug, thiserror::Error)]
+pub enum HelperError {
+    /// It was started with an argument it does not understand.
+    #[error("failed to understand the probe request")]
+    Request(#[from] serde_json::Error),
+    /// Nobody reads what it says.
+    #[error("failed to answer")]
+    Answer(#[source] std::io::Error),
+}
+
+/// Does what a helper process is for: `request` is its last argument, the answer goes to `out` line by line.
+///
+/// Changes this process for good: its cgroup, its network namespace, its priority, its standard input. Call it only in a
+/// process that does nothing else.
 ///
 /// # Errors
-/// [`HelperRequestError`] if `request` is not the JSON of a [`HelperRequest`]. What cannot be done is not an error but
-/// part of the answer.
-pub fn helper_answer(request: &str) -> Result<String, HelperRequestError> {
-    let request = serde_json::from_str(request)?;
-    Ok(serde_json::to_string(&helper_main(request))?)
+/// [`HelperError`]. What cannot be done is not an error but part of the answer.
+pub fn helper_answer(request: &str, out: impl Write) -> Result<(), HelperError> {
+    answer(serde_json::from_str(request)?, out)
 }
 
-/// Joins the cgroup, gives way to everybody, sleeps until the slot, does the bursts and returns one for each kind that
-/// was asked for.
-///
-/// Changes this process for good: its cgroup, its priority. Call it only in a process that does nothing else.
-#[must_use]
-pub fn helper_main(request: HelperRequest) -> Vec<Burst> {
-    if let Err(reason) = settle(request.cgroup.as_ref()) {
-        return skipped(&request.kinds, &reason);
-    }
-    let (slot, deadline) =
-        (request.start_at_monotonic, request.start_at_monotonic.saturating_add(request.give_up));
-    let prepared: Vec<Prepared> =
-        request.kinds.iter().map(|&kind| Prepared::new(kind, request.memory_room)).collect();
+fn answer(request: HelperRequest, mut out: impl Write) -> Result<(), HelperError> {
+    let mut say = |answer: &Answer| {
+        let line = serde_json::to_string(answer)?;
+        writeln!(out, "{line}").and_then(|()| out.flush()).map_err(HelperError::Answer)
+    };
+    let HelperRequest { cgroup, netns, tests, memory_room, scratch, peer, start_at_monotonic, give_up } =
+        request;
+    let no_network = match settle(cgroup.as_ref(), netns.as_deref()) {
+        Ok(no_network) => no_network,
+        Err(reason) => {
+            skipped(&tests, &reason).into_iter().try_for_each(|burst| say(&Answer::Burst(burst)))?;
+            return say(&Answer::Done { cpu_seconds: process_cpu().as_secs_f64() });
+        }
+    };
+    let scratch = scratch.and_then(|size| {
+        let file = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
+        file.map(|file| Scratch::given(file, size))
+            .map_err(|error| format!("no file was handed over: {error}"))
+    });
+    let means = Means { memory_room, memory_most: Means::IN_INSTANCE, scratch, peer, no_network };
+    let mut prepared = Prepared::new(means);
+    let ready = prepared.prepare(&tests, Length::Burst);
+    let deadline = start_at_monotonic.saturating_add(give_up);
     // Time counts from the slot, not from waking up: a helper that is runnable and not let run waits, and that is what
     // is measured. If getting here took longer than the slot, it counts from here: starting up is not the instance's.
-    let mut start = slot.max(monotonic());
-    sleep_until(slot);
-    let mut bursts = Vec::with_capacity(prepared.len());
-    for work in prepared {
-        bursts.push(work.run(start, deadline));
+    let mut start = start_at_monotonic.max(monotonic());
+    sleep_until(start_at_monotonic);
+    for (at, work) in ready.into_iter().enumerate() {
+        // Only the first can be starved before it has begun: the time of the others was used up by one of them.
+        let burst = if 0 < at && deadline <= start {
+            tests[at].came_to(BurstOutcome::Skipped { reason: ROUND_OVER.to_owned() })
+        } else {
+            work.run(start, deadline)
+        };
+        say(&Answer::Burst(burst))?;
         start = monotonic();
     }
-    bursts
+    say(&Answer::Done { cpu_seconds: process_cpu().as_secs_f64() })
 }
 
-/// The same outcome for every kind: it was not tried.
-pub(crate) fn skipped(kinds: &[BurstKind], reason: &str) -> Vec<Burst> {
-    let skip = |&kind| Burst { kind, outcome: BurstOutcome::Skipped { reason: reason.to_owned() } };
-    kinds.iter().map(skip).collect()
+/// Why a test was not tried after another had used up the time.
+pub(crate) const ROUND_OVER: &str = "a test before it took all the time";
+
+/// The same outcome for every test: it was not tried.
+pub(crate) fn skipped(tests: &[Test], reason: &str) -> Vec<Burst> {
+    let skip = |test: &Test| test.came_to(BurstOutcome::Skipped { reason: reason.to_owned() });
+    tests.iter().map(skip).collect()
 }
 
-/// Makes this process harmless and moves it to where it shall run. `Err` is the reason why it cannot.
-fn settle(cgroup: Option<&CgroupPaths>) -> Result<(), String> {
+/// Makes this process harmless and moves it to where it shall run. `Ok(Some)` is why the network cannot be tried there;
+/// `Err` is why nothing can.
+fn settle(cgroup: Option<&CgroupPaths>, netns: Option<&Path>) -> Result<Option<String>, String> {
     // If the instance's memory runs out, the kernel shall take this process and not live. Missing in odd containers.
     fs::write("/proc/self/oom_score_adj", "1000").unwrap_or_default();
     // First in, then back: behind everybody in the parent's cgroup it might never get as far as the instance's.
     cgroup.into_iter().flat_map(CgroupPaths::directories).try_for_each(|directory| join(directory))?;
+    let no_network = netns.and_then(|path| join_network(path).err());
     become_idle().map_err(|error| format!("idle priority is refused: {error}"))?;
     // The kernel may let a sleeper wake late by this; the default of 50 µs is a hundredth of a burst.
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap_or_default();
-    Ok(())
+    Ok(no_network)
+}
+
+fn join_network(namespace: &Path) -> Result<(), String> {
+    let file = fs::File::open(namespace)
+        .map_err(|error| format!("cannot open the network namespace `{}`: {error}", namespace.display()))?;
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .map_err(|error| format!("cannot join the network namespace `{}`: {error}", namespace.display()))
 }
 
 fn join(directory: &Path) -> Result<(), String> {
@@ -102,29 +162,37 @@ fn join(directory: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use foreshadow_model::BurstKind;
+
     use super::*;
+
+    fn request() -> HelperRequest {
+        HelperRequest {
+            cgroup: None,
+            netns: None,
+            tests: vec![BurstKind::Processor.into()],
+            memory_room: Some(Bytes::mebi(1)),
+            scratch: Err("none".to_owned()),
+            peer: None,
+            start_at_monotonic: Duration::from_secs(7),
+            give_up: Duration::from_millis(500),
+        }
+    }
 
     #[test]
     fn the_request_keeps_its_shape() {
-        let request = HelperRequest {
-            cgroup: None,
-            kinds: vec![BurstKind::Processor],
-            memory_room: Some(Bytes::mebi(1)),
-            start_at_monotonic: Duration::from_secs(7),
-            give_up: Duration::from_millis(500),
-        };
-        let line = serde_json::to_string(&request).unwrap();
+        let line = serde_json::to_string(&request()).unwrap();
         assert_eq!(
             line,
-            r#"{"cgroup":null,"kinds":["processor"],"memoryRoom":1048576,"startAtMonotonic":{"secs":7,"nanos":0},"giveUp":{"secs":0,"nanos":500000000}}"#
+            r#"{"cgroup":null,"netns":null,"tests":[{"kind":"processor"}],"memoryRoom":1048576,"scratch":{"Err":"none"},"peer":null,"startAtMonotonic":{"secs":7,"nanos":0},"giveUp":{"secs":0,"nanos":500000000}}"#
         );
-        assert_eq!(serde_json::from_str::<HelperRequest>(&line).unwrap(), request);
+        assert_eq!(serde_json::from_str::<HelperRequest>(&line).unwrap(), request());
     }
 
     #[test]
     fn an_odd_request_is_refused() {
-        assert!(helper_answer("{}").is_err());
-        assert!(helper_answer("rm -rf").is_err());
+        assert!(helper_answer("{}", Vec::new()).is_err());
+        assert!(helper_answer("rm -rf", Vec::new()).is_err());
     }
 
     #[test]
@@ -135,5 +203,13 @@ mod tests {
         assert!(reason.contains("gone"), "{reason}");
         assert!(join(directory.path()).is_err(), "a directory without `cgroup.procs` is no cgroup");
         assert!(!directory.path().join("cgroup.procs").exists());
+    }
+
+    #[test]
+    fn a_network_namespace_that_is_gone_is_a_reason() {
+        let reason = join_network(Path::new("/nonexistent/net")).unwrap_err();
+        assert!(reason.contains("/nonexistent/net"), "{reason}");
+        let reason = join_network(Path::new("/proc/version")).unwrap_err();
+        assert!(reason.contains("cannot join"), "{reason}");
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! * [`SignalReader`] reads what the kernel counts anyway: time used, throttled, waited for. Nearly free.
 //! * [`burst`] does a fixed amount of work and takes its time. [`Prober`] starts it as a short-lived process *inside*
-//!   the cgroups of a live and its shadow, in the same slot, at idle priority; [`helper_main`] is that process.
+//!   the cgroups of a live and its shadow, in the same slot, at idle priority; [`helper_answer`] is that process.
 //!
 //! Nothing here decides anything. Whatever cannot be read or tried is `None` or `Skipped` with its reason; work that
 //! got no processor in time is `Starved`, which is saturation and not a missing sample.
@@ -14,11 +14,14 @@ mod cgroup;
 mod clock;
 mod helper;
 mod pair;
+mod pressure;
 mod priority;
+mod scratch;
 mod signals;
 
 pub use cgroup::memory_room;
 pub use clock::monotonic;
-pub use helper::{HelperRequest, HelperRequestError, helper_answer, helper_main};
-pub use pair::{GRACE, HelperCommand, LEAD, Prober, Target};
+pub use helper::{HelperError, HelperRequest, helper_answer};
+pub use pair::{GRACE, HelperCommand, LEAD, Prober, Round, Side, Target, Volume};
+pub use scratch::{Scratch, ScratchError};
 pub use signals::SignalReader;

@@ -4,21 +4,27 @@
 //! *Why a process and not a thread*: only a process can be put into the instance's cgroup as a whole, and only a
 //! process can be killed when it gets no processor. *What a silent helper means*: it was told to give up by itself; if
 //! even that does not come through, the instance is saturated, and `Starved` says so.
+//! *Under pressure* a test that needs what is short already is not tried: [`BurstOutcome::BackedOff`].
 
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes, CgroupPaths, InstanceId};
+use foreshadow_model::{Burst, BurstOutcome, Bytes, CgroupPaths, InstanceId, Resource};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::burst::Test;
 use crate::cgroup::memory_room;
 use crate::clock::{monotonic, timespec};
-use crate::helper::{HelperRequest, skipped};
+use crate::helper::{Answer, HelperRequest, ROUND_OVER, skipped};
+use crate::pressure::Strain;
 use crate::priority::become_normal;
+use crate::scratch::Scratch;
 
 /// Between the call and the slot: enough to start two processes, allocate and touch 64 MiB in each.
 pub const LEAD: Duration = Duration::from_millis(100);
@@ -27,7 +33,10 @@ pub const LEAD: Duration = Duration::from_millis(100);
 pub const GRACE: Duration = Duration::from_millis(250);
 
 /// The longest answer that is read.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// After this a file that could not be made is tried again.
+const SCRATCH_AGAIN: Duration = Duration::from_secs(60);
 
 /// How to start the helper; the request is added as last argument.
 #[derive(Clone, Debug)]
@@ -45,6 +54,41 @@ pub struct Target {
     pub instance: InstanceId,
     /// Its cgroup; `None` runs the burst where the controller is, which tells of the node only.
     pub cgroup: Option<CgroupPaths>,
+    /// Its first process: whose eyes see its volumes. `None` has no storage tests.
+    pub pid: Option<u32>,
+    /// Its network namespace; `None` is the host's own.
+    pub netns: Option<PathBuf>,
+}
+
+/// What is done on both sides in one slot.
+#[derive(Clone, Debug)]
+pub struct Round {
+    /// In this order.
+    pub tests: Vec<Test>,
+    /// The file of the storage tests.
+    pub volume: Volume,
+    /// Who answers round trips and takes bulk; `None` is each helper itself.
+    pub peer: Option<SocketAddr>,
+    /// How long after the slot all must be done.
+    pub give_up: Duration,
+}
+
+/// Where an instance's storage tests write, and how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// As the instance sees it; `None` is the working directory of its first process.
+    pub directory: Option<PathBuf>,
+    /// The size of the file.
+    pub size: Bytes,
+}
+
+/// What came of a round on one side.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Side {
+    /// One for each test, in their order.
+    pub bursts: Vec<Burst>,
+    /// Processor time it took in the instance's cgroup; `None` if the helper did not live to tell.
+    pub cpu_seconds: Option<f64>,
 }
 
 /// Starts helpers and collects their answers. Can be shared between threads; every call blocks its own thread for
@@ -55,6 +99,8 @@ pub struct Prober {
     /// Helpers that were killed and are still not gone, because their cgroup is frozen or starved, and since when. An
     /// instance that has one gets no second, so they cannot pile up.
     stuck: Mutex<Vec<Stuck>>,
+    /// The files of the storage tests.
+    files: Mutex<BTreeMap<InstanceId, Kept>>,
 }
 
 #[derive(Debug)]
@@ -64,63 +110,120 @@ struct Stuck {
     since: Duration,
 }
 
+/// The file of one instance, or why it has none.
+#[derive(Debug)]
+struct Kept {
+    pid: u32,
+    volume: Volume,
+    file: Result<Scratch, String>,
+    since: Duration,
+}
+
 impl Prober {
     /// A prober that starts helpers by this command.
     #[must_use]
     pub const fn new(command: HelperCommand) -> Self {
-        Self { command, stuck: Mutex::new(Vec::new()) }
+        Self { command, stuck: Mutex::new(Vec::new()), files: Mutex::new(BTreeMap::new()) }
     }
 
-    /// Does the bursts `kinds` inside live and, in the same slot, inside its shadow; returns both sides' outcomes, one
-    /// burst for each kind, in the order of `kinds`. Without a shadow the second list is empty.
+    /// Does the tests inside live and, in the same slot, inside its shadow; returns what came of both sides. Without a
+    /// shadow the second is empty.
     ///
-    /// Blocks for [`LEAD`] plus the bursts, at most for `LEAD + give_up + 5 × GRACE`. The memory test is given the same
-    /// room on both sides, the smaller one, so that both do the same.
+    /// Blocks for [`LEAD`] plus the bursts, at most for `LEAD + give_up + 5 × GRACE`, and the first time for as long as it
+    /// takes to fill the files of the storage tests. The memory tests are given the same room on both sides, the smaller
+    /// one, so that both do the same.
     ///
     /// An instance whose last helper was killed and cannot even die (its cgroup is frozen) is `Starved` at once.
     #[must_use]
-    pub fn run_pair(
-        &self,
-        live: &Target,
-        shadow: Option<&Target>,
-        kinds: &[BurstKind],
-        give_up: Duration,
-    ) -> (Vec<Burst>, Vec<Burst>) {
+    pub fn run_pair(&self, live: &Target, shadow: Option<&Target>, round: &Round) -> (Side, Side) {
         let sides: Vec<&Target> = std::iter::once(live).chain(shadow).collect();
+        let memory_room = common_room(&sides);
+        let needs_file = round.tests.iter().any(|test| test.kind.resource() == Resource::Storage);
+        let files: Vec<_> = sides
+            .iter()
+            .map(|target| if needs_file { self.file_of(target, &round.volume) } else { Err(String::new()) })
+            .collect();
         let start_at_monotonic = monotonic().saturating_add(LEAD);
-        let request = Asked { kinds, memory_room: common_room(&sides), start_at_monotonic, give_up };
-        let mut helpers: Vec<_> = sides.iter().map(|target| self.start(target, &request)).collect();
-        let deadline = start_at_monotonic.saturating_add(give_up).saturating_add(GRACE);
+        let asked = Asked { round, memory_room, start_at_monotonic };
+        let mut helpers: Vec<_> =
+            sides.iter().zip(files).map(|(target, file)| self.start(target, &asked, file)).collect();
+        let deadline = start_at_monotonic.saturating_add(round.give_up).saturating_add(GRACE);
         wait_for_answers(&mut helpers, deadline);
-        let mut answers = helpers.into_iter().map(|helper| self.finish(helper, &request));
+        let mut answers = helpers.into_iter().map(|helper| self.finish(helper, &asked));
         (answers.next().unwrap_or_default(), answers.next().unwrap_or_default())
     }
 
-    fn start(&self, target: &Target, asked: &Asked<'_>) -> Helper {
+    /// Gives back what is kept for instances that are no more.
+    pub fn keep_only(&self, instances: &[InstanceId]) {
+        self.files().retain(|instance, _| instances.contains(instance));
+    }
+
+    fn files(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceId, Kept>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file_of(&self, target: &Target, volume: &Volume) -> Result<Scratch, String> {
+        let Some(pid) = target.pid else { return Err("no process of the instance is known".to_owned()) };
+        let now = monotonic();
+        let mut files = self.files();
+        let is_good = |kept: &&Kept| {
+            let is_fresh = kept.file.is_ok() || now < kept.since.saturating_add(SCRATCH_AGAIN);
+            kept.pid == pid && kept.volume == *volume && is_fresh
+        };
+        if files.get(&target.instance).filter(is_good).is_none() {
+            let file = make_file(pid, volume);
+            let kept = Kept { pid, volume: volume.clone(), file, since: now };
+            files.insert(target.instance.clone(), kept);
+        }
+        let kept = files.get(&target.instance).map(|kept| kept.file.as_ref().map_err(Clone::clone));
+        kept.unwrap_or_else(|| Err("no file is kept".to_owned()))?.share()
+    }
+
+    fn start(&self, target: &Target, asked: &Asked<'_>, file: Result<Scratch, String>) -> Helper {
         if let Some(since) = self.stuck_since(&target.instance) {
             let waited = monotonic().saturating_sub(since);
-            return Helper::Answered(starved(asked.kinds, waited));
+            return Helper::Answered(Side { bursts: starved(&asked.round.tests, waited), cpu_seconds: None });
+        }
+        let strain = Strain::of(target.cgroup.as_ref());
+        let (mut plan, mut tests) = (Vec::new(), Vec::new());
+        for test in &asked.round.tests {
+            let held = strain.holds(test.kind).map(|outcome| test.came_to(outcome));
+            tests.extend(held.is_none().then(|| test.clone()));
+            plan.push(held);
+        }
+        if tests.is_empty() {
+            return Helper::Answered(Side {
+                bursts: plan.into_iter().flatten().collect(),
+                cpu_seconds: Some(0.0),
+            });
         }
         let request = HelperRequest {
             cgroup: target.cgroup.clone(),
-            kinds: asked.kinds.to_vec(),
+            netns: target.netns.clone(),
+            tests,
             memory_room: asked.memory_room,
+            scratch: file.as_ref().map(Scratch::size).map_err(Clone::clone),
+            peer: asked.round.peer,
             start_at_monotonic: asked.start_at_monotonic,
-            give_up: asked.give_up,
+            give_up: asked.round.give_up,
         };
-        match self.spawn(&request) {
-            Ok((child, answer)) => Helper::Running {
+        match self.spawn(&request, file.ok()) {
+            Ok((child, answer)) => Helper::Running(Running {
                 instance: target.instance.clone(),
+                plan,
+                tests: request.tests,
                 child,
                 answer,
                 text: Vec::new(),
                 is_done: false,
-            },
-            Err(reason) => Helper::Answered(skipped(asked.kinds, &reason)),
+            }),
+            Err(reason) => {
+                Helper::Answered(Side { bursts: skipped(&asked.round.tests, &reason), cpu_seconds: None })
+            }
         }
     }
 
-    fn spawn(&self, request: &HelperRequest) -> Result<(Child, ChildStdout), String> {
+    fn spawn(&self, request: &HelperRequest, file: Option<Scratch>) -> Result<(Child, ChildStdout), String> {
         let request = serde_json::to_string(request).map_err(|error| error.to_string())?;
         let program = &self.command.program;
         let mut child = Command::new(program)
@@ -129,7 +232,7 @@ impl Prober {
             // It needs nothing of ours, and an environment holds secrets.
             .env_clear()
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(file.map_or_else(Stdio::null, |file| Stdio::from(file.into_file())))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -138,10 +241,10 @@ impl Prober {
         Ok((child, answer))
     }
 
-    fn finish(&self, helper: Helper, asked: &Asked<'_>) -> Vec<Burst> {
-        let (instance, mut child, text, is_done) = match helper {
-            Helper::Answered(bursts) => return bursts,
-            Helper::Running { instance, child, text, is_done, .. } => (instance, child, text, is_done),
+    fn finish(&self, helper: Helper, asked: &Asked<'_>) -> Side {
+        let Running { instance, plan, tests, mut child, text, is_done, .. } = match helper {
+            Helper::Answered(side) => return side,
+            Helper::Running(running) => running,
         };
         let waited = monotonic().saturating_sub(asked.start_at_monotonic);
         let status = if is_done { reap(&mut child) } else { None };
@@ -155,13 +258,14 @@ impl Prober {
             let since = asked.start_at_monotonic;
             self.stuck.lock().unwrap_or_else(PoisonError::into_inner).push(Stuck { instance, child, since });
         }
-        if !is_done {
-            return starved(asked.kinds, waited);
+        let how = ended.unwrap_or_else(|| "still running".to_owned());
+        let silent = if is_done { Silence::Ended(how) } else { Silence::Waited(waited) };
+        let Side { bursts, cpu_seconds } = understand(&text, &tests, &silent);
+        let mut done = bursts.into_iter();
+        Side {
+            bursts: plan.into_iter().filter_map(|held| held.or_else(|| done.next())).collect(),
+            cpu_seconds,
         }
-        parse_answer(&text, asked.kinds).unwrap_or_else(|| {
-            let how = ended.unwrap_or_else(|| "still running".to_owned());
-            skipped(asked.kinds, &format!("the helper gave no answer ({how})"))
-        })
     }
 
     /// Since when a killed helper of this instance is not gone; `None` if there is none (any more).
@@ -172,31 +276,51 @@ impl Prober {
     }
 }
 
+fn make_file(pid: u32, volume: &Volume) -> Result<Scratch, String> {
+    let directory = match &volume.directory {
+        Some(directory) => directory.clone(),
+        None => std::fs::read_link(format!("/proc/{pid}/cwd"))
+            .map_err(|error| format!("the working directory of process {pid} is unknown: {error}"))?,
+    };
+    Scratch::create_as_seen_by(pid, &directory, volume.size)
+        .map_err(|error| foreshadow_model::with_causes(&error))
+}
+
 /// What is asked of both sides.
 struct Asked<'a> {
-    kinds: &'a [BurstKind],
+    round: &'a Round,
     memory_room: Option<Bytes>,
     start_at_monotonic: Duration,
-    give_up: Duration,
 }
 
 enum Helper {
-    Answered(Vec<Burst>),
-    Running { instance: InstanceId, child: Child, answer: ChildStdout, text: Vec<u8>, is_done: bool },
+    Answered(Side),
+    Running(Running),
+}
+
+struct Running {
+    instance: InstanceId,
+    /// For each test of the round: what came of it already, or `None` for what the helper does.
+    plan: Vec<Option<Burst>>,
+    tests: Vec<Test>,
+    child: Child,
+    answer: ChildStdout,
+    text: Vec<u8>,
+    is_done: bool,
 }
 
 impl Helper {
     /// The pipe its answer comes through, while there may be more to come.
     fn pending(&self) -> Option<&ChildStdout> {
         match self {
-            Self::Running { answer, is_done: false, .. } => Some(answer),
+            Self::Running(Running { answer, is_done: false, .. }) => Some(answer),
             _ => None,
         }
     }
 
     /// Reads what is there; blocks if nothing is.
     fn take_some(&mut self) {
-        let Self::Running { answer, text, is_done, .. } = self else { return };
+        let Self::Running(Running { answer, text, is_done, .. }) = self else { return };
         let mut some = [0; 4096];
         match answer.read(&mut some) {
             Ok(0) => *is_done = true,
@@ -249,22 +373,56 @@ fn reap(child: &mut Child) -> Option<std::process::ExitStatus> {
     }
 }
 
-/// The answer, if it is one burst for each kind that was asked for, in that order.
-fn parse_answer(text: &[u8], kinds: &[BurstKind]) -> Option<Vec<Burst>> {
-    let bursts: Vec<Burst> = serde_json::from_slice(text).ok()?;
-    bursts.iter().map(|burst| burst.kind).eq(kinds.iter().copied()).then_some(bursts)
+/// Why a helper said no more.
+enum Silence {
+    /// It ended, and how.
+    Ended(String),
+    /// Nobody waited longer than this.
+    Waited(Duration),
 }
 
-fn starved(kinds: &[BurstKind], waited: Duration) -> Vec<Burst> {
+/// What a helper said, test by test. The first test it says nothing of is the one it could not finish; nothing is known
+/// of those after it.
+fn understand(text: &[u8], tests: &[Test], silence: &Silence) -> Side {
+    let mut side = Side::default();
+    for line in text.split(|&byte| byte == b'\n') {
+        let test = tests.get(side.bursts.len());
+        match (serde_json::from_slice(line), test) {
+            (Ok(Answer::Burst(burst)), Some(test))
+                if burst.kind == test.kind && burst.target == test.target =>
+            {
+                side.bursts.push(burst);
+            }
+            (Ok(Answer::Done { cpu_seconds }), None) => side.cpu_seconds = Some(cpu_seconds),
+            _ => break,
+        }
+    }
+    let missing = tests.get(side.bursts.len()..).unwrap_or_default();
+    side.bursts.extend(match silence {
+        Silence::Ended(how) => skipped(missing, &format!("the helper gave no answer ({how})")),
+        Silence::Waited(waited) => unfinished(missing, *waited),
+    });
+    side
+}
+
+/// The first is what took all the time.
+fn unfinished(tests: &[Test], waited: Duration) -> Vec<Burst> {
+    let Some((first, others)) = tests.split_first() else { return Vec::new() };
+    let mut bursts = starved(std::slice::from_ref(first), waited);
+    bursts.extend(skipped(others, ROUND_OVER));
+    bursts
+}
+
+fn starved(tests: &[Test], waited: Duration) -> Vec<Burst> {
     let outcome = BurstOutcome::Starved { waited_seconds: waited.as_secs_f64() };
-    kinds.iter().map(|&kind| Burst { kind, outcome: outcome.clone() }).collect()
+    tests.iter().map(|test| test.came_to(outcome.clone())).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use foreshadow_model::BurstKind;
 
-    const KINDS: [BurstKind; 1] = [BurstKind::Processor];
+    use super::*;
 
     fn shell(script: &str) -> Prober {
         Prober::new(HelperCommand {
@@ -274,55 +432,107 @@ mod tests {
     }
 
     fn target(name: &str) -> Target {
-        Target { instance: InstanceId::new(name).unwrap(), cgroup: None }
+        Target { instance: InstanceId::new(name).unwrap(), cgroup: None, pid: None, netns: None }
     }
 
-    fn run(prober: &Prober) -> (Vec<Burst>, Vec<Burst>) {
-        prober.run_pair(&target("live-1"), Some(&target("shadow-1")), &KINDS, Duration::from_millis(50))
+    fn round(kinds: &[BurstKind]) -> Round {
+        Round {
+            tests: kinds.iter().map(|&kind| kind.into()).collect(),
+            volume: Volume { directory: None, size: Bytes::mebi(1) },
+            peer: None,
+            give_up: Duration::from_millis(50),
+        }
     }
+
+    fn run(prober: &Prober, kinds: &[BurstKind]) -> (Side, Side) {
+        prober.run_pair(&target("live-1"), Some(&target("shadow-1")), &round(kinds))
+    }
+
+    const RAN: &str = r#"{"burst":{"kind":"processor","outcome":{"ran":{"wallSeconds":1.0,"cpuSeconds":2.0,"scorePerSecond":3.0}}}}"#;
+    const BOTH: [BurstKind; 2] = [BurstKind::Processor, BurstKind::StorageRead];
 
     #[test]
     fn both_answers_are_taken_over() {
-        let answer = r#"[{"kind":"processor","outcome":{"ran":{"wallSeconds":1.0,"cpuSeconds":2.0,"scorePerSecond":3.0}}}]"#;
-        let (live, shadow) = run(&shell(&format!("echo '{answer}'")));
-        let outcome = BurstOutcome::Ran { wall_seconds: 1.0, cpu_seconds: 2.0, score_per_second: 3.0 };
-        assert_eq!(live, [Burst { kind: BurstKind::Processor, outcome }]);
+        let done = r#"{"done":{"cpuSeconds":0.5}}"#;
+        let (live, shadow) = run(&shell(&format!("echo '{RAN}'; echo '{done}'")), &BOTH[..1]);
+        let outcome = BurstOutcome::Ran {
+            wall_seconds: 1.0,
+            cpu_seconds: 2.0,
+            score_per_second: 3.0,
+            operations: None,
+        };
+        assert_eq!(live.bursts, [Burst::new(BurstKind::Processor, outcome)]);
+        assert_eq!(live.cpu_seconds, Some(0.5));
         assert_eq!(shadow, live);
     }
 
     #[test]
     fn a_silent_helper_is_starved_and_killed() {
         let prober = shell("exec sleep 600");
-        let (live, shadow) = run(&prober);
-        for bursts in [live, shadow] {
-            assert!(
-                matches!(bursts[0].outcome, BurstOutcome::Starved { waited_seconds } if 0.05 <= waited_seconds)
-            );
+        let (live, shadow) = run(&prober, &BOTH);
+        for side in [live, shadow] {
+            let [first, second] = side.bursts.as_slice() else { panic!("{side:?}") };
+            assert!(first.wall_seconds().is_some_and(|waited| 0.05 <= waited) && first.is_saturated());
+            assert!(!second.is_saturated(), "nothing is known of what it did not get to");
         }
         assert!(prober.stuck.lock().unwrap().is_empty(), "nothing is left behind");
     }
 
     #[test]
+    fn a_helper_that_hangs_in_a_test_keeps_what_it_said_before() {
+        let (live, _) = run(&shell(&format!("echo '{RAN}'; exec sleep 600")), &BOTH);
+        let [processor, storage] = live.bursts.as_slice() else { panic!("{live:?}") };
+        assert_eq!(processor.wall_seconds(), Some(1.0));
+        assert!(storage.is_saturated(), "{storage:?}");
+    }
+
+    #[test]
     fn a_helper_that_dies_is_no_sample() {
-        let (live, _) = run(&shell("kill -9 $$"));
-        let BurstOutcome::Skipped { reason } = &live[0].outcome else { panic!("{live:?}") };
+        let (live, _) = run(&shell("kill -9 $$"), &BOTH[..1]);
+        let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
         assert!(reason.contains("signal: 9"), "{reason}");
     }
 
     #[test]
     fn nonsense_is_no_sample() {
         for script in ["echo hello", "echo '[]'", "yes"] {
-            let (live, _) = run(&shell(script));
-            assert!(matches!(live[0].outcome, BurstOutcome::Skipped { .. }), "{script}: {live:?}");
+            let (live, _) = run(&shell(script), &BOTH[..1]);
+            assert!(matches!(live.bursts[0].outcome, BurstOutcome::Skipped { .. }), "{script}: {live:?}");
         }
     }
 
     #[test]
     fn a_helper_that_cannot_be_started_is_skipped_with_a_reason() {
         let prober = Prober::new(HelperCommand { program: "/nonexistent".into(), arguments: Vec::new() });
-        let (live, shadow) = prober.run_pair(&target("live-1"), None, &KINDS, Duration::from_millis(50));
-        let BurstOutcome::Skipped { reason } = &live[0].outcome else { panic!("{live:?}") };
+        let (live, shadow) = prober.run_pair(&target("live-1"), None, &round(&BOTH[..1]));
+        let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
         assert!(reason.contains("/nonexistent"), "{reason}");
-        assert!(shadow.is_empty());
+        assert!(shadow.bursts.is_empty());
+    }
+
+    #[test]
+    fn a_file_is_made_once_for_an_instance_and_given_back_with_it() {
+        let prober = shell("exit 0");
+        let own = Target { pid: Some(std::process::id()), ..target("live-1") };
+        let volume = Volume { directory: Some(env!("CARGO_MANIFEST_DIR").into()), size: Bytes::mebi(1) };
+        let Ok(_) = prober.file_of(&own, &volume) else {
+            eprintln!("skipped: needs a file system that can be read past the page cache");
+            return;
+        };
+        let inode = |prober: &Prober| {
+            let file = prober.file_of(&own, &volume).unwrap();
+            rustix::fs::fstat(&file).unwrap().st_ino
+        };
+        assert_eq!(inode(&prober), inode(&prober));
+        prober.keep_only(&[]);
+        assert!(prober.files().is_empty());
+    }
+
+    #[test]
+    fn a_process_that_is_gone_has_no_volume() {
+        let prober = shell("exit 0");
+        let gone = Target { pid: Some(u32::MAX / 2), ..target("live-1") };
+        let reason = prober.file_of(&gone, &round(&[]).volume).unwrap_err();
+        assert!(reason.contains("working directory"), "{reason}");
     }
 }

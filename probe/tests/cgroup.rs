@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
-use foreshadow_model::{Burst, BurstKind, BurstOutcome, CgroupPaths, InstanceId};
-use foreshadow_probe::{HelperCommand, Prober, SignalReader, Target, helper_answer, monotonic};
+use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes, CgroupPaths, InstanceId};
+use foreshadow_probe::{
+    HelperCommand, Prober, Round, SignalReader, Target, Volume, helper_answer, monotonic,
+};
 
 const GIVE_UP: Duration = Duration::from_secs(2);
 
@@ -18,12 +20,8 @@ fn main() -> ExitCode {
     if let [_, word, request] = arguments.as_slice()
         && word == "helper"
     {
-        #[expect(clippy::print_stdout, reason = "this is how a helper answers")]
-        match helper_answer(request) {
-            Ok(line) => println!("{line}"),
-            Err(_) => return ExitCode::from(2),
-        }
-        return ExitCode::SUCCESS;
+        let answered = helper_answer(request, std::io::stdout());
+        return if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) };
     }
     helpers_run_without_a_cgroup();
     match Cgroup::new("probe") {
@@ -33,6 +31,8 @@ fn main() -> ExitCode {
             a_hogged_instance_is_starved(&cgroup);
             a_frozen_instance_gets_no_second_helper();
             a_helper_leaves_nothing_behind(&cgroup);
+            a_vanished_cgroup_is_a_reason_and_leaves_nothing(&cgroup);
+            storage_is_tested_on_the_volume_of_the_instance(&cgroup);
             signals_see_the_throttling(&cgroup);
         }
     }
@@ -41,13 +41,16 @@ fn main() -> ExitCode {
 }
 
 fn helpers_run_without_a_cgroup() {
-    let target = |name| Target { instance: InstanceId::new(name).unwrap(), cgroup: None };
-    let kinds = [BurstKind::Processor, BurstKind::MemoryBandwidth];
-    let (live, shadow) = prober().run_pair(&target("live-1"), Some(&target("shadow-1")), &kinds, GIVE_UP * 5);
+    let target = |name| Target { instance: InstanceId::new(name).unwrap(), ..nowhere() };
+    let kinds = [BurstKind::Processor, BurstKind::MemoryBandwidth, BurstKind::RoundTrip];
+    let (live, shadow) =
+        prober().run_pair(&target("live-1"), Some(&target("shadow-1")), &round(&kinds, GIVE_UP * 5));
     eprintln!("free: live {live:?}\nfree: shadow {shadow:?}");
-    for bursts in [live, shadow] {
-        assert_eq!(bursts.len(), 2);
-        ran(&bursts[0]);
+    for side in [live, shadow] {
+        assert_eq!(side.bursts.len(), kinds.len());
+        ran(&side.bursts[0]);
+        let of_bursts: f64 = side.bursts.iter().filter_map(cpu_seconds).sum();
+        assert!(side.cpu_seconds.is_some_and(|cost| of_bursts <= cost), "starting up is not free: {side:?}");
     }
 }
 
@@ -55,8 +58,9 @@ fn helpers_run_without_a_cgroup() {
 /// its ticks only, and a single burst may slip through between two.
 fn a_quota_makes_the_wall_time_longer_and_not_the_work(cgroup: &Cgroup) {
     let eight = || {
-        let (bursts, _) = prober().run_pair(&cgroup.target(), None, &[BurstKind::Processor; 8], GIVE_UP);
-        bursts.iter().map(ran).fold((0.0, 0.0), |sum, burst| (sum.0 + burst.0, sum.1 + burst.1))
+        let (live, _) =
+            prober().run_pair(&cgroup.target(), None, &round(&[BurstKind::Processor; 8], GIVE_UP));
+        live.bursts.iter().map(ran).fold((0.0, 0.0), |sum, burst| (sum.0 + burst.0, sum.1 + burst.1))
     };
     let best_of_three = || (0..3).map(|_| eight()).min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
     cgroup.quota(None);
@@ -74,13 +78,14 @@ fn a_hogged_instance_is_starved(cgroup: &Cgroup) {
     let hog = Hog::in_cgroup(cgroup);
     std::thread::sleep(Duration::from_millis(50));
     let before = monotonic();
-    let (live, _) =
-        prober().run_pair(&cgroup.target(), None, &[BurstKind::Processor], Duration::from_millis(100));
+    let kinds = [BurstKind::Processor, BurstKind::MemoryBandwidth];
+    let (live, _) = prober().run_pair(&cgroup.target(), None, &round(&kinds, Duration::from_millis(100)));
     let took = monotonic() - before;
     eprintln!("hogged: {live:?} after {took:?}");
     cgroup.quota(None);
     drop(hog);
-    assert!(matches!(live[0].outcome, BurstOutcome::Starved { .. }), "{live:?}");
+    assert!(matches!(live.bursts[0].outcome, BurstOutcome::Starved { .. }), "{live:?}");
+    assert!(!live.bursts[1].is_saturated(), "memory is not to blame: {live:?}");
     assert!(took < Duration::from_secs(2), "a starved helper must not hold the caller up: {took:?}");
 }
 
@@ -96,8 +101,8 @@ fn a_frozen_instance_gets_no_second_helper() {
     let run = || {
         let before = monotonic();
         let give_up = Duration::from_millis(100);
-        let (live, _) = prober.run_pair(&freezer.target(), None, &[BurstKind::Processor], give_up);
-        (live[0].clone(), monotonic() - before)
+        let (live, _) = prober.run_pair(&freezer.target(), None, &round(&[BurstKind::Processor], give_up));
+        (live.bursts[0].clone(), monotonic() - before)
     };
     state("FROZEN");
     let (first, _) = run();
@@ -117,6 +122,52 @@ fn a_helper_leaves_nothing_behind(cgroup: &Cgroup) {
     assert_eq!(procs, "", "no process stays");
 }
 
+/// The cgroup is taken away between two rounds, as that of an instance that ends.
+fn a_vanished_cgroup_is_a_reason_and_leaves_nothing(cgroup: &Cgroup) {
+    let gone = cgroup.cpu.join("gone");
+    fs::create_dir(&gone).unwrap();
+    fs::remove_dir(&gone).unwrap();
+    let paths = CgroupPaths { cpu: Some(gone.clone()), ..CgroupPaths::default() };
+    let target = Target { cgroup: Some(paths), ..nowhere() };
+    let (live, _) = prober().run_pair(&target, None, &round(&[BurstKind::Processor], GIVE_UP));
+    let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
+    assert!(reason.contains("gone"), "{reason}");
+    assert!(!gone.exists(), "nothing is made in its place");
+}
+
+/// In the working directory of a process of the instance; afterwards there is nothing in it.
+fn storage_is_tested_on_the_volume_of_the_instance(cgroup: &Cgroup) {
+    let volume = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let mut process = Command::new("sleep").arg("60").current_dir(volume.path()).spawn().unwrap();
+    let target = Target { pid: Some(process.id()), ..cgroup.target() };
+    let kinds = [
+        BurstKind::StorageRead,
+        BurstKind::StorageReads,
+        BurstKind::StorageWrite,
+        BurstKind::StorageSequential,
+        BurstKind::StorageSync,
+    ];
+    let prober = prober();
+    let (live, _) = prober.run_pair(&target, None, &round(&kinds, GIVE_UP * 5));
+    eprintln!("storage: {live:?}");
+    let left = fs::read_dir(volume.path()).unwrap().count();
+    process.kill().and_then(|()| process.wait()).unwrap();
+    assert_eq!(left, 0, "the file has no name");
+    for burst in &live.bursts {
+        match &burst.outcome {
+            BurstOutcome::Ran { operations, .. } => assert!(0 < operations.unwrap().count),
+            // Some file systems of containers always cache.
+            BurstOutcome::Skipped { reason } => eprintln!("skipped: {}: {reason}", burst.kind.label()),
+            other => panic!("{other:?}"),
+        }
+    }
+    let gone = Target { pid: Some(process.id()), ..target };
+    prober.keep_only(&[]);
+    let (live, _) = prober.run_pair(&gone, None, &round(&kinds[..1], GIVE_UP));
+    let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
+    assert!(reason.contains("unknown"), "{reason}");
+}
+
 fn signals_see_the_throttling(cgroup: &Cgroup) {
     let mut reader = SignalReader::new(Some(cgroup.paths()));
     let start = monotonic();
@@ -134,13 +185,33 @@ fn signals_see_the_throttling(cgroup: &Cgroup) {
 }
 
 fn processor_burst(cgroup: &Cgroup) -> Burst {
-    let (mut live, _) = prober().run_pair(&cgroup.target(), None, &[BurstKind::Processor], GIVE_UP);
-    live.remove(0)
+    let (mut live, _) = prober().run_pair(&cgroup.target(), None, &round(&[BurstKind::Processor], GIVE_UP));
+    live.bursts.remove(0)
+}
+
+fn round(kinds: &[BurstKind], give_up: Duration) -> Round {
+    Round {
+        tests: kinds.iter().map(|&kind| kind.into()).collect(),
+        volume: Volume { directory: None, size: Bytes::mebi(4) },
+        peer: None,
+        give_up,
+    }
+}
+
+fn nowhere() -> Target {
+    Target { instance: InstanceId::live(1), cgroup: None, pid: None, netns: None }
+}
+
+fn cpu_seconds(burst: &Burst) -> Option<f64> {
+    match burst.outcome {
+        BurstOutcome::Ran { cpu_seconds, .. } => Some(cpu_seconds),
+        _ => None,
+    }
 }
 
 fn ran(burst: &Burst) -> (f64, f64) {
     match burst.outcome {
-        BurstOutcome::Ran { wall_seconds, cpu_seconds, score_per_second } => {
+        BurstOutcome::Ran { wall_seconds, cpu_seconds, score_per_second, .. } => {
             assert!(0.0 < score_per_second);
             (wall_seconds, cpu_seconds)
         }
@@ -218,7 +289,7 @@ impl Cgroup {
     }
 
     fn target(&self) -> Target {
-        Target { instance: InstanceId::live(1), cgroup: Some(self.paths()) }
+        Target { cgroup: Some(self.paths()), ..nowhere() }
     }
 }
 

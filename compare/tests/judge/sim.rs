@@ -298,7 +298,11 @@ impl Sim {
 }
 
 pub fn burst(wall_seconds: f64) -> Burst {
-    let outcome =
-        BurstOutcome::Ran { wall_seconds, cpu_seconds: wall_seconds, score_per_second: 1.0 / wall_seconds };
-    Burst { kind: BurstKind::Processor, outcome }
+    let outcome = BurstOutcome::Ran {
+        wall_seconds,
+        cpu_seconds: wall_seconds,
+        score_per_second: 1.0 / wall_seconds,
+        operations: None,
+    };
+    Burst::new(BurstKind::Processor, outcome)
 }

@@ -20,6 +20,13 @@ pub(crate) fn pressure_total(text: &[u8]) -> Option<u64> {
     words(line).find_map(|word| digits(word.strip_prefix(b"total=")?))
 }
 
+/// The `some avg10` of a pressure file, in percent.
+pub(crate) fn pressure_avg10(text: &[u8]) -> Option<f64> {
+    let line = lines(text).find(|line| line.starts_with(b"some "))?;
+    let percent = words(line).find_map(|word| word.strip_prefix(b"avg10="))?;
+    std::str::from_utf8(percent).ok()?.parse().ok().filter(|percent| (0.0..=100.0).contains(percent))
+}
+
 /// `cpu.max`: cores allowed, `None` if `max` or odd.
 pub(crate) fn cpu_max(text: &[u8]) -> Option<f64> {
     let mut words = words(text);
@@ -137,6 +144,8 @@ mod tests {
         assert_eq!(keyed(b"throttled_usec_x 3\n", b"throttled_usec"), None);
         let pressure = b"some avg10=0.32 avg60=3.55 avg300=2.65 total=20912442\nfull avg10=0.00 total=9\n";
         assert_eq!(pressure_total(pressure), Some(20_912_442));
+        assert_eq!(pressure_avg10(pressure), Some(0.32));
+        assert_eq!(pressure_avg10(b"some avg10=NaN\n"), None);
         assert_eq!(cpu_max(b"50000 100000\n"), Some(0.5));
         assert_eq!(cpu_max(b"max 100000\n"), None);
         assert_eq!(cpu_max(b"1 0\n"), None);

@@ -114,6 +114,7 @@ pub(crate) fn cycle(tick: u64, verdicts: &[Verdict]) -> CycleReport {
         sampling: SamplingNeed::default(),
         load: None,
         overloaded: false,
+        host: None,
         carrier: None,
     };
     CycleReport {

@@ -43,6 +43,7 @@ fn assessment(live: u32, verdict: Verdict) -> Assessment {
         sampling: SamplingNeed::default(),
         load: None,
         overloaded: false,
+        host: None,
         carrier: None,
     }
 }
