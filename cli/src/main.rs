@@ -9,6 +9,7 @@ mod exit;
 mod failure;
 mod init;
 mod lab;
+mod probe;
 mod show;
 mod spark;
 
@@ -57,6 +58,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Amplify(args) => command::amplify::amplify(&args),
         Verb::Replay(args) => command::replay::replay(&args),
         Verb::Redact(args) => command::redact::redact(&args),
+        Verb::Probe(args) => probe::dispatch(&args),
         Verb::Demo(demo) => demo::run(&demo),
         Verb::Completions { shell } => command::completions::print(shell),
         Verb::Launch => command::hidden::launch(),

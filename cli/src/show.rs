@@ -129,6 +129,9 @@ fn row(pair: &PairRow) -> Vec<Cell> {
 /// Warnings stand beside the numbers they qualify.
 fn warnings(status: &StatusReport) -> Vec<String> {
     let mut all = [status.troubles.as_slice(), &status.unenforced].concat();
+    if status.probes_off {
+        all.push("performance tests are turned off; `foreshadow probe on` turns them on".to_owned());
+    }
     for pair in &status.pairs {
         if let Some(why) = pair.no_shadow.as_ref().filter(|why| **why != NoShadow::Waiting) {
             all.push(format!("{}: {why}", pair.live.id));

@@ -9,6 +9,7 @@ mod alone;
 mod front;
 mod mirror;
 mod platform;
+mod probe;
 
 pub(crate) use self::alone::{alone, log_format};
 pub(crate) use self::mirror::redact;
@@ -83,16 +84,6 @@ const fn on_exit(on_exit: file::OnExit) -> OnExit {
     match on_exit {
         file::OnExit::Stop => OnExit::Stop,
         file::OnExit::Leave => OnExit::Leave,
-    }
-}
-
-impl TryFrom<file::Probe> for ProbePolicy {
-    type Error = Refusal;
-
-    fn try_from(probe: file::Probe) -> Result<Self, Refusal> {
-        let processor_every = count(&probe.processor_every, "processorEvery", 1, u32::MAX)
-            .map_err(|refusal| refusal.help("`enabled: false` turns bursts off"))?;
-        Ok(Self { enabled: probe.enabled, processor_every, memory_every: probe.memory_every })
     }
 }
 

@@ -7,14 +7,13 @@ mod alone;
 mod front;
 mod mirror;
 mod platform;
+mod probe;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use foreshadow_model::{
-    Bytes, ComparePolicy, EgressTarget, ForecastPolicy, PerSecond, ProbePolicy, ServiceName,
-};
+use foreshadow_model::{Bytes, ComparePolicy, EgressTarget, ForecastPolicy, PerSecond, ServiceName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +23,7 @@ pub(crate) use self::alone::{AccessLog, Alone, AloneLive, Capture, Source};
 pub(crate) use self::front::{BalanceKind, ForwardedKind, Front, Patience, Tls};
 pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
+pub(crate) use self::probe::{Probe, Storage as ProbeStorage};
 use crate::names::EnvName;
 use crate::notation::{As, Located, Scalar, Text};
 use crate::units::Percent;
@@ -149,31 +149,6 @@ impl Default for Shadow {
 pub(crate) struct Egress {
     /// Hosts with their port. Default: nothing, because a shadow touches nothing that users can see.
     pub(crate) allow: Vec<As<EgressTarget>>,
-}
-
-/// The performance tests on live and shadow.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(crate) struct Probe {
-    /// Whether test bursts run; passive signals go on without them. Default `true`: they tell "my host" from
-    /// "my code".
-    pub(crate) enabled: bool,
-    /// A processor burst at every so many ticks, 1 or more. Default 1: it is the cheapest test and the one that
-    /// finds a noisy neighbour.
-    pub(crate) processor_every: Located<u32>,
-    /// A memory bandwidth burst at every so many ticks; 0 is never. Default 6: it disturbs the caches of others.
-    pub(crate) memory_every: u32,
-}
-
-impl Default for Probe {
-    fn default() -> Self {
-        let policy = ProbePolicy::default();
-        Self {
-            enabled: policy.enabled,
-            processor_every: Located::unset(policy.processor_every),
-            memory_every: policy.memory_every,
-        }
-    }
 }
 
 /// When live counts as worse than its shadow.

@@ -190,6 +190,12 @@ pub fn parse_redact(text: &str, directory: &Path) -> Result<RedactPolicy, Config
         .map_err(|refusal| ConfigError::of_refusal(refusal, text))
 }
 
+/// Bytes as the file writes them: `16Mi`; `None` for anything else.
+#[must_use]
+pub fn parse_bytes(text: &str) -> Option<foreshadow_model::Bytes> {
+    notation::Notation::read(text)
+}
+
 /// The JSON Schema of the file, committed as `schemas/config.schema.json`.
 #[must_use]
 pub fn schema() -> schemars::Schema {

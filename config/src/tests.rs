@@ -276,7 +276,7 @@ fn values_without_their_unit_are_refused_where_they_stand() {
     let cpu = "expected processor time in thousandths of a core such as `250m` or `1500m`, got `1.5`";
     check("    resources: { cpu: 1.5 }\n", 6, 23, cpu);
     check("listen: [80]\n", 6, 9, "expected one value, got a list or a block of keys");
-    check("probe: { memoryEvery: often }\n", 6, 23, "expected a whole number of zero or more, such as `3`");
+    check("logs: { keep: often }\n", 6, 15, "expected a whole number of zero or more, such as `3`");
 }
 
 #[test]

@@ -85,7 +85,7 @@ impl Cycle {
         if !self.deploying {
             self.platform.turn_shadows(&in_need_of_shadows(&under_way, &assessments));
         }
-        self.senses.probe(self.tick, &inventory);
+        self.senses.probe(&inventory);
         let report =
             CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, forecast, plan, outcomes };
         Ok(Closed { report, inventory, windows })
@@ -94,7 +94,7 @@ impl Cycle {
     /// Other rules, from the next tick on.
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.plane.set_policy(&policy.mirror);
-        self.senses.set_policy(policy.probe);
+        self.senses.set_policy(policy.probe.clone());
         if self.judges.set_policy(policy.compare) {
             // What would judge them is forgotten.
             self.actuator.leave_unjudged(self.tick);

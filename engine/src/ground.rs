@@ -122,7 +122,8 @@ impl Ground {
         let inventory = self.local.inventory().await?;
         self.plane.update(&inventory, BTreeMap::new());
         let (senses, bursts) =
-            Senses::start(program.to_path_buf(), policy.probe, policy.tick).map_err(RunError::Start)?;
+            Senses::start(program.to_path_buf(), policy.probe.clone(), policy.tick, restored.probes_off)
+                .map_err(RunError::Start)?;
         let (platform, plane) = (self.local.clone(), self.plane.clone());
         let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
         actuator.resume(restored.unsettled, &adopted, tick);

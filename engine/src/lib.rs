@@ -41,7 +41,7 @@ pub use foreshadow_config as config;
 pub use foreshadow_mirror as mirror;
 pub use foreshadow_model as model;
 pub use foreshadow_platform::local::{LAUNCH_FAILED, NotReadyError, launch};
-pub use foreshadow_probe::helper_answer;
+pub use foreshadow_probe as probe;
 pub use foreshadow_serve::{Client, ClientError, Command, MirrorTotals, Refusal, Refused};
 pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
 

@@ -32,6 +32,7 @@ impl Running {
         match command {
             Command::Pause => self.cycle.actuator.pause(true),
             Command::Resume => self.cycle.actuator.pause(false),
+            Command::Probe { on } => self.cycle.senses.switch(!on),
             Command::Stop => {}
             Command::Acknowledge { live } => {
                 self.cycle.judges.acknowledge(live).map_err(|error| about_alarm(error, live))?;
@@ -107,7 +108,9 @@ fn said(command: &Command) -> JournalEvent {
         Command::Acknowledge { live } | Command::Reject { live } => (Some(live.clone()), None),
         Command::Revert { action } => (None, *action),
         Command::Amplify { live, .. } => (live.clone(), None),
-        Command::Pause | Command::Resume | Command::Stop | Command::Reload => (None, None),
+        Command::Pause | Command::Resume | Command::Probe { .. } | Command::Stop | Command::Reload => {
+            (None, None)
+        }
     };
     JournalEvent::Operator { command: command.word().into(), instance, action }
 }

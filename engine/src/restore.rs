@@ -1,6 +1,6 @@
 //! What a controller knows again after a restart, from the journal.
 //!
-//! The kill switch stays thrown, budgets and cool-downs go on, an ejected live stays ejected, and actions without an
+//! The kill switch stays thrown, probes stay off, budgets and cool-downs go on, an ejected live stays ejected, and actions without an
 //! outcome are found again, with how far they came. What judges learned is kept apart: see [`crate::judges`].
 
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ pub(crate) struct Restored {
     pub(crate) unsettled: Vec<Unsettled>,
     /// A live that was started for a roll-out which nobody finished.
     pub(crate) stand_in: Option<InstanceId>,
+    /// The operator has turned the performance tests off.
+    pub(crate) probes_off: bool,
 }
 
 /// Reads entries, oldest first.
@@ -30,6 +32,8 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
         match &entry.event {
             JournalEvent::Operator { command, .. } if command == "pause" => restored.ledger.paused = true,
             JournalEvent::Operator { command, .. } if command == "resume" => restored.ledger.paused = false,
+            JournalEvent::Operator { command, .. } if command == "probe-off" => restored.probes_off = true,
+            JournalEvent::Operator { command, .. } if command == "probe-on" => restored.probes_off = false,
             JournalEvent::Intent { step } => {
                 let action = step.action.clone();
                 let taken = Taken { id: step.id, tick: entry.tick, action, effect: None, settled: None };
@@ -158,6 +162,8 @@ mod tests {
     fn the_kill_switch_stays_as_it_was_left() {
         assert!(restored(vec![said("resume"), said("pause"), said("stop")]).ledger.paused);
         assert!(!restored(vec![said("pause"), said("resume")]).ledger.paused);
+        assert!(restored(vec![said("probe-on"), said("probe-off")]).probes_off);
+        assert!(!restored(vec![said("probe-off"), said("probe-on")]).probes_off);
         assert_eq!(restored(Vec::new()), Restored::default());
     }
 

@@ -324,6 +324,7 @@ impl Running {
             weights: &weights,
             closed: &closed,
             platform: &self.cycle.platform,
+            probes_off: self.cycle.senses.is_off(),
             troubles: self.history.fails().in_words(),
         });
     }

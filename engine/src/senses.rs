@@ -6,35 +6,36 @@ use std::sync::mpsc as std_mpsc;
 use std::thread;
 use std::time::Duration;
 
-use foreshadow_model::{
-    Burst, BurstKind, CgroupPaths, CgroupSignals, Instance, InstanceId, Inventory, ProbePolicy, Tick,
-};
-use foreshadow_probe::{HelperCommand, Prober, SignalReader, Target, monotonic};
+use foreshadow_model::{Burst, CgroupPaths, CgroupSignals, Instance, InstanceId, Inventory, ProbePolicy};
+use foreshadow_probe::{HelperCommand, Prober, Rotation, Round, SignalReader, Target, Volume, monotonic};
 use tokio::sync::mpsc;
 
-/// Rounds of bursts waiting behind the one that runs: a round that begins late would not be of its tick.
-const ROUNDS: usize = 0;
+/// Turns of bursts waiting behind the one that runs: a turn that begins late would not be of its tick.
+const TURNS: usize = 0;
 
 /// Bursts on their way to the loop.
 const RESULTS: usize = 1024;
 
-/// How long a burst may try.
+/// How long the bursts of a round may try.
 const GIVE_UP_MAX: Duration = Duration::from_secs(1);
 
 /// What came of the bursts in one instance.
 pub(crate) type Bursts = (InstanceId, Vec<Burst>);
 
-struct Round {
+/// What is to be done in one tick.
+struct Turn {
     pairs: Vec<(Target, Option<Target>)>,
-    kinds: Vec<BurstKind>,
+    policy: ProbePolicy,
 }
 
 /// Readers of passive signals and the thread that probes.
 #[derive(Debug)]
 pub(crate) struct Senses {
     policy: ProbePolicy,
+    /// The operator's off switch.
+    off: bool,
     readers: BTreeMap<InstanceId, (Option<CgroupPaths>, SignalReader)>,
-    rounds: std_mpsc::SyncSender<Round>,
+    turns: std_mpsc::SyncSender<Turn>,
 }
 
 impl Senses {
@@ -43,29 +44,33 @@ impl Senses {
         program: PathBuf,
         policy: ProbePolicy,
         tick: Duration,
+        off: bool,
     ) -> std::io::Result<(Self, mpsc::Receiver<Bursts>)> {
-        let (rounds, incoming) = std_mpsc::sync_channel::<Round>(ROUNDS);
+        let (turns, incoming) = std_mpsc::sync_channel::<Turn>(TURNS);
         let (results, bursts) = mpsc::channel(RESULTS);
-        let prober = Prober::new(HelperCommand { program, arguments: vec!["probe-helper".into()] });
-        let give_up = GIVE_UP_MAX.min(tick / 2);
+        let command = HelperCommand { program, arguments: vec!["probe-helper".into()] };
+        let mut probing = Probing { prober: Prober::new(command), rotation: None, tick, results };
         thread::Builder::new().name("probe".into()).spawn(move || {
-            while let Ok(round) = incoming.recv() {
-                for (live, shadow) in round.pairs {
-                    let (on_live, on_shadow) = prober.run_pair(&live, shadow.as_ref(), &round.kinds, give_up);
-                    let both =
-                        [Some((live.instance, on_live)), shadow.map(|shadow| (shadow.instance, on_shadow))];
-                    if both.into_iter().flatten().any(|result| results.try_send(result).is_err()) {
-                        tracing::debug!("Loop does not keep up with bursts");
-                    }
-                }
+            while let Ok(turn) = incoming.recv() {
+                probing.take(turn);
             }
         })?;
-        Ok((Self { policy, readers: BTreeMap::new(), rounds }, bursts))
+        Ok((Self { policy, off, readers: BTreeMap::new(), turns }, bursts))
     }
 
-    /// Other rules for bursts, from the next round on.
+    /// Other rules for bursts, from the next turn on.
     pub(crate) fn set_policy(&mut self, policy: ProbePolicy) {
         self.policy = policy;
+    }
+
+    /// Turns bursts off or on again, whatever the policy says of them.
+    pub(crate) fn switch(&mut self, off: bool) {
+        self.off = off;
+    }
+
+    /// Whether the operator has turned bursts off.
+    pub(crate) fn is_off(&self) -> bool {
+        self.off
     }
 
     /// Reads the passive signals of all instances, each with its increments since the last call.
@@ -88,32 +93,76 @@ impl Senses {
             .collect()
     }
 
-    /// Begins the bursts of a tick, unless the last round is still going on.
-    pub(crate) fn probe(&self, tick: Tick, inventory: &Inventory) {
-        let kinds = self.due(tick);
-        if kinds.is_empty() {
-            return;
-        }
-        let target =
-            |instance: &Instance| Target { instance: instance.id.clone(), cgroup: instance.cgroup.clone() };
-        let ready = inventory.pairs.iter().filter(|pair| pair.live.is_ready());
+    /// Begins the bursts of a tick, unless those of the last one are still going on.
+    pub(crate) fn probe(&self, inventory: &Inventory) {
+        // With nobody to test the thread gives back what it keeps for instances.
+        let is_on = self.policy.enabled && !self.off;
+        let ready = inventory.pairs.iter().filter(|pair| is_on && pair.live.is_ready());
         let pairs = ready
             .map(|pair| {
                 (target(&pair.live), pair.shadow.as_ref().filter(|shadow| shadow.is_ready()).map(target))
             })
             .collect();
-        if self.rounds.try_send(Round { pairs, kinds }).is_err() {
-            tracing::debug!("Probes are behind, one round is left out");
+        if self.turns.try_send(Turn { pairs, policy: self.policy.clone() }).is_err() {
+            tracing::debug!("Probes are behind, one turn is left out");
         }
     }
+}
 
-    fn due(&self, tick: Tick) -> Vec<BurstKind> {
-        let due = |every: u32| self.policy.enabled && 0 < every && tick.0.is_multiple_of(u64::from(every));
-        let kinds = [
-            (BurstKind::Processor, self.policy.processor_every),
-            (BurstKind::MemoryBandwidth, self.policy.memory_every),
-        ];
-        kinds.into_iter().filter(|&(_, every)| due(every)).map(|(kind, _)| kind).collect()
+/// What the probing thread holds.
+struct Probing {
+    prober: Prober,
+    /// The tests by turns, with the policy they are made from.
+    rotation: Option<(ProbePolicy, Rotation)>,
+    tick: Duration,
+    results: mpsc::Sender<Bursts>,
+}
+
+impl Probing {
+    fn take(&mut self, Turn { pairs, policy }: Turn) {
+        let targets = || pairs.iter().flat_map(|(live, shadow)| std::iter::once(live).chain(shadow));
+        self.prober.keep_only(&targets().map(|target| target.instance.clone()).collect::<Vec<_>>());
+        if pairs.is_empty() {
+            return;
+        }
+        let rotation = match &mut self.rotation {
+            Some((of, rotation)) if *of == policy => rotation,
+            other => &mut other.insert((policy.clone(), Rotation::new(&policy))).1,
+        };
+        let tests = rotation.due(policy.budget.get(), self.tick);
+        if tests.is_empty() {
+            return;
+        }
+        let volume = Volume { directory: policy.storage.directory, size: policy.storage.size };
+        let give_up = GIVE_UP_MAX.min(self.tick / 2);
+        let round = Round { tests, volume, peer: policy.network.peer, give_up };
+        let mut dearest: Option<(f64, Vec<Burst>)> = None;
+        for (live, shadow) in pairs {
+            let (on_live, on_shadow) = self.prober.run_pair(&live, shadow.as_ref(), &round);
+            let both = [Some((live, on_live)), shadow.map(|shadow| (shadow, on_shadow))];
+            for (target, side) in both.into_iter().flatten() {
+                if let Some(cost) =
+                    side.cpu_seconds.filter(|cost| dearest.as_ref().is_none_or(|most| most.0 < *cost))
+                {
+                    dearest = Some((cost, side.bursts.clone()));
+                }
+                if self.results.try_send((target.instance, side.bursts)).is_err() {
+                    tracing::debug!("Loop does not keep up with bursts");
+                }
+            }
+        }
+        if let Some((cost, bursts)) = dearest {
+            rotation.spent(&bursts, cost);
+        }
+    }
+}
+
+fn target(instance: &Instance) -> Target {
+    Target {
+        instance: instance.id.clone(),
+        cgroup: instance.cgroup.clone(),
+        pid: instance.pids.first().copied(),
+        netns: instance.netns.clone(),
     }
 }
 

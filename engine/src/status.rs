@@ -54,6 +54,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) weights: &'a BTreeMap<InstanceId, Weight>,
     pub(crate) closed: &'a Closed,
     pub(crate) platform: &'a Local,
+    /// The operator has turned the performance tests off.
+    pub(crate) probes_off: bool,
     /// What does not work at the moment.
     pub(crate) troubles: Vec<String>,
 }
@@ -141,6 +143,7 @@ impl Board {
             api: self.api.map(|address| address.to_string()),
             mode: facts.policy.mode,
             paused: facts.ledger.paused,
+            probes_off: facts.probes_off,
             tick: facts.closed.report.tick,
             tick_seconds: facts.policy.tick.as_secs_f64(),
             uptime_seconds: self.started.elapsed().as_secs_f64(),

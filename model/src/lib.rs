@@ -49,8 +49,9 @@ pub use plan::{
 };
 pub use policy::{
     ActionPolicy, ActionType, CaptureRules, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy,
-    HorizontalPolicy, LocalNode, MirrorPolicy, Mode, OnExit, Policy, ProbePolicy, Readiness, RedactMode,
-    RedactPlace, RedactPolicy, RedactRule, RouteRule, SessionKey, Template, VerticalPolicy, is_safe_method,
+    HorizontalPolicy, LocalNode, MirrorPolicy, Mode, NetworkProbe, OnExit, Policy, ProbePolicy,
+    ProfilePolicy, Readiness, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule, SessionKey,
+    StorageProbe, Template, VerticalPolicy, is_safe_method,
 };
 pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,

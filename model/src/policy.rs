@@ -1,5 +1,7 @@
 //! The operator's rules, checked: what the configuration file means.
 
+mod probe;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, FrontRules, MilliCpu, PerSecond, Ratio, SampleRate, Tick};
+
+pub use probe::{NetworkProbe, ProbePolicy, ProfilePolicy, StorageProbe};
 
 /// Whether foreshadow may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,24 +236,6 @@ impl Default for MirrorPolicy {
             compare_bodies: false,
             front: FrontRules::default(),
         }
-    }
-}
-
-/// Which probe bursts run, and how often.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProbePolicy {
-    /// Off switch of all bursts; passive signals go on.
-    pub enabled: bool,
-    /// A processor burst at every so many ticks.
-    pub processor_every: u32,
-    /// A memory bandwidth burst at every so many ticks; 0 is never.
-    pub memory_every: u32,
-}
-
-impl Default for ProbePolicy {
-    fn default() -> Self {
-        Self { enabled: true, processor_every: 1, memory_every: 6 }
     }
 }
 

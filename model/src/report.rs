@@ -98,7 +98,7 @@ pub enum JournalEvent {
         /// What happened to it, in words.
         change: String,
     },
-    /// The operator said something: pause, resume, stop, acknowledge, reject, revert, reload.
+    /// The operator said something: pause, resume, probe-off, probe-on, stop, acknowledge, reject, revert, reload.
     Operator {
         /// What.
         command: String,
@@ -351,6 +351,9 @@ pub struct StatusReport {
     pub mode: Mode,
     /// Whether `pause` is in force.
     pub paused: bool,
+    /// Whether an operator has turned the performance tests off.
+    #[serde(default)]
+    pub probes_off: bool,
     /// The last tick.
     pub tick: Tick,
     /// Length of a tick in seconds.

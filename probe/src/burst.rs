@@ -27,7 +27,7 @@ use crate::scratch::Scratch;
 use operations::Log;
 
 pub use memory::{PAGE_MODE, array_bytes};
-pub use network::Answerer;
+pub use network::{Answerer, name_in};
 
 /// One test: what to do and, for some, to whom.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,6 +101,11 @@ trait Work {
     /// Does one step and notes its operations; returns the work done, in the unit of its score. `Err` says why it cannot.
     fn step(&mut self, log: &mut Log) -> Result<f64, String>;
 
+    /// Whether all is done before the steps are.
+    fn is_done(&self) -> bool {
+        false
+    }
+
     /// Sees through what was begun; it counts into the time.
     fn finish(&mut self) -> Result<(), String> {
         Ok(())
@@ -146,7 +151,7 @@ impl Prepared {
             | BurstKind::StorageSync
             | BurstKind::StorageSequential) => Box::new(storage::Single::new(kind, self.scratch()?)),
             kind @ (BurstKind::StorageReads | BurstKind::StorageWrites) => {
-                Box::new(storage::Deep::new(kind, self.scratch()?)?)
+                Box::new(storage::Deep::new(kind, self.scratch()?, length)?)
             }
             BurstKind::RoundTrip => {
                 network()?;
@@ -223,7 +228,7 @@ fn go(
         if deadline <= now {
             return Ok(None);
         }
-        if enough <= now {
+        if enough <= now || work.is_done() {
             break;
         }
         done += work.step(log)?;
@@ -259,7 +264,8 @@ const fn steps(kind: BurstKind) -> u32 {
         // 32,000 loads at 100 ns.
         BurstKind::MemoryLatency => 32,
         BurstKind::StorageRead => 32,
-        BurstKind::StorageReads | BurstKind::StorageWrites => 256,
+        // They know themselves: 256 operations, however many of them complete in one step.
+        BurstKind::StorageReads | BurstKind::StorageWrites => u32::MAX,
         BurstKind::StorageWrite => 16,
         // 4 MiB.
         BurstKind::StorageSequential => 16,

@@ -16,12 +16,15 @@ mod helper;
 mod pair;
 mod pressure;
 mod priority;
+mod rotation;
 mod scratch;
 mod signals;
+pub mod suite;
 
 pub use cgroup::memory_room;
 pub use clock::monotonic;
 pub use helper::{HelperError, HelperRequest, helper_answer};
 pub use pair::{GRACE, HelperCommand, LEAD, Prober, Round, Side, Target, Volume};
+pub use rotation::Rotation;
 pub use scratch::{Scratch, ScratchError};
 pub use signals::SignalReader;

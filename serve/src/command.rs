@@ -12,6 +12,11 @@ pub enum Command {
     Pause,
     /// Lifts it.
     Resume,
+    /// Turns the performance tests in all instances on or off; passive signals go on.
+    Probe {
+        /// On, as far as the policy wants them.
+        on: bool,
+    },
     /// Ends the controller in good order.
     Stop,
     /// Reads the configuration file again.
@@ -48,6 +53,7 @@ impl Command {
         match self {
             Self::Pause => "/v1/pause".into(),
             Self::Resume => "/v1/resume".into(),
+            Self::Probe { on } => format!("/v1/probe?on={on}"),
             Self::Stop => "/v1/stop".into(),
             Self::Reload => "/v1/reload".into(),
             Self::Acknowledge { live } => format!("/v1/acknowledge?live={live}"),
@@ -67,6 +73,8 @@ impl Command {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Probe { on: true } => "probe-on",
+            Self::Probe { on: false } => "probe-off",
             Self::Stop => "stop",
             Self::Reload => "reload",
             Self::Acknowledge { .. } => "acknowledge",

@@ -51,6 +51,7 @@ pub async fn serve(
     let taking = Router::new()
         .route("/v1/pause", post(|state| command(state, Command::Pause)))
         .route("/v1/resume", post(|state| command(state, Command::Resume)))
+        .route("/v1/probe", post(|state, Query(Switch { on })| command(state, Command::Probe { on })))
         .route("/v1/stop", post(|state| command(state, Command::Stop)))
         .route("/v1/reload", post(|state| command(state, Command::Reload)))
         .route(
@@ -106,6 +107,13 @@ pub(crate) async fn until_cancelled(
 #[serde(deny_unknown_fields)]
 struct Of {
     live: InstanceId,
+}
+
+/// On or off.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switch {
+    on: bool,
 }
 
 /// Which action is meant; the last one if none is named.

@@ -1,7 +1,7 @@
 //! What the controller starts its own binary for.
 
+use foreshadow_engine::LAUNCH_FAILED;
 use foreshadow_engine::mirror::{self, Listen, Options};
-use foreshadow_engine::{LAUNCH_FAILED, helper_answer};
 
 use crate::args::MirrorWorkerArgs;
 use crate::command::run::start_log;
@@ -35,7 +35,7 @@ struct Flat(String);
 
 /// Does a burst and prints what came of it.
 pub(crate) fn probe(request: &str) -> Result<Exit, Failure> {
-    let answer = helper_answer(request).map_err(|error| Failure::new(&error))?;
-    println!("{answer}");
+    foreshadow_engine::probe::helper_answer(request, std::io::stdout())
+        .map_err(|error| Failure::new(&error))?;
     Ok(Exit::Fine)
 }

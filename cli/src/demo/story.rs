@@ -102,7 +102,7 @@ impl Story {
              platform:\n  type: local\n  local:\n    command: [{}]\n    lives: 2\n    \
              ready: {{ http: /healthz }}\n    resources: {{ cpu: {cpu}, memory: 128Mi }}\n{storage}\
              mirror:\n  session: {{ header: x-session }}\n\
-             probe: {{ memoryEvery: 30 }}\n\
+             probe: {{ memory: false }}\n\
              action:\n  vertical: {{ cpuSizes: {cpu_sizes}, memorySizes: [128Mi, 192Mi] }}\n  \
              guards: {{ cooldown: 30s, verifyAfter: 15s }}\n",
             command.join(", "),

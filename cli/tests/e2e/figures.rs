@@ -15,7 +15,7 @@ use crate::services::{Service, available};
 fn config(service: &str, lives: u32, tick: &str) -> String {
     let is_starved = lives == 2;
     let resources = if is_starved { "memory: 64Mi, cpu: 300m" } else { "memory: 64Mi" };
-    let mut more = "mode: act\nprobe: { memoryEvery: 30 }\n".to_owned();
+    let mut more = "mode: act\nprobe: { memory: false }\n".to_owned();
     if is_starved {
         more += "action:\n  vertical: { cpuSizes: [300m, 450m] }\n  \
                  guards: { cooldown: 30s, verifyAfter: 15s, actionsPerHour: 60 }\n";

@@ -27,7 +27,7 @@ fn config(gunicorn: &std::path::Path, alerts: &str) -> String {
         "service: e2e-httpbin\nmode: act\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
          command: [{gunicorn:?}, --threads, \"4\", --keep-alive, \"30\", -b, \"127.0.0.1:$PORT\", \"httpbin:app\"]\n    lives: 2\n    \
          ready: {{ http: /status/200 }}\n    resources: {{ cpu: 400m, memory: 256Mi }}\n\
-         probe: {{ memoryEvery: 30 }}\n\
+         probe: {{ memory: false }}\n\
          action:\n  vertical: {{ cpuSizes: [400m, 600m] }}\n  guards: {{ cooldown: 30s, verifyAfter: 15s }}\n{alerts}"
     )
 }

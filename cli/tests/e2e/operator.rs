@@ -26,7 +26,7 @@ const CALM_TICKS: u64 = 15;
 /// Two actions an hour: one of foreshadow's, and one that takes it back. Then the word is the operator's alone.
 fn config(mode: &str) -> String {
     let more = format!(
-        "mode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  vertical: {{ cpuSizes: [300m, 450m] }}\n  \
+        "mode: {mode}\nprobe: {{ memory: false }}\naction:\n  vertical: {{ cpuSizes: [300m, 450m] }}\n  \
          guards: {{ cooldown: 10s, verifyAfter: 30s, actionsPerHour: 2 }}\n"
     );
     sample("e2e-operator", 2, "cpu: 300m, memory: 64Mi", &more)

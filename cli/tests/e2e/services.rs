@@ -59,7 +59,7 @@ impl Service {
             "service: e2e-{}-{}\nmode: {mode}\ntick: 1s\nlisten: 127.0.0.1:0\nstate: state\nplatform:\n  type: local\n  local:\n    \
              command: [{proxy}sh, -c, {script:?}]\n    lives: 2\n    ready: {{ http: {} }}\n    \
              resources: {{ cpu: {cpu}, memory: {memory} }}\n    storage: [{}]\n\
-             mirror:\n  session: {{ header: x-session }}\nprobe: {{ memoryEvery: 30 }}\n\
+             mirror:\n  session: {{ header: x-session }}\nprobe: {{ memory: false }}\n\
              action:\n  vertical: {{ cpuSizes: [{cpu_sizes}], memorySizes: [{memory}, {memory_more}] }}\n  \
              guards: {{ cooldown: 30s, verifyAfter: 15s, actionsPerHour: 60 }}\n",
             self.name,

@@ -81,7 +81,7 @@ pub(crate) fn kinds(controller: &Controller, action: &str) -> Vec<String> {
 /// A service whose lives can be given more of the processor.
 pub(crate) fn acting(service: &str, mode: &str) -> String {
     let more = format!(
-        "mode: {mode}\nprobe: {{ memoryEvery: 30 }}\naction:\n  type: vertical\n  \
+        "mode: {mode}\nprobe: {{ memory: false }}\naction:\n  type: vertical\n  \
          vertical: {{ cpuSizes: [300m, 450m] }}\n  \
          guards: {{ cooldown: 10s, verifyAfter: 13s, actionsPerHour: 60 }}\n"
     );

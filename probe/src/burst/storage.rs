@@ -12,13 +12,16 @@ use std::time::Duration;
 use foreshadow_model::BurstKind;
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::Work;
 use super::operations::Log;
+use super::{Length, Work};
 use crate::clock::monotonic;
 use crate::scratch::{BLOCK, Block, Scratch};
 
 /// Operations under way at the same time.
 const DEPTH: u32 = 32;
+
+/// Operations of a burst; how many complete at a time is the device's choice, so steps do not count them.
+const DEEP_BURST: u64 = 256;
 
 /// Blocks of one sequential read: 256 KiB.
 const RUN: usize = 64;
@@ -99,10 +102,13 @@ pub(super) struct Deep {
     free: VecDeque<u32>,
     /// Operations the kernel has, whose buffers must stay.
     under_way: u32,
+    /// Operations that were begun, of this many in all.
+    submitted: u64,
+    total: u64,
 }
 
 impl Deep {
-    pub(super) fn new(kind: BurstKind, scratch: Scratch) -> Result<Self, String> {
+    pub(super) fn new(kind: BurstKind, scratch: Scratch, length: Length) -> Result<Self, String> {
         let ring = IoUring::new(DEPTH).map_err(|error| format!("io_uring cannot be had here: {error}"))?;
         Ok(Self {
             kind,
@@ -113,6 +119,8 @@ impl Deep {
             begun: vec![Duration::ZERO; DEPTH as usize],
             free: (0..DEPTH).collect(),
             under_way: 0,
+            submitted: 0,
+            total: if length == Length::Burst { DEEP_BURST } else { u64::MAX },
         })
     }
 
@@ -129,7 +137,9 @@ impl Deep {
     }
 
     fn submit(&mut self) -> Result<(), String> {
-        while let Some(slot) = self.free.pop_front() {
+        while self.submitted < self.total
+            && let Some(slot) = self.free.pop_front()
+        {
             let entry = self.entry(slot);
             self.begun[slot as usize] = monotonic();
             // SAFETY: the buffer of a slot is not touched while the kernel has it, and is freed only after all operations
@@ -137,6 +147,7 @@ impl Deep {
             let pushed = unsafe { self.ring.submission().push(&entry) };
             pushed.map_err(|_full| "the queue is full".to_owned())?;
             self.under_way += 1;
+            self.submitted += 1;
         }
         Ok(())
     }
@@ -169,7 +180,11 @@ impl Deep {
 impl Work for Deep {
     fn step(&mut self, log: &mut Log) -> Result<f64, String> {
         self.submit()?;
-        self.reap(log).map(f64::from)
+        if self.under_way == 0 { Ok(0.0) } else { self.reap(log).map(f64::from) }
+    }
+
+    fn is_done(&self) -> bool {
+        self.submitted == self.total && self.under_way == 0
     }
 }
 

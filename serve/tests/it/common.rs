@@ -167,6 +167,7 @@ pub(crate) fn status() -> StatusReport {
         api: None,
         mode: Mode::Observe,
         paused: false,
+        probes_off: false,
         tick: Tick(7),
         tick_seconds: 5.0,
         uptime_seconds: 1.0,
