@@ -36,6 +36,9 @@ use crate::{clock, control_socket, database};
 /// How long instances may take to finish at the end.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Between two looks at what comes in thrusts.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// Ticks between two times that states are kept; what a killed controller loses of them is a minute at the tick of 5 s.
 const KEEP_EVERY: u64 = 12;
 
@@ -221,6 +224,8 @@ impl Running {
     async fn turn(&mut self) -> Ended {
         let tick = self.cycle.policy.tick;
         let mut last = Instant::now();
+        let mut glances = tokio::time::interval(GLANCE);
+        glances.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         self.close(0.0).await;
         loop {
             tokio::select! {
@@ -241,6 +246,7 @@ impl Running {
                 Some(InstanceEvent { id, change }) = self.inbox.instances.recv() => {
                     self.journal(JournalEvent::Instance { id, change }).await;
                 }
+                _ = glances.tick(), if GLANCE < tick => self.cycle.senses.glance(),
                 () = sleep_until(last + tick + tick / 2) => {
                     self.close(last.elapsed().as_secs_f64()).await;
                     last = Instant::now();

@@ -7,7 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use foreshadow_model::{Burst, CgroupPaths, CgroupSignals, Instance, InstanceId, Inventory, ProbePolicy};
-use foreshadow_probe::{HelperCommand, Prober, Rotation, Round, SignalReader, Target, Volume, monotonic};
+use foreshadow_probe::{
+    HelperCommand, NodeReader, Prober, Rotation, Round, SignalReader, Target, Volume, monotonic,
+};
 use tokio::sync::mpsc;
 
 /// Turns of bursts waiting behind the one that runs: a turn that begins late would not be of its tick.
@@ -35,6 +37,7 @@ pub(crate) struct Senses {
     /// The operator's off switch.
     off: bool,
     readers: BTreeMap<InstanceId, (Option<CgroupPaths>, SignalReader)>,
+    node: NodeReader,
     turns: std_mpsc::SyncSender<Turn>,
 }
 
@@ -55,7 +58,7 @@ impl Senses {
                 probing.take(turn);
             }
         })?;
-        Ok((Self { policy, off, readers: BTreeMap::new(), turns }, bursts))
+        Ok((Self { policy, off, readers: BTreeMap::new(), node: NodeReader::default(), turns }, bursts))
     }
 
     /// Other rules for bursts, from the next turn on.
@@ -75,7 +78,7 @@ impl Senses {
 
     /// Reads the passive signals of all instances, each with its increments since the last call.
     pub(crate) fn signals(&mut self, inventory: &Inventory) -> Vec<(InstanceId, CgroupSignals)> {
-        let now = monotonic();
+        let (now, node) = (monotonic(), self.node.read());
         self.readers.retain(|id, _| instances(inventory).any(|instance| instance.id == *id));
         instances(inventory)
             .filter_map(|instance| {
@@ -87,10 +90,16 @@ impl Senses {
                     *paths = instance.cgroup.clone();
                     *reader = SignalReader::new(paths.clone());
                 }
-                let signals = reader.read(&instance.pids, now);
+                let signals = reader.read(&instance.pids, &node, now);
                 (0.0 < signals.span_seconds).then(|| (instance.id.clone(), signals))
             })
             .collect()
+    }
+
+    /// A look between two ticks at what comes in thrusts.
+    pub(crate) fn glance(&mut self) {
+        let now = monotonic();
+        self.readers.values_mut().for_each(|(_, reader)| reader.glance(now));
     }
 
     /// Begins the bursts of a tick, unless those of the last one are still going on.

@@ -1,4 +1,4 @@
-//! The load to come, with a quantile that must fit into the capacity.
+//! The load to come, with a quantile that must fit into the capacity; and where memory is going ([`Growth`]).
 //!
 //! *Why the last hour and nothing cleverer*: with less than two days of past it is what measured best (`SCALING.md` §2,
 //! cold start). *Inputs*: requests of all lives and the seconds they took, tick by tick. *Output*: the mean of the last
@@ -7,11 +7,15 @@
 //! before ten minutes of past. *After a gap*: missing minutes are missing, not zero; past that is older than an hour
 //! is forgotten. *Cannot see*: the time of day, a ramp that has only just begun. Whoever acts on it may only raise.
 
+mod growth;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use foreshadow_model::{Forecast, PerSecond, Ratio};
 use serde::{Deserialize, Serialize};
+
+pub use growth::Growth;
 
 /// Minutes of past that are kept.
 const MINUTES_MAX: usize = 60;

@@ -16,6 +16,7 @@ mod histogram;
 mod host;
 mod instance;
 mod ledger;
+mod memory;
 mod moments;
 mod plan;
 mod policy;
@@ -42,6 +43,7 @@ pub use instance::{
     Resources, Role, ServiceName,
 };
 pub use ledger::{Ledger, Taken};
+pub use memory::{MemoryProfile, MemoryTrend, PageSample};
 pub use moments::LogMoments;
 pub use plan::{
     Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit, Step,
@@ -57,6 +59,6 @@ pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,
     StatusReport,
 };
-pub use signal::CgroupSignals;
+pub use signal::{CgroupSignals, WorstSecond};
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
 pub use window::{CaptureLoss, DropReason, Drops, SideWindow, Window};

@@ -54,6 +54,78 @@ pub struct CgroupSignals {
     /// Those of them that were sent again.
     #[serde(default)]
     pub tcp_retransmits: Option<u64>,
+    /// Seconds in which *all* tasks of the cgroup that were not idle waited for memory (PSI `full` total).
+    #[serde(default)]
+    pub memory_full_pressure_seconds: Option<f64>,
+    /// The same of block I/O.
+    #[serde(default)]
+    pub io_full_pressure_seconds: Option<f64>,
+    /// Seconds in which some task of the whole *node* waited for memory.
+    #[serde(default)]
+    pub node_memory_pressure_seconds: Option<f64>,
+    /// Seconds that the hypervisor gave the node's processors to somebody else, summed over them.
+    #[serde(default)]
+    pub node_steal_seconds: Option<f64>,
+    /// Page faults, those that read nothing from a block device included.
+    #[serde(default)]
+    pub page_faults: Option<u64>,
+    /// Processes that the kernel killed because the limit could not be kept.
+    #[serde(default)]
+    pub oom_kills: Option<u64>,
+    /// Reads from block devices.
+    #[serde(default)]
+    pub io_reads: Option<u64>,
+    /// Writes to block devices.
+    #[serde(default)]
+    pub io_writes: Option<u64>,
+    /// Bytes that came in through the interfaces of the instance's network namespace.
+    #[serde(default)]
+    pub net_in_bytes: Option<u64>,
+    /// Bytes that went out.
+    #[serde(default)]
+    pub net_out_bytes: Option<u64>,
+    /// Packets that the interfaces dropped or found broken, in both directions.
+    #[serde(default)]
+    pub net_lost_packets: Option<u64>,
+    /// Descriptors that its processes hold open now.
+    #[serde(default)]
+    pub open_files: Option<u64>,
+    /// What the first of them may hold open.
+    #[serde(default)]
+    pub open_files_limit: Option<u64>,
+    /// The worst second of the tick, where it was looked at every second.
+    #[serde(default)]
+    pub worst_second: Option<WorstSecond>,
+}
+
+/// The worst second of a tick, each signal for itself, as shares of that second. A mean over the tick hides what comes in
+/// thrusts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorstSecond {
+    /// Some task of the cgroup waited for a processor.
+    pub cpu_pressure: Option<f64>,
+    /// Some task waited for memory.
+    pub memory_pressure: Option<f64>,
+    /// Some task waited for block I/O.
+    pub io_pressure: Option<f64>,
+    /// Periods of the quota in which the cgroup was throttled.
+    pub throttled: Option<f64>,
+}
+
+impl WorstSecond {
+    /// The worse of the two, signal by signal.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        // Of `None` and a share the share is the larger.
+        let worse = |a: Option<f64>, b: Option<f64>| if a < b { b } else { a };
+        Self {
+            cpu_pressure: worse(self.cpu_pressure, other.cpu_pressure),
+            memory_pressure: worse(self.memory_pressure, other.memory_pressure),
+            io_pressure: worse(self.io_pressure, other.io_pressure),
+            throttled: worse(self.throttled, other.throttled),
+        }
+    }
 }
 
 impl CgroupSignals {

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use foreshadow_model::CgroupPaths;
-use foreshadow_probe::{SignalReader, monotonic};
+use foreshadow_probe::{NodeReader, SignalReader, monotonic};
 
 /// A sleeping process in a cgroup of its own in every hierarchy of this machine that lets us.
 struct Instance {
@@ -69,21 +69,27 @@ fn fifty_threads() -> Vec<std::sync::mpsc::Sender<()>> {
 fn readings(criterion: &mut Criterion) {
     let instance = Instance::start();
     let pids = [instance.child.id()];
+    let mut reader = NodeReader::default();
+    let node = reader.read();
+    criterion.bench_function("signals/the node", |bench| bench.iter(|| black_box(reader.read())));
     let mut process = SignalReader::new(None);
     criterion.bench_function("signals/one process, no cgroup", |bench| {
-        bench.iter(|| black_box(process.read(&pids, monotonic())));
+        bench.iter(|| black_box(process.read(&pids, &node, monotonic())));
     });
     let threads = fifty_threads();
     let own = [std::process::id()];
     let mut process = SignalReader::new(None);
     criterion.bench_function("signals/fifty threads, no cgroup", |bench| {
-        bench.iter(|| black_box(process.read(&own, monotonic())));
+        bench.iter(|| black_box(process.read(&own, &node, monotonic())));
     });
     drop(threads);
     eprintln!("cgroups: {:?}", instance.paths);
     let mut cgroup = SignalReader::new(Some(instance.paths.clone()));
     criterion.bench_function("signals/one process in its cgroups", |bench| {
-        bench.iter(|| black_box(cgroup.read(&pids, monotonic())));
+        bench.iter(|| black_box(cgroup.read(&pids, &node, monotonic())));
+    });
+    criterion.bench_function("signals/a glance at it", |bench| {
+        bench.iter(|| cgroup.glance(monotonic()));
     });
 }
 

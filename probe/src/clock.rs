@@ -12,6 +12,11 @@ pub fn monotonic() -> Duration {
     read(ClockId::Monotonic)
 }
 
+/// Processor time that this thread has used.
+pub(crate) fn thread_cpu() -> Duration {
+    read(ClockId::ThreadCPUTime)
+}
+
 /// Processor time that this process has used.
 pub(crate) fn process_cpu() -> Duration {
     read(ClockId::ProcessCPUTime)

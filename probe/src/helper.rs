@@ -131,7 +131,7 @@ pub(crate) fn skipped(tests: &[Test], reason: &str) -> Vec<Burst> {
 
 /// Makes this process harmless and moves it to where it shall run. `Ok(Some)` is why the network cannot be tried there;
 /// `Err` is why nothing can.
-fn settle(cgroup: Option<&CgroupPaths>, netns: Option<&Path>) -> Result<Option<String>, String> {
+pub(crate) fn settle(cgroup: Option<&CgroupPaths>, netns: Option<&Path>) -> Result<Option<String>, String> {
     // If the instance's memory runs out, the kernel shall take this process and not live. Missing in odd containers.
     fs::write("/proc/self/oom_score_adj", "1000").unwrap_or_default();
     // First in, then back: behind everybody in the parent's cgroup it might never get as far as the instance's.

@@ -9,6 +9,7 @@
 //! Nothing here decides anything. Whatever cannot be read or tried is `None` or `Skipped` with its reason; work that
 //! got no processor in time is `Starved`, which is saturation and not a missing sample.
 
+mod ballast;
 pub mod burst;
 mod cgroup;
 mod clock;
@@ -16,15 +17,18 @@ mod helper;
 mod pair;
 mod pressure;
 mod priority;
+mod profile;
 mod rotation;
 mod scratch;
 mod signals;
 pub mod suite;
 
+pub use ballast::{Ballast, Load, ballast_main};
 pub use cgroup::memory_room;
 pub use clock::monotonic;
 pub use helper::{HelperError, HelperRequest, helper_answer};
 pub use pair::{GRACE, HelperCommand, LEAD, Prober, Round, Side, Target, Volume};
+pub use profile::{ProfileError, profile};
 pub use rotation::Rotation;
 pub use scratch::{Scratch, ScratchError};
-pub use signals::SignalReader;
+pub use signals::{NodeCounters, NodeReader, SignalReader};

@@ -4,17 +4,20 @@
 //! instance was restarted in a new cgroup) is `None` for that reading: no data is not good news, and not zero.
 
 mod file;
+mod node;
 pub(crate) mod parse;
 mod run_delay;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{CgroupPaths, CgroupSignals};
+use foreshadow_model::{CgroupPaths, CgroupSignals, WorstSecond};
 
 use crate::cgroup::{Version, limit, version_of};
 use file::Reader;
 use run_delay::RunDelay;
+
+pub use node::{NodeCounters, NodeReader};
 
 /// Reads the passive signals of one instance and keeps the counters of the reading before.
 ///
@@ -29,6 +32,9 @@ pub struct SignalReader {
     /// A path that is built anew for every file without allocating.
     path: PathBuf,
     before: Option<(Duration, Counters)>,
+    /// The last look between two readings, and the worst second since the last reading.
+    glance: Option<(Duration, Glance)>,
+    worst: Option<WorstSecond>,
     run_delay: RunDelay,
     pids: Vec<u32>,
 }
@@ -41,6 +47,16 @@ struct Versions {
     io: Option<Version>,
 }
 
+/// What is looked at every second: four files.
+#[derive(Clone, Copy, Debug, Default)]
+struct Glance {
+    periods: Option<u64>,
+    throttled_periods: Option<u64>,
+    cpu_pressure_us: Option<u64>,
+    memory_pressure_us: Option<u64>,
+    io_pressure_us: Option<u64>,
+}
+
 /// What only grows while an instance lives.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
@@ -51,8 +67,9 @@ struct Counters {
     cpu_pressure_us: Option<u64>,
     memory_pressure_us: Option<u64>,
     io_pressure_us: Option<u64>,
-    node_cpu_pressure_us: Option<u64>,
-    node_io_pressure_us: Option<u64>,
+    memory_full_pressure_us: Option<u64>,
+    io_full_pressure_us: Option<u64>,
+    node: NodeCounters,
     limit_hits: Option<u64>,
     major_faults: Option<u64>,
     refaults: Option<u64>,
@@ -60,6 +77,13 @@ struct Counters {
     retransmits: Option<u64>,
     read_bytes: Option<u64>,
     written_bytes: Option<u64>,
+    reads: Option<u64>,
+    writes: Option<u64>,
+    page_faults: Option<u64>,
+    oom_kills: Option<u64>,
+    net_in: Option<u64>,
+    net_out: Option<u64>,
+    net_lost: Option<u64>,
 }
 
 impl SignalReader {
@@ -77,46 +101,77 @@ impl SignalReader {
             reader: Reader::default(),
             path: PathBuf::new(),
             before: None,
+            glance: None,
+            worst: None,
             run_delay: RunDelay::default(),
             pids: Vec::new(),
         }
     }
 
-    /// Reads all signals now. `now` is the monotonic clock. `pids` are the processes of the instance, used where its
-    /// cgroup does not list them.
+    /// Reads all signals now. `now` is the monotonic clock, `node` what its [`NodeReader`] read at the same time. `pids` are
+    /// the processes of the instance, used where its cgroup does not list them.
     ///
     /// The first reading spans nothing: its counters are `None`, its levels (memory, limits) are true.
-    pub fn read(&mut self, pids: &[u32], now: Duration) -> CgroupSignals {
+    pub fn read(&mut self, pids: &[u32], node: &NodeCounters, now: Duration) -> CgroupSignals {
         self.find_versions();
         self.list_processes(pids);
-        let (counters, cpu_limit_cores) = self.counters();
+        let (counters, cpu_limit_cores) = self.counters(node);
         let (memory_bytes, memory_limit_bytes) = self.memory();
         let run_delay_ns = self.run_delay.read(&self.proc_root, &self.pids, &mut self.reader);
-        let levels =
-            CgroupSignals { memory_bytes, memory_limit_bytes, cpu_limit_cores, ..CgroupSignals::default() };
+        self.look(counters.glance(), now);
+        let levels = CgroupSignals {
+            memory_bytes,
+            memory_limit_bytes,
+            cpu_limit_cores,
+            open_files: self.open_files(),
+            open_files_limit: self.open_files_limit(),
+            ..CgroupSignals::default()
+        };
+        let worst_second = self.worst.take();
         let Some((then, before)) = self.before.replace((now, counters)) else { return levels };
-        let delta = |pick: fn(&Counters) -> Option<u64>| pick(&counters)?.checked_sub(pick(&before)?);
+        let span_seconds = now.saturating_sub(then).as_secs_f64();
         CgroupSignals {
-            span_seconds: now.saturating_sub(then).as_secs_f64(),
-            cpu_seconds: delta(|c| c.cpu_ns).map(nanos),
-            periods: delta(|c| c.periods),
-            throttled_periods: delta(|c| c.throttled_periods),
-            throttled_seconds: delta(|c| c.throttled_ns).map(nanos),
-            cpu_pressure_seconds: delta(|c| c.cpu_pressure_us).map(micros),
-            memory_pressure_seconds: delta(|c| c.memory_pressure_us).map(micros),
-            io_pressure_seconds: delta(|c| c.io_pressure_us).map(micros),
+            span_seconds,
             run_delay_seconds: run_delay_ns.map(nanos),
-            memory_limit_hits: delta(|c| c.limit_hits),
-            io_read_bytes: delta(|c| c.read_bytes),
-            io_write_bytes: delta(|c| c.written_bytes),
-            node_cpu_pressure_seconds: delta(|c| c.node_cpu_pressure_us).map(micros),
-            node_io_pressure_seconds: delta(|c| c.node_io_pressure_us).map(micros),
-            major_faults: delta(|c| c.major_faults),
-            refaults: delta(|c| c.refaults),
-            tcp_segments_out: delta(|c| c.segments_out),
-            tcp_retransmits: delta(|c| c.retransmits),
-            ..levels
+            worst_second,
+            ..increments(&counters, &before, levels)
         }
+    }
+
+    /// A look at what comes in thrusts, between two readings: some microseconds. Meant for every second.
+    pub fn glance(&mut self, now: Duration) {
+        self.find_versions();
+        let mut counters = Counters::default();
+        self.throttling(&mut counters);
+        self.pressures(&mut counters);
+        self.look(counters.glance(), now);
+    }
+
+    fn look(&mut self, glance: Glance, now: Duration) {
+        let Some((then, before)) = self.glance.replace((now, glance)) else { return };
+        let span_us = now.saturating_sub(then).as_secs_f64() * 1e6;
+        #[expect(clippy::cast_precision_loss, reason = "microseconds of one second")]
+        let share = |pick: fn(&Glance) -> Option<u64>| {
+            let waited = pick(&glance)?.checked_sub(pick(&before)?)? as f64 / span_us;
+            waited.is_finite().then(|| waited.clamp(0.0, 1.0))
+        };
+        let periods = glance.periods.zip(before.periods).and_then(|(now, then)| now.checked_sub(then));
+        let throttled = glance
+            .throttled_periods
+            .zip(before.throttled_periods)
+            .and_then(|(now, then)| now.checked_sub(then));
+        #[expect(clippy::cast_precision_loss, reason = "some ten periods a second")]
+        let throttled = periods
+            .zip(throttled)
+            .filter(|&(periods, _)| 0 < periods)
+            .map(|(periods, throttled)| (throttled as f64 / periods as f64).clamp(0.0, 1.0));
+        let second = WorstSecond {
+            cpu_pressure: share(|glance| glance.cpu_pressure_us),
+            memory_pressure: share(|glance| glance.memory_pressure_us),
+            io_pressure: share(|glance| glance.io_pressure_us),
+            throttled,
+        };
+        self.worst = Some(self.worst.map_or(second, |worst| worst.or(second)));
     }
 
     fn find_versions(&mut self) {
@@ -130,34 +185,53 @@ impl SignalReader {
         };
     }
 
-    fn counters(&mut self) -> (Counters, Option<f64>) {
-        let mut counters = Counters::default();
+    fn counters(&mut self, node: &NodeCounters) -> (Counters, Option<f64>) {
+        let mut counters = Counters { node: *node, ..Counters::default() };
         let cpu_limit_cores = self.cpu(&mut counters);
         self.io(&mut counters);
         self.memory_counters(&mut counters);
         self.network(&mut counters);
-        if let Some(unified) = self.paths.unified.clone() {
-            let mut pressure = |file| parse::pressure_total(self.text(&unified, file)?);
-            counters.cpu_pressure_us = pressure("cpu.pressure");
-            counters.memory_pressure_us = pressure("memory.pressure");
-            counters.io_pressure_us = pressure("io.pressure");
-        }
-        let node = self.proc_root.join("pressure");
-        counters.node_cpu_pressure_us = self.text(&node, "cpu").and_then(parse::pressure_total);
-        counters.node_io_pressure_us = self.text(&node, "io").and_then(parse::pressure_total);
+        self.pressures(&mut counters);
         (counters, cpu_limit_cores)
+    }
+
+    fn pressures(&mut self, counters: &mut Counters) {
+        fn some(text: &[u8]) -> Option<u64> {
+            parse::pressure_total(text, b"some ")
+        }
+        let Some(unified) = self.paths.unified.clone() else { return };
+        counters.cpu_pressure_us = self.text(&unified, "cpu.pressure").and_then(some);
+        if let Some(text) = self.text(&unified, "memory.pressure") {
+            counters.memory_pressure_us = some(text);
+            counters.memory_full_pressure_us = parse::pressure_total(text, b"full ");
+        }
+        if let Some(text) = self.text(&unified, "io.pressure") {
+            counters.io_pressure_us = some(text);
+            counters.io_full_pressure_us = parse::pressure_total(text, b"full ");
+        }
     }
 
     fn memory_counters(&mut self, counters: &mut Counters) {
         let Some((directory, version)) = self.paths.memory.clone().zip(self.versions.memory) else { return };
-        counters.limit_hits = match version {
-            Version::V1 => self.number(&directory, "memory.failcnt"),
-            Version::V2 => self.text(&directory, "memory.events").and_then(|text| parse::keyed(text, b"max")),
-        };
+        match version {
+            Version::V1 => {
+                counters.limit_hits = self.number(&directory, "memory.failcnt");
+                let text = self.text(&directory, "memory.oom_control");
+                counters.oom_kills = text.and_then(|text| parse::keyed(text, b"oom_kill"));
+            }
+            Version::V2 => {
+                if let Some(text) = self.text(&directory, "memory.events") {
+                    counters.limit_hits = parse::keyed(text, b"max");
+                    counters.oom_kills = parse::keyed(text, b"oom_kill");
+                }
+            }
+        }
         if let Some(text) = self.text(&directory, "memory.stat") {
             // Version 1 counts the cgroup alone under the plain names, and it with its children under `total_`.
             counters.major_faults =
                 parse::keyed(text, b"total_pgmajfault").or_else(|| parse::keyed(text, b"pgmajfault"));
+            counters.page_faults =
+                parse::keyed(text, b"total_pgfault").or_else(|| parse::keyed(text, b"pgfault"));
             counters.refaults = parse::refaults(text);
         }
     }
@@ -169,6 +243,29 @@ impl SignalReader {
         if let Some((out, again)) = self.text(&directory, "snmp").and_then(parse::tcp_segments) {
             (counters.segments_out, counters.retransmits) = (Some(out), Some(again));
         }
+        if let Some((into, out, lost)) = self.text(&directory, "dev").and_then(parse::interfaces) {
+            (counters.net_in, counters.net_out, counters.net_lost) = (Some(into), Some(out), Some(lost));
+        }
+    }
+
+    /// The size of `/proc/PID/fd` is the number of its entries since kernel 6.2, and zero before.
+    fn open_files(&mut self) -> Option<u64> {
+        let mut open: Option<u64> = None;
+        for pid in &self.pids {
+            self.path.clear();
+            self.path.push(&self.proc_root);
+            self.path.push(pid.to_string());
+            self.path.push("fd");
+            let size =
+                std::fs::metadata(&self.path).ok().map(|entries| entries.len()).filter(|&size| 0 < size);
+            open = size.map(|size| open.unwrap_or(0).saturating_add(size)).or(open);
+        }
+        open
+    }
+
+    fn open_files_limit(&mut self) -> Option<u64> {
+        let process = self.proc_root.join(self.pids.first()?.to_string());
+        self.text(&process, "limits").and_then(parse::open_files_limit)
     }
 
     /// Fills in what the processor controller counts; returns its limit in cores.
@@ -176,16 +273,9 @@ impl SignalReader {
         if let Some(directory) = self.paths.cpuacct.clone() {
             counters.cpu_ns = self.number(&directory, "cpuacct.usage");
         }
+        self.throttling(counters);
         let directory = self.paths.cpu.clone()?;
         let version = self.versions.cpu?;
-        if let Some(text) = self.text(&directory, "cpu.stat") {
-            counters.periods = parse::keyed(text, b"nr_periods");
-            counters.throttled_periods = parse::keyed(text, b"nr_throttled");
-            counters.throttled_ns = parse::keyed(text, b"throttled_time")
-                .or_else(|| parse::keyed(text, b"throttled_usec")?.checked_mul(1000));
-            let used_ns = || parse::keyed(text, b"usage_usec")?.checked_mul(1000);
-            counters.cpu_ns = counters.cpu_ns.or_else(used_ns);
-        }
         match version {
             Version::V2 => parse::cpu_max(self.text(&directory, "cpu.max")?),
             Version::V1 => {
@@ -195,19 +285,39 @@ impl SignalReader {
         }
     }
 
+    /// How often the quota was in the way; where one file tells it, the time used as well.
+    fn throttling(&mut self, counters: &mut Counters) {
+        let Some(directory) = self.paths.cpu.clone().filter(|_| self.versions.cpu.is_some()) else { return };
+        let Some(text) = self.text(&directory, "cpu.stat") else { return };
+        counters.periods = parse::keyed(text, b"nr_periods");
+        counters.throttled_periods = parse::keyed(text, b"nr_throttled");
+        counters.throttled_ns = parse::keyed(text, b"throttled_time")
+            .or_else(|| parse::keyed(text, b"throttled_usec")?.checked_mul(1000));
+        let used_ns = || parse::keyed(text, b"usage_usec")?.checked_mul(1000);
+        counters.cpu_ns = counters.cpu_ns.or_else(used_ns);
+    }
+
     fn io(&mut self, counters: &mut Counters) {
         let Some(directory) = self.paths.io.clone() else { return };
-        let bytes = match self.versions.io {
-            None => None,
-            Some(Version::V2) => self.text(&directory, "io.stat").and_then(parse::io_stat),
-            Some(Version::V1) => self
-                .text(&directory, "blkio.throttle.io_service_bytes_recursive")
-                .and_then(parse::blkio_bytes)
-                .or_else(|| parse::blkio_bytes(self.text(&directory, "blkio.throttle.io_service_bytes")?)),
+        let (bytes, operations) = match self.versions.io {
+            None => return,
+            Some(Version::V2) => {
+                let Some(text) = self.text(&directory, "io.stat") else { return };
+                (parse::io_stat(text, [b"rbytes=", b"wbytes="]), parse::io_stat(text, [b"rios=", b"wios="]))
+            }
+            Some(Version::V1) => {
+                (self.blkio(&directory, "io_service_bytes"), self.blkio(&directory, "io_serviced"))
+            }
         };
-        if let Some((read, written)) = bytes {
-            (counters.read_bytes, counters.written_bytes) = (Some(read), Some(written));
-        }
+        (counters.read_bytes, counters.written_bytes) = bytes.unzip();
+        (counters.reads, counters.writes) = operations.unzip();
+    }
+
+    /// A file of version 1, with what cgroups below this one did where the kernel tells it.
+    fn blkio(&mut self, directory: &Path, name: &str) -> Option<(u64, u64)> {
+        let recursive = format!("blkio.throttle.{name}_recursive");
+        let all = self.text(directory, &recursive).and_then(parse::blkio);
+        all.or_else(|| parse::blkio(self.text(directory, &format!("blkio.throttle.{name}"))?))
     }
 
     /// Memory charged and its limit, in bytes.
@@ -246,6 +356,53 @@ impl SignalReader {
 
     fn number(&mut self, directory: &Path, file: &str) -> Option<u64> {
         self.text(directory, file).and_then(parse::number)
+    }
+}
+
+impl Counters {
+    fn glance(&self) -> Glance {
+        Glance {
+            periods: self.periods,
+            throttled_periods: self.throttled_periods,
+            cpu_pressure_us: self.cpu_pressure_us,
+            memory_pressure_us: self.memory_pressure_us,
+            io_pressure_us: self.io_pressure_us,
+        }
+    }
+}
+
+/// What grew from one reading to the next, beside the levels of the second.
+fn increments(now: &Counters, before: &Counters, levels: CgroupSignals) -> CgroupSignals {
+    let delta = |pick: fn(&Counters) -> Option<u64>| pick(now)?.checked_sub(pick(before)?);
+    CgroupSignals {
+        cpu_seconds: delta(|c| c.cpu_ns).map(nanos),
+        periods: delta(|c| c.periods),
+        throttled_periods: delta(|c| c.throttled_periods),
+        throttled_seconds: delta(|c| c.throttled_ns).map(nanos),
+        cpu_pressure_seconds: delta(|c| c.cpu_pressure_us).map(micros),
+        memory_pressure_seconds: delta(|c| c.memory_pressure_us).map(micros),
+        io_pressure_seconds: delta(|c| c.io_pressure_us).map(micros),
+        memory_full_pressure_seconds: delta(|c| c.memory_full_pressure_us).map(micros),
+        io_full_pressure_seconds: delta(|c| c.io_full_pressure_us).map(micros),
+        memory_limit_hits: delta(|c| c.limit_hits),
+        io_read_bytes: delta(|c| c.read_bytes),
+        io_write_bytes: delta(|c| c.written_bytes),
+        io_reads: delta(|c| c.reads),
+        io_writes: delta(|c| c.writes),
+        node_cpu_pressure_seconds: delta(|c| c.node.cpu_pressure_us).map(micros),
+        node_memory_pressure_seconds: delta(|c| c.node.memory_pressure_us).map(micros),
+        node_io_pressure_seconds: delta(|c| c.node.io_pressure_us).map(micros),
+        node_steal_seconds: delta(|c| c.node.steal_us).map(micros),
+        page_faults: delta(|c| c.page_faults),
+        major_faults: delta(|c| c.major_faults),
+        refaults: delta(|c| c.refaults),
+        oom_kills: delta(|c| c.oom_kills),
+        tcp_segments_out: delta(|c| c.segments_out),
+        tcp_retransmits: delta(|c| c.retransmits),
+        net_in_bytes: delta(|c| c.net_in),
+        net_out_bytes: delta(|c| c.net_out),
+        net_lost_packets: delta(|c| c.net_lost),
+        ..levels
     }
 }
 

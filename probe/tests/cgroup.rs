@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes, CgroupPaths, InstanceId};
 use foreshadow_probe::{
-    HelperCommand, Prober, Round, SignalReader, Target, Volume, helper_answer, monotonic,
+    HelperCommand, NodeReader, Prober, Round, SignalReader, Target, Volume, helper_answer, monotonic,
 };
 
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -173,9 +173,10 @@ fn signals_see_the_throttling(cgroup: &Cgroup) {
     let start = monotonic();
     cgroup.quota(Some((2_000, 10_000)));
     let hog = Hog::in_cgroup(cgroup);
-    reader.read(&[], start);
+    let node = NodeReader::default().read();
+    reader.read(&[], &node, start);
     std::thread::sleep(Duration::from_millis(500));
-    let signals = reader.read(&[], monotonic());
+    let signals = reader.read(&[], &node, monotonic());
     drop(hog);
     cgroup.quota(None);
     eprintln!("hog under a quota of 20 %: {signals:?}");

@@ -5,6 +5,7 @@ mod copies;
 mod harm;
 mod load;
 mod mirror;
+mod probe;
 mod ratio;
 mod server;
 
@@ -21,6 +22,8 @@ pub(crate) enum Bench {
     Harm(Options),
     /// Processor time per request of a live that is captured, against the same live alone.
     Capture(Options),
+    /// Every performance test against the usual tool for it: sysbench, STREAM's triad, fio, iperf3.
+    Probe(Options),
 }
 
 /// How long, and what.
@@ -48,6 +51,7 @@ pub(crate) fn run(root: &Path, bench: Bench) -> anyhow::Result<bool> {
     match bench {
         Bench::Mirror(options) => mirror::run(root, &options.plan())?,
         Bench::Harm(options) => harm::run(root, &options.plan())?,
+        Bench::Probe(options) => probe::run(root, &options.plan())?,
         Bench::Capture(options) => capture::run(root, &options.plan())?,
     }
     Ok(true)

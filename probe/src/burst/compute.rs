@@ -43,12 +43,15 @@ fn event() -> Result<(), String> {
     }
 }
 
+/// Divisors are compared with the root as doubles, as `sysbench` does: with squares it would be an eighth faster, and its
+/// figures would be nobody else's.
 fn primes_below(limit: u64) -> u32 {
     let mut found = 0;
     for candidate in 3..limit {
-        let mut divisor = 2;
+        let root = (candidate as f64).sqrt();
+        let mut divisor = 2_u64;
         let mut is_prime = true;
-        while divisor * divisor <= candidate {
+        while divisor as f64 <= root {
             if candidate.is_multiple_of(divisor) {
                 is_prime = false;
                 break;

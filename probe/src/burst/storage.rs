@@ -91,7 +91,7 @@ fn failed(kind: BurstKind, error: &std::io::Error) -> String {
 }
 
 /// [`DEPTH`] operations at a time. A new one is submitted for every one that completes: one submission for a whole batch
-/// reads 65 instead of 80 thousand a second.
+/// reads a fifth less.
 pub(super) struct Deep {
     kind: BurstKind,
     scratch: Scratch,
@@ -136,6 +136,7 @@ impl Deep {
         entry.user_data(u64::from(slot))
     }
 
+    /// Every operation is submitted by itself: the device can begin with it while the next is made ready.
     fn submit(&mut self) -> Result<(), String> {
         while self.submitted < self.total
             && let Some(slot) = self.free.pop_front()
@@ -148,11 +149,12 @@ impl Deep {
             pushed.map_err(|_full| "the queue is full".to_owned())?;
             self.under_way += 1;
             self.submitted += 1;
+            self.ring.submit().map_err(|error| failed(self.kind, &error))?;
         }
         Ok(())
     }
 
-    /// Waits for one completion and takes those that are there. Returns how many.
+    /// Waits for one completion and takes it, and no other: its place is to be filled before the next is looked at.
     fn reap(&mut self, log: &mut Log) -> Result<u32, String> {
         self.ring.submit_and_wait(1).or_else(|error| {
             if error.kind() == std::io::ErrorKind::Interrupted {
@@ -163,7 +165,7 @@ impl Deep {
         })?;
         let mut problem = None;
         let mut done = 0;
-        for completion in self.ring.completion() {
+        if let Some(completion) = self.ring.completion().next() {
             let slot = u32::try_from(completion.user_data()).unwrap_or(0) % DEPTH;
             log.since(self.begun[slot as usize], 1);
             self.free.push_back(slot);
