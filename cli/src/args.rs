@@ -88,6 +88,12 @@ pub(crate) enum Verb {
         /// What to do, as JSON.
         request: String,
     },
+    /// Memory that a shadow holds.
+    #[command(hide = true)]
+    Ballast {
+        /// Where to hold it, as JSON.
+        cgroup: String,
+    },
     /// The service of the demo.
     #[command(hide = true)]
     SampleService(SampleArgs),

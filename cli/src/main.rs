@@ -64,6 +64,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Launch => command::hidden::launch(),
         Verb::MirrorWorker(worker) => command::hidden::mirror(&worker),
         Verb::ProbeHelper { request } => command::hidden::probe(&request),
+        Verb::Ballast { cgroup } => command::hidden::ballast(&cgroup),
         Verb::SampleService(sample) => demo::service::run(&sample),
         Verb::Lab(verb) => lab::dispatch(&verb),
     }

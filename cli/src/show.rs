@@ -144,6 +144,12 @@ fn warnings(status: &StatusReport) -> Vec<String> {
                 pair.drops.0.iter().map(|(reason, n)| format!("{n} {}", reason.label())).collect();
             all.push(format!("{}: copies dropped: {}", pair.live.id, reasons.join(", ")));
         }
+        if let Some(finding) = pair.assessment.as_ref().and_then(|assessment| assessment.host.as_ref()) {
+            all.push(format!("{}: {finding}", pair.live.id));
+        }
+        if let Some(warning) = pair.memory.as_ref().and_then(foreshadow_engine::model::MemoryRow::warning) {
+            all.push(format!("{}: {warning}", pair.live.id));
+        }
         for Difference { place, share } in &pair.differences {
             all.push(format!(
                 "{}: `{place}` is not what its shadow answers in {:.0} % of pairs",

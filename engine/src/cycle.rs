@@ -14,6 +14,7 @@ use foreshadow_platform::local::Local;
 use crate::clock;
 use crate::history::{Fails, History};
 use crate::judges::{self, Judges};
+use crate::memory::{Profiles, Trends};
 use crate::outlook::Outlook;
 use crate::plane::Plane;
 use crate::senses::Senses;
@@ -34,6 +35,8 @@ pub(crate) struct Cycle {
     pub(crate) actuator: Actuator<Local, Plane, History>,
     pub(crate) observer: Observer,
     pub(crate) senses: Senses,
+    pub(crate) profiles: Profiles,
+    pub(crate) trends: Trends,
     pub(crate) judges: Judges,
     pub(crate) outlook: Outlook,
     pub(crate) tick: Tick,
@@ -72,6 +75,7 @@ impl Cycle {
         if !self.deploying {
             self.actuator.take_back_interrupted(self.tick);
         }
+        self.trends.observe(&windows, span_seconds);
         self.outlook.observe(&windows, span_seconds);
         let forecast = self.outlook.forecast(&inventory, self.policy.tick, self.policy.forecast.quantile);
         let plan = self.plan(&inventory, &windows, &assessments, forecast.as_ref());
@@ -86,6 +90,7 @@ impl Cycle {
             self.platform.turn_shadows(&in_need_of_shadows(&under_way, &assessments));
         }
         self.senses.probe(&inventory);
+        self.profiles.take(&inventory);
         let report =
             CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, forecast, plan, outcomes };
         Ok(Closed { report, inventory, windows })
@@ -94,6 +99,7 @@ impl Cycle {
     /// Other rules, from the next tick on.
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.plane.set_policy(&policy.mirror);
+        self.profiles.set_policy(policy.probe.profile);
         self.senses.set_policy(policy.probe.clone());
         if self.judges.set_policy(policy.compare) {
             // What would judge them is forgotten.

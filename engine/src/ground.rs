@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cycle::Cycle;
 use crate::judges::{self, Judges};
+use crate::memory::{Profiled, Profiles, Trends};
 use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings};
 use crate::outlook::{self, Outlook};
 use crate::plane::Plane;
@@ -49,6 +50,7 @@ pub(crate) struct Begun {
     pub(crate) cycle: Cycle,
     pub(crate) board: Board,
     pub(crate) bursts: mpsc::Receiver<Bursts>,
+    pub(crate) memory: mpsc::Receiver<Profiled>,
     /// A live that an earlier controller started for a roll-out it did not finish.
     pub(crate) stand_in: Option<foreshadow_model::InstanceId>,
 }
@@ -124,6 +126,8 @@ impl Ground {
         let (senses, bursts) =
             Senses::start(program.to_path_buf(), policy.probe.clone(), policy.tick, restored.probes_off)
                 .map_err(RunError::Start)?;
+        let (profiles, memory) =
+            Profiles::start(program.to_path_buf(), policy.probe.profile).map_err(RunError::Start)?;
         let (platform, plane) = (self.local.clone(), self.plane.clone());
         let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
         actuator.resume(restored.unsettled, &adopted, tick);
@@ -137,6 +141,8 @@ impl Ground {
             actuator,
             observer: Observer::default(),
             senses,
+            profiles,
+            trends: Trends::default(),
             tick,
             generation: Generation(0),
             calm_ticks: 0,
@@ -144,7 +150,7 @@ impl Ground {
             fails: opened.history.fails().clone(),
         };
         let board = Board::new(config.service.to_string(), self.listen, unenforced);
-        Ok(Begun { cycle, board, bursts, stand_in: restored.stand_in })
+        Ok(Begun { cycle, board, bursts, memory, stand_in: restored.stand_in })
     }
 
     /// Ends what this run started, because something else could not be.

@@ -294,17 +294,28 @@ fn samples(window: &Window, assessments: &[Assessment]) -> Vec<Sample> {
         live("cpu", "cores", signals.cpu_cores());
         live("throttled", "1", signals.throttled_share());
         live("cpu_pressure", "1", signals.cpu_pressure_share());
+        if let Some(worst) = signals.worst_second {
+            live("cpu_pressure_worst_second", "1", worst.cpu_pressure);
+            live("io_pressure_worst_second", "1", worst.io_pressure);
+        }
         #[expect(clippy::cast_precision_loss, reason = "bytes of one process")]
         live("memory", "bytes", signals.memory_bytes.map(|bytes| bytes as f64));
     }
-    for burst in &window.live_bursts {
+    for burst in window.live_bursts.iter().filter(|burst| burst.target.is_none()) {
         live(burst.kind.label(), "s", burst.wall_seconds());
+    }
+    if let Some(memory) = &window.live_memory {
+        #[expect(clippy::cast_precision_loss, reason = "bytes of one instance")]
+        let bytes = |bytes: foreshadow_model::Bytes| Some(bytes.get() as f64);
+        live("memory_resident", "bytes", bytes(memory.resident));
+        live("memory_anonymous", "bytes", bytes(memory.anonymous));
+        live("memory_changed", "bytes/s", memory.changed_bytes_per_second());
     }
     if let Some(assessment) = assessments.iter().find(|assessment| assessment.live == window.live) {
         live("delta", "1", assessment.delta.map(|estimate| estimate.delta.get()));
         live("evidence", "1", Some(assessment.evidence));
     }
-    for burst in &window.shadow_bursts {
+    for burst in window.shadow_bursts.iter().filter(|burst| burst.target.is_none()) {
         if let Some(shadow) = &window.shadow {
             push(&mut all, shadow, Role::Shadow, (burst.kind.label(), "s"), burst.wall_seconds());
         }

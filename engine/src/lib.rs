@@ -16,6 +16,7 @@ mod history;
 mod judges;
 mod limits;
 mod lock;
+mod memory;
 mod mirror_process;
 mod operator;
 mod outlook;

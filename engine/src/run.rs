@@ -26,6 +26,7 @@ use crate::ground::Ground;
 use crate::history::{self, History, OpenHistoryError};
 use crate::limits::{Changed, Limits};
 use crate::lock::{Lock, LockError};
+use crate::memory::Profiled;
 use crate::mirror_process::{MirrorEvent, MirrorStartError};
 use crate::reload::Watched;
 use crate::senses::Bursts;
@@ -113,6 +114,7 @@ pub(crate) struct Running {
 struct Inbox {
     mirror: mpsc::Receiver<MirrorEvent>,
     bursts: mpsc::Receiver<Bursts>,
+    memory: mpsc::Receiver<Profiled>,
     instances: mpsc::Receiver<InstanceEvent>,
     commands: mpsc::Receiver<Request>,
     signals: Signals,
@@ -172,7 +174,15 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
         history: opened.history,
         watched: Watched::new(file),
         config,
-        inbox: Inbox { mirror, bursts: begun.bursts, instances, commands, signals, hangup },
+        inbox: Inbox {
+            mirror,
+            bursts: begun.bursts,
+            memory: begun.memory,
+            instances,
+            commands,
+            signals,
+            hangup,
+        },
         mirror: orders,
         last: Remembered::default(),
         limits: Limits::default(),
@@ -243,6 +253,7 @@ impl Running {
                     last = Instant::now();
                 },
                 Some((id, bursts)) = self.inbox.bursts.recv() => self.cycle.observer.bursts(id, bursts),
+                Some((id, memory)) = self.inbox.memory.recv() => self.cycle.observer.memory(id, memory),
                 Some(InstanceEvent { id, change }) = self.inbox.instances.recv() => {
                     self.journal(JournalEvent::Instance { id, change }).await;
                 }
@@ -330,6 +341,7 @@ impl Running {
             weights: &weights,
             closed: &closed,
             platform: &self.cycle.platform,
+            trends: &self.cycle.trends,
             probes_off: self.cycle.senses.is_off(),
             troubles: self.history.fails().in_words(),
         });

@@ -82,15 +82,15 @@ impl Senses {
         self.readers.retain(|id, _| instances(inventory).any(|instance| instance.id == *id));
         instances(inventory)
             .filter_map(|instance| {
-                let (paths, reader) = self
+                let (paths, signals) = self
                     .readers
                     .entry(instance.id.clone())
-                    .or_insert_with(|| (instance.cgroup.clone(), SignalReader::new(instance.cgroup.clone())));
+                    .or_insert_with(|| (instance.cgroup.clone(), reader(instance)));
                 if *paths != instance.cgroup {
                     *paths = instance.cgroup.clone();
-                    *reader = SignalReader::new(paths.clone());
+                    *signals = reader(instance);
                 }
-                let signals = reader.read(&instance.pids, &node, now);
+                let signals = signals.read(&instance.pids, &node, now);
                 (0.0 < signals.span_seconds).then(|| (instance.id.clone(), signals))
             })
             .collect()
@@ -164,6 +164,10 @@ impl Probing {
             rotation.spent(&bursts, cost);
         }
     }
+}
+
+fn reader(instance: &Instance) -> SignalReader {
+    SignalReader::new(instance.cgroup.clone(), instance.netns.is_some())
 }
 
 fn target(instance: &Instance) -> Target {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::cycle::Closed;
 use crate::history::History;
+use crate::memory::Trends;
 
 /// Actions that are shown.
 const ACTIONS: usize = 20;
@@ -54,6 +55,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) weights: &'a BTreeMap<InstanceId, Weight>,
     pub(crate) closed: &'a Closed,
     pub(crate) platform: &'a Local,
+    pub(crate) trends: &'a Trends,
     /// The operator has turned the performance tests off.
     pub(crate) probes_off: bool,
     /// What does not work at the moment.
@@ -199,6 +201,7 @@ impl Board {
             drops: self.totals.drops.get(live).cloned().unwrap_or_default(),
             diverging_routes: agreement.map(|seen| seen.diverging_routes.clone()).unwrap_or_default(),
             differences: agreement.map(Agreement::differing).unwrap_or_default(),
+            memory: facts.trends.of(live),
             held: decision.is_some_and(is_held),
             live_log: Some(facts.platform.log_of(live)),
             shadow_log: pair.shadow.as_ref().map(|shadow| facts.platform.log_of(&shadow.id)),

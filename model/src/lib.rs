@@ -43,7 +43,7 @@ pub use instance::{
     Resources, Role, ServiceName,
 };
 pub use ledger::{Ledger, Taken};
-pub use memory::{MemoryProfile, MemoryTrend, PageSample};
+pub use memory::{MemoryProfile, MemoryRow, MemoryTrend, PageSample};
 pub use moments::LogMoments;
 pub use plan::{
     Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit, Step,

@@ -76,3 +76,82 @@ pub struct MemoryTrend {
     /// Seconds it was seen over.
     pub seen_seconds: f64,
 }
+
+/// The memory of a pair as `status` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MemoryRow {
+    /// That of live.
+    pub live: MemoryProfile,
+    /// That of its shadow, without its ballast.
+    pub shadow: Option<MemoryProfile>,
+    /// Where live's is going.
+    pub trend: Option<MemoryTrend>,
+    /// Where the shadow's is going.
+    pub shadow_trend: Option<MemoryTrend>,
+}
+
+impl MemoryRow {
+    /// That live's memory is about to meet its limit, in words; `None` if it is not.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        let trend = self.trend?;
+        let seconds = trend.seconds_to_limit?;
+        let shadow_grows = self.shadow_trend.is_some_and(|trend| 0.0 < trend.low);
+        let shadow = match self.shadow_trend {
+            None => "",
+            Some(_) if shadow_grows => "; its shadow grows too: a leak of the service",
+            Some(_) => "; its shadow does not grow",
+        };
+        let per_minute = trend.bytes_per_second * 60.0 / 1_048_576.0;
+        Some(format!(
+            "memory grows by {per_minute:.1} MiB a minute, the limit is met in {}{shadow}",
+            span(seconds)
+        ))
+    }
+}
+
+/// A span in the unit people would say it in.
+fn span(seconds: f64) -> String {
+    const UNITS: [(f64, &str); 3] = [(86_400.0, "d"), (3_600.0, "h"), (60.0, "min")];
+    let unit = UNITS.into_iter().find(|(length, _)| 2.0 * length <= seconds);
+    unit.map_or_else(|| format!("{seconds:.0} s"), |(length, name)| format!("{:.0} {name}", seconds / length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_meets_its_limit_is_said_with_when_and_who_else() {
+        let grows = |low, seconds_to_limit| {
+            Some(MemoryTrend {
+                bytes_per_second: 34_952.5,
+                low,
+                high: 50_000.0,
+                seconds_to_limit,
+                seen_seconds: 600.0,
+            })
+        };
+        let live = MemoryProfile::default();
+        let row = MemoryRow {
+            live,
+            shadow: None,
+            trend: grows(1.0, Some(9_000.0)),
+            shadow_trend: grows(-1.0, None),
+        };
+        let expected = "memory grows by 2.0 MiB a minute, the limit is met in 2 h; its shadow does not grow";
+        assert_eq!(row.warning().as_deref(), Some(expected));
+        assert_eq!(MemoryRow { trend: grows(1.0, None), ..row }.warning(), None);
+    }
+
+    #[test]
+    fn what_changes_is_a_share_of_anonymous_memory() {
+        let pages = PageSample { span_seconds: 0.5, changed_share: 0.25, ..PageSample::default() };
+        let profile =
+            MemoryProfile { anonymous: Bytes::mebi(64), pages: Some(pages), ..MemoryProfile::default() };
+        assert_eq!(profile.changed_bytes_per_second(), Some(32.0 * 1_048_576.0));
+        assert_eq!(MemoryProfile { pages: None, ..profile }.changed_bytes_per_second(), None);
+    }
+}

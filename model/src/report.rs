@@ -216,6 +216,9 @@ pub struct PairRow {
     /// Where bodies of answers differ, over the last thousand pairs or two of each place; empty where they are not compared.
     #[serde(default)]
     pub differences: Vec<crate::Difference>,
+    /// Its memory, as the last profile showed it.
+    #[serde(default)]
+    pub memory: Option<crate::MemoryRow>,
     /// Whether the decision is to do nothing for now although something is wished for.
     #[serde(default)]
     pub held: bool,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Agreement, Burst, CgroupSignals, InstanceId, LogHistogram, LogMoments, SampleRate, Tick};
+use crate::{
+    Agreement, Burst, CgroupSignals, InstanceId, LogHistogram, LogMoments, MemoryProfile, SampleRate, Tick,
+};
 
 /// Why a copy that was sampled did not become a paired sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -200,6 +202,12 @@ pub struct Window {
     pub live_bursts: Vec<Burst>,
     /// Probe bursts inside the shadow's cgroup, in the same slot.
     pub shadow_bursts: Vec<Burst>,
+    /// The memory of live, in ticks in which a profile was taken.
+    #[serde(default)]
+    pub live_memory: Option<MemoryProfile>,
+    /// The memory of the shadow.
+    #[serde(default)]
+    pub shadow_memory: Option<MemoryProfile>,
 }
 
 impl Window {
@@ -223,6 +231,8 @@ impl Window {
             shadow_signals: None,
             live_bursts: Vec::new(),
             shadow_bursts: Vec::new(),
+            live_memory: None,
+            shadow_memory: None,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use foreshadow_model::wire::Summary;
-use foreshadow_model::{Burst, CgroupSignals, InstanceId, Inventory, Tick, Window};
+use foreshadow_model::{Burst, CgroupSignals, InstanceId, Inventory, MemoryProfile, Tick, Window};
 
 /// What was seen of one instance from inside its cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,8 @@ pub struct Inside {
     pub signals: Option<CgroupSignals>,
     /// Probe bursts of the tick.
     pub bursts: Vec<Burst>,
+    /// Its memory, if a profile was taken.
+    pub memory: Option<MemoryProfile>,
 }
 
 /// Gathers samples until the windows of a tick are closed.
@@ -39,6 +41,11 @@ impl Observer {
         self.inside.entry(id).or_default().bursts.extend(bursts);
     }
 
+    /// Takes a memory profile of an instance; a later one within the tick replaces an earlier one.
+    pub fn memory(&mut self, id: InstanceId, profile: MemoryProfile) {
+        self.inside.entry(id).or_default().memory = Some(profile);
+    }
+
     /// Closes the tick: one window per pair of `inventory`, live and shadow over the same span. A live that the
     /// mirror did not report about gets a window that says so, never one full of zeros.
     pub fn close_windows(&mut self, tick: Tick, span_seconds: f64, inventory: &Inventory) -> Vec<Window> {
@@ -51,9 +58,11 @@ impl Observer {
             add_summaries(&mut window, &summaries);
             let live = inside.remove(&pair.live.id).unwrap_or_default();
             (window.live_signals, window.live_bursts) = (live.signals, live.bursts);
+            window.live_memory = live.memory;
             if let Some(shadow) = ready_shadow {
                 let shadow = inside.remove(&shadow.id).unwrap_or_default();
                 (window.shadow_signals, window.shadow_bursts) = (shadow.signals, shadow.bursts);
+                window.shadow_memory = shadow.memory;
             }
             window
         };

@@ -72,19 +72,19 @@ fn readings(criterion: &mut Criterion) {
     let mut reader = NodeReader::default();
     let node = reader.read();
     criterion.bench_function("signals/the node", |bench| bench.iter(|| black_box(reader.read())));
-    let mut process = SignalReader::new(None);
+    let mut process = SignalReader::new(None, false);
     criterion.bench_function("signals/one process, no cgroup", |bench| {
         bench.iter(|| black_box(process.read(&pids, &node, monotonic())));
     });
     let threads = fifty_threads();
     let own = [std::process::id()];
-    let mut process = SignalReader::new(None);
+    let mut process = SignalReader::new(None, false);
     criterion.bench_function("signals/fifty threads, no cgroup", |bench| {
         bench.iter(|| black_box(process.read(&own, &node, monotonic())));
     });
     drop(threads);
     eprintln!("cgroups: {:?}", instance.paths);
-    let mut cgroup = SignalReader::new(Some(instance.paths.clone()));
+    let mut cgroup = SignalReader::new(Some(instance.paths.clone()), false);
     criterion.bench_function("signals/one process in its cgroups", |bench| {
         bench.iter(|| black_box(cgroup.read(&pids, &node, monotonic())));
     });

@@ -258,7 +258,7 @@ const fn steps(kind: BurstKind) -> u32 {
     match kind {
         BurstKind::Processor => 24,
         BurstKind::Processors => 1,
-        BurstKind::FloatingPoint => 32,
+        BurstKind::FloatingPoint => 16,
         // 201 MB moved, about 10 ms at 20 GB/s.
         BurstKind::MemoryBandwidth => 256,
         // 32,000 loads at 100 ns.

@@ -17,6 +17,7 @@ use crate::cgroup::{Version, limit, version_of};
 use file::Reader;
 use run_delay::RunDelay;
 
+use node::NetworkCounters;
 pub use node::{NodeCounters, NodeReader};
 
 /// Reads the passive signals of one instance and keeps the counters of the reading before.
@@ -37,6 +38,10 @@ pub struct SignalReader {
     worst: Option<WorstSecond>,
     run_delay: RunDelay,
     pids: Vec<u32>,
+    /// Whether it has a network namespace of its own; else its counters are those of the node.
+    own_network: bool,
+    /// Of the first process, with that process: it hardly ever changes.
+    files_limit: Option<(u32, Option<u64>)>,
 }
 
 /// The version of the hierarchies whose files differ in name.
@@ -73,27 +78,24 @@ struct Counters {
     limit_hits: Option<u64>,
     major_faults: Option<u64>,
     refaults: Option<u64>,
-    segments_out: Option<u64>,
-    retransmits: Option<u64>,
+    network: NetworkCounters,
     read_bytes: Option<u64>,
     written_bytes: Option<u64>,
     reads: Option<u64>,
     writes: Option<u64>,
     page_faults: Option<u64>,
     oom_kills: Option<u64>,
-    net_in: Option<u64>,
-    net_out: Option<u64>,
-    net_lost: Option<u64>,
 }
 
 impl SignalReader {
-    /// A reader of an instance in these cgroups; without any, of its processes and the node alone.
+    /// A reader of an instance in these cgroups; without any, of its processes and the node alone. `own_network` says
+    /// that it has a network namespace of its own.
     #[must_use]
-    pub fn new(paths: Option<CgroupPaths>) -> Self {
-        Self::with_proc(paths, PathBuf::from("/proc"))
+    pub fn new(paths: Option<CgroupPaths>, own_network: bool) -> Self {
+        Self::with_proc(paths, own_network, PathBuf::from("/proc"))
     }
 
-    fn with_proc(paths: Option<CgroupPaths>, proc_root: PathBuf) -> Self {
+    fn with_proc(paths: Option<CgroupPaths>, own_network: bool, proc_root: PathBuf) -> Self {
         Self {
             paths: paths.unwrap_or_default(),
             versions: Versions::default(),
@@ -105,6 +107,8 @@ impl SignalReader {
             worst: None,
             run_delay: RunDelay::default(),
             pids: Vec::new(),
+            own_network,
+            files_limit: None,
         }
     }
 
@@ -118,13 +122,15 @@ impl SignalReader {
         let (counters, cpu_limit_cores) = self.counters(node);
         let (memory_bytes, memory_limit_bytes) = self.memory();
         let run_delay_ns = self.run_delay.read(&self.proc_root, &self.pids, &mut self.reader);
+        let (open_files, open_files_limit) = (self.open_files(), self.open_files_limit());
+        self.reader.end();
         self.look(counters.glance(), now);
         let levels = CgroupSignals {
             memory_bytes,
             memory_limit_bytes,
             cpu_limit_cores,
-            open_files: self.open_files(),
-            open_files_limit: self.open_files_limit(),
+            open_files,
+            open_files_limit,
             ..CgroupSignals::default()
         };
         let worst_second = self.worst.take();
@@ -238,14 +244,14 @@ impl SignalReader {
 
     /// Counters of the network namespace that the first process is in.
     fn network(&mut self, counters: &mut Counters) {
-        let Some(first) = self.pids.first() else { return };
-        let directory = self.proc_root.join(first.to_string()).join("net");
-        if let Some((out, again)) = self.text(&directory, "snmp").and_then(parse::tcp_segments) {
-            (counters.segments_out, counters.retransmits) = (Some(out), Some(again));
-        }
-        if let Some((into, out, lost)) = self.text(&directory, "dev").and_then(parse::interfaces) {
-            (counters.net_in, counters.net_out, counters.net_lost) = (Some(into), Some(out), Some(lost));
-        }
+        counters.network = match self.pids.first() {
+            Some(first) if self.own_network => {
+                let directory = self.proc_root.join(first.to_string()).join("net");
+                NetworkCounters::read(&directory, &mut self.reader)
+            }
+            Some(_) => counters.node.network,
+            None => NetworkCounters::default(),
+        };
     }
 
     /// The size of `/proc/PID/fd` is the number of its entries since kernel 6.2, and zero before.
@@ -264,8 +270,14 @@ impl SignalReader {
     }
 
     fn open_files_limit(&mut self) -> Option<u64> {
-        let process = self.proc_root.join(self.pids.first()?.to_string());
-        self.text(&process, "limits").and_then(parse::open_files_limit)
+        let first = *self.pids.first()?;
+        if let Some((_, known)) = self.files_limit.filter(|(of, _)| *of == first) {
+            return known;
+        }
+        let process = self.proc_root.join(first.to_string());
+        let limit = self.text(&process, "limits").and_then(parse::open_files_limit);
+        self.files_limit = Some((first, limit));
+        limit
     }
 
     /// Fills in what the processor controller counts; returns its limit in cores.
@@ -397,11 +409,11 @@ fn increments(now: &Counters, before: &Counters, levels: CgroupSignals) -> Cgrou
         major_faults: delta(|c| c.major_faults),
         refaults: delta(|c| c.refaults),
         oom_kills: delta(|c| c.oom_kills),
-        tcp_segments_out: delta(|c| c.segments_out),
-        tcp_retransmits: delta(|c| c.retransmits),
-        net_in_bytes: delta(|c| c.net_in),
-        net_out_bytes: delta(|c| c.net_out),
-        net_lost_packets: delta(|c| c.net_lost),
+        tcp_segments_out: delta(|c| c.network.segments_out),
+        tcp_retransmits: delta(|c| c.network.retransmits),
+        net_in_bytes: delta(|c| c.network.bytes_in),
+        net_out_bytes: delta(|c| c.network.bytes_out),
+        net_lost_packets: delta(|c| c.network.lost),
         ..levels
     }
 }

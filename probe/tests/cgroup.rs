@@ -169,7 +169,7 @@ fn storage_is_tested_on_the_volume_of_the_instance(cgroup: &Cgroup) {
 }
 
 fn signals_see_the_throttling(cgroup: &Cgroup) {
-    let mut reader = SignalReader::new(Some(cgroup.paths()));
+    let mut reader = SignalReader::new(Some(cgroup.paths()), false);
     let start = monotonic();
     cgroup.quota(Some((2_000, 10_000)));
     let hog = Hog::in_cgroup(cgroup);

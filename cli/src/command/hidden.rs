@@ -39,3 +39,9 @@ pub(crate) fn probe(request: &str) -> Result<Exit, Failure> {
         .map_err(|error| Failure::new(&error))?;
     Ok(Exit::Fine)
 }
+
+/// Holds memory for a shadow until told otherwise.
+pub(crate) fn ballast(cgroup: &str) -> Result<Exit, Failure> {
+    foreshadow_engine::probe::ballast_main(cgroup).map_err(|error| Failure::new(&error))?;
+    Ok(Exit::Fine)
+}

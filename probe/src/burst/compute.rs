@@ -23,7 +23,7 @@ const THREAD_EVENTS_OF_SPAN: u32 = 400;
 const LANES: usize = 16;
 
 /// Rounds over all lanes in one step.
-const ROUNDS: u32 = 12_500;
+const ROUNDS: u32 = 100_000;
 
 /// Primes by trial division, as `sysbench cpu` does it. The score counts its events.
 pub(super) struct Primes;

@@ -12,6 +12,34 @@ pub struct NodeCounters {
     pub(super) memory_pressure_us: Option<u64>,
     pub(super) io_pressure_us: Option<u64>,
     pub(super) steal_us: Option<u64>,
+    /// Of the network namespace that this process is in.
+    pub(super) network: NetworkCounters,
+}
+
+/// What only grows while a network namespace exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NetworkCounters {
+    pub(super) segments_out: Option<u64>,
+    pub(super) retransmits: Option<u64>,
+    pub(super) bytes_in: Option<u64>,
+    pub(super) bytes_out: Option<u64>,
+    pub(super) lost: Option<u64>,
+}
+
+impl NetworkCounters {
+    /// Of the namespace that `/proc/PID/net` shows.
+    pub(super) fn read(directory: &Path, reader: &mut Reader) -> Self {
+        let (segments_out, retransmits) =
+            reader.read(&directory.join("snmp")).and_then(parse::tcp_segments).unzip();
+        let interfaces = reader.read(&directory.join("dev")).and_then(parse::interfaces);
+        Self {
+            segments_out,
+            retransmits,
+            bytes_in: interfaces.map(|(bytes, ..)| bytes),
+            bytes_out: interfaces.map(|(_, bytes, _)| bytes),
+            lost: interfaces.map(|(.., packets)| packets),
+        }
+    }
 }
 
 /// Reads them.
@@ -41,6 +69,8 @@ impl NodeReader {
         let (cpu_pressure_us, memory_pressure_us, io_pressure_us) =
             (pressure("cpu"), pressure("memory"), pressure("io"));
         let steal_us = self.reader.read(&self.proc_root.join("stat")).and_then(parse::steal_us);
-        NodeCounters { cpu_pressure_us, memory_pressure_us, io_pressure_us, steal_us }
+        let network = NetworkCounters::read(&self.proc_root.join("self").join("net"), &mut self.reader);
+        self.reader.end();
+        NodeCounters { cpu_pressure_us, memory_pressure_us, io_pressure_us, steal_us, network }
     }
 }

@@ -38,7 +38,7 @@ impl Tree {
             cpuset: self.at("cpuset"),
             unified: self.at("unified"),
         };
-        SignalReader::with_proc(Some(paths), self.root.path().join("proc"))
+        SignalReader::with_proc(Some(paths), true, self.root.path().join("proc"))
     }
 
     fn v2(&self) -> SignalReader {
@@ -51,7 +51,7 @@ impl Tree {
             cpuset: all.clone(),
             unified: all,
         };
-        SignalReader::with_proc(Some(paths), self.root.path().join("proc"))
+        SignalReader::with_proc(Some(paths), true, self.root.path().join("proc"))
     }
 }
 
@@ -106,8 +106,19 @@ const V2: &[(&str, &str)] = &[
     ("proc/41/task/41/schedstat", "9 1000 1\n"),
 ];
 
-const NODE: NodeCounters =
-    NodeCounters { cpu_pressure_us: None, memory_pressure_us: None, io_pressure_us: None, steal_us: None };
+const NODE: NodeCounters = NodeCounters {
+    cpu_pressure_us: None,
+    memory_pressure_us: None,
+    io_pressure_us: None,
+    steal_us: None,
+    network: NetworkCounters {
+        segments_out: None,
+        retransmits: None,
+        bytes_in: None,
+        bytes_out: None,
+        lost: None,
+    },
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -294,7 +305,7 @@ fn threads_that_come_and_go_never_make_it_negative() {
 #[test]
 fn without_a_cgroup_the_processes_that_are_known_are_read() {
     let tree = Tree::new(V1);
-    let mut reader = SignalReader::with_proc(None, tree.root.path().join("proc"));
+    let mut reader = SignalReader::with_proc(None, true, tree.root.path().join("proc"));
     reader.read(&[42], &NODE, SECOND);
     tree.write(&[("proc/42/task/42/schedstat", "9 1002000 1\n")]);
     let expected = CgroupSignals {
@@ -340,7 +351,7 @@ fn odd_content_is_unknown() {
 
 #[test]
 fn the_real_node_can_be_read() {
-    let mut reader = SignalReader::new(None);
+    let mut reader = SignalReader::new(None, true);
     let own = [std::process::id()];
     reader.read(&own, &NODE, crate::monotonic());
     let signals = reader.read(&own, &NODE, crate::monotonic());

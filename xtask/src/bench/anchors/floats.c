@@ -18,13 +18,13 @@ int main(int argc, char **argv) {
     while (now() - start < span) {
         double h = half;
         lanes x0 = {1, 1}, x1 = x0, x2 = x0, x3 = x0, x4 = x0, x5 = x0, x6 = x0, x7 = x0, a = {h, h};
-        for (int i = 0; i < 12500; i++) {
+        for (int i = 0; i < 100000; i++) {
             x0 = x0 * a + a, x1 = x1 * a + a, x2 = x2 * a + a, x3 = x3 * a + a;
             x4 = x4 * a + a, x5 = x5 * a + a, x6 = x6 * a + a, x7 = x7 * a + a;
         }
         volatile lanes keep = x0 + x1 + x2 + x3 + x4 + x5 + x6 + x7;
         (void)keep;
-        done += 2.0 * 16 * 12500;
+        done += 2.0 * 16 * 100000;
     }
     printf("%f\n", done / (now() - start));
 }
