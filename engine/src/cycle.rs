@@ -91,8 +91,9 @@ impl Cycle {
         }
         self.senses.probe(&inventory);
         self.profiles.take(&inventory);
-        let report =
-            CycleReport { tick: self.tick, unix_ms: clock::unix_ms(), assessments, forecast, plan, outcomes };
+        let node_events = judges::node_events(&assessments, &inventory);
+        let (tick, unix_ms) = (self.tick, clock::unix_ms());
+        let report = CycleReport { tick, unix_ms, assessments, node_events, forecast, plan, outcomes };
         Ok(Closed { report, inventory, windows })
     }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use foreshadow_act::Seen;
 use foreshadow_compare::Judge;
 use foreshadow_model::{
-    ActionId, ActionKind, Assessment, ComparePolicy, Effect, InstanceId, Inventory, Outcome, Pair, Verdict,
-    Window,
+    ActionId, ActionKind, Assessment, ComparePolicy, Effect, InstanceId, Inventory, NodeEvent, Outcome, Pair,
+    Verdict, Window,
 };
 
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,15 @@ impl Judges {
             })
             .collect()
     }
+}
+
+/// Nodes on which several lives show the same resource worse.
+pub(crate) fn node_events(assessments: &[Assessment], inventory: &Inventory) -> Vec<NodeEvent> {
+    let finding = |assessment: &Assessment| {
+        let node = inventory.pair(&assessment.live)?.live.node.clone();
+        Some((assessment.live.clone(), node, assessment.host.clone()?))
+    };
+    foreshadow_compare::node_events(&assessments.iter().filter_map(finding).collect::<Vec<_>>())
 }
 
 impl Judges {

@@ -21,6 +21,8 @@ pub enum AlarmKind {
     ShadowSuspect,
     /// Several instances of one node worsened together: look at the node.
     NodeSuspect,
+    /// Tests and signals of a live, or of several on one node, are worse than their own past; users feel nothing of it yet.
+    Host,
     /// For a while nothing can be said about a live.
     Inconclusive,
     /// For a while a live has had no shadow that is ready.
@@ -43,6 +45,7 @@ impl AlarmKind {
             Self::BothDegraded => "both_degraded",
             Self::ShadowSuspect => "shadow_suspect",
             Self::NodeSuspect => "node_suspect",
+            Self::Host => "host",
             Self::Inconclusive => "inconclusive",
             Self::NoShadow => "no_shadow",
             Self::ActionInVain => "action_in_vain",
@@ -57,7 +60,9 @@ impl AlarmKind {
     pub const fn severity(self) -> Severity {
         match self {
             Self::Degraded | Self::NodeSuspect | Self::BothDegraded | Self::Unwritten => Severity::Critical,
-            Self::Warn | Self::ActionInVain | Self::ActionFailed | Self::NoShadow => Severity::Warning,
+            Self::Warn | Self::Host | Self::ActionInVain | Self::ActionFailed | Self::NoShadow => {
+                Severity::Warning
+            }
             Self::ShadowSuspect | Self::Inconclusive => Severity::Info,
         }
     }

@@ -20,6 +20,9 @@ pub struct CycleReport {
     pub unix_ms: i64,
     /// What is thought of each pair.
     pub assessments: Vec<Assessment>,
+    /// Nodes on which several lives show the same resource worse.
+    #[serde(default)]
+    pub node_events: Vec<crate::NodeEvent>,
     /// The load to come; `None` while nothing can be said.
     #[serde(default)]
     pub forecast: Option<Forecast>,

@@ -5,14 +5,16 @@
 //! own for its end.
 //!
 //! * *Begins:* `Degraded`, `BothDegraded`, `ShadowSuspect` at once (the verdict has waited long enough); `Warn` after
-//!   [`WARN_TICKS`]; nothing to be said, or no shadow, after [`BLIND`] (or [`WARN_TICKS`] when
+//!   [`WARN_TICKS`], and so does what tests and signals alone say of a host, if nothing is said of the live itself;
+//!   nothing to be said, or no shadow, after [`BLIND`] (or [`WARN_TICKS`] when
 //!   it is known that no shadow can be made); an action that failed or did not help, and a
 //!   journal or history that cannot be written, at once.
 //! * *Ends:* a verdict's alarm when the verdict is `Healthy` or another one accuses somebody else. `Calibrating` and
 //!   `Inconclusive` end nothing: no news is not good news. The exception is a new baseline after an action that was
 //!   judged to have helped. An action's alarm ends when the live is well, a later action helped, or after an hour.
 //! * *Grouped:* two or more instances of one node that are accused at the same time (a live by `Degraded` or `Warn`, a
-//!   shadow by `ShadowSuspect`) are one alarm about the node, until the last of them is well.
+//!   shadow by `ShadowSuspect`) are one alarm about the node, until the last of them is well. So are hosts that show the
+//!   same resource worse.
 //! * *After a restart:* alarms go on as they were kept; how long a `Warn` has stood is counted anew.
 //! * *Cannot see:* what happened while no controller ran.
 
@@ -61,6 +63,10 @@ enum Subject {
     Blind(InstanceId),
     /// What was done to a live, or to the service as a whole.
     Action(Option<InstanceId>),
+    /// What tests and signals say of the host of a live.
+    Host(InstanceId),
+    /// The same of a node that several lives stand on.
+    Node(NodeName),
     Journal,
     History,
 }
@@ -68,8 +74,8 @@ enum Subject {
 impl Subject {
     fn live(&self) -> Option<&InstanceId> {
         match self {
-            Self::Pair(live) | Self::Blind(live) | Self::Action(Some(live)) => Some(live),
-            Self::Action(None) | Self::Journal | Self::History => None,
+            Self::Pair(live) | Self::Blind(live) | Self::Action(Some(live)) | Self::Host(live) => Some(live),
+            Self::Action(None) | Self::Node(_) | Self::Journal | Self::History => None,
         }
     }
 
@@ -77,6 +83,7 @@ impl Subject {
         match self {
             Self::Journal => "journal",
             Self::History => "history",
+            Self::Node(node) => node.as_str(),
             _ => self.live().map_or("service", InstanceId::as_str),
         }
     }
@@ -101,6 +108,7 @@ struct Complaint {
 struct Streak {
     warn: u64,
     blind: u64,
+    host: u64,
 }
 
 /// The state machine.
@@ -140,6 +148,7 @@ impl Machine {
         for assessment in &facts.report.assessments {
             self.assessment(assessment, facts);
         }
+        self.nodes(facts);
         let is_over = |subject: &Subject, complaint: &Complaint| {
             matches!(subject, Subject::Action(_)) && complaint.since + ACTION_MS <= now
         };
@@ -180,6 +189,7 @@ impl Machine {
             _ => 0,
         };
         streak.warn = if assessment.verdict == Verdict::Warn { streak.warn + 1 } else { 0 };
+        streak.host = if assessment.host.is_some() { streak.host + 1 } else { 0 };
         let streak = *streak;
 
         let subject = Subject::Pair(live.clone());
@@ -212,6 +222,35 @@ impl Machine {
         }
 
         self.blind(assessment, streak, facts);
+        self.host(assessment, streak, facts);
+    }
+
+    /// What the host of a live shows while nothing is said against the live itself, nor against the whole node.
+    fn host(&mut self, assessment: &Assessment, streak: Streak, facts: &Facts<'_>) {
+        let subject = Subject::Host(assessment.live.clone());
+        let of_node = facts.report.node_events.iter().any(|event| event.instances.contains(&assessment.live));
+        let is_said = of_node || self.complaints.contains_key(&Subject::Pair(assessment.live.clone()));
+        let stands = WARN_TICKS <= streak.host || self.complaints.contains_key(&subject);
+        let finding = assessment.host.as_ref().filter(|_| stands && !is_said);
+        self.set(subject, finding.map(|_| AlarmKind::Host), facts.report.unix_ms, || {
+            (finding.map(|finding| format!("{}: {finding}", assessment.live)).unwrap_or_default(), None)
+        });
+    }
+
+    /// Nodes on which several lives show the same.
+    fn nodes(&mut self, facts: &Facts<'_>) {
+        let now = facts.report.unix_ms;
+        let lasts =
+            |live: &InstanceId| self.streaks.get(live).is_some_and(|streak| WARN_TICKS <= streak.host);
+        let events = facts.report.node_events.iter();
+        let lasting: Vec<_> = events.filter(|event| event.instances.iter().any(lasts)).collect();
+        self.complaints.retain(|subject, _| {
+            !matches!(subject, Subject::Node(node) if lasting.iter().all(|event| event.node != *node))
+        });
+        for event in lasting {
+            let subject = Subject::Node(event.node.clone());
+            self.set(subject, Some(AlarmKind::Host), now, || (words::node_event(event), None));
+        }
     }
 
     fn blind(&mut self, assessment: &Assessment, streak: Streak, facts: &Facts<'_>) {

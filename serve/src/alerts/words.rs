@@ -1,7 +1,8 @@
 //! What alarms say.
 
 use foreshadow_model::{
-    Assessment, CycleReport, Decision, Inconclusive, InstanceId, NoShadow, NodeName, Outcome, Verdict,
+    Assessment, CycleReport, Decision, Inconclusive, InstanceId, NoShadow, NodeEvent, NodeName, Outcome,
+    Verdict,
 };
 
 pub(super) const JOURNAL: &str =
@@ -48,6 +49,17 @@ fn decided(decision: &Decision) -> String {
         Decision::Hold { reason, instead_of: Some(action), .. } => format!("held: {action} ({reason})"),
         Decision::Hold { reason, instead_of: None, .. } => format!("held: {reason}"),
     }
+}
+
+/// What several lives of one node show.
+pub(super) fn node_event(event: &NodeEvent) -> String {
+    let lives: Vec<&str> = event.instances.iter().map(InstanceId::as_str).collect();
+    format!(
+        "{} of node {} is worse than before for {}: look at the node",
+        event.resource,
+        event.node,
+        lives.join(", ")
+    )
 }
 
 /// Why nothing can be said.

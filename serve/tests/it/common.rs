@@ -118,6 +118,7 @@ pub(crate) fn cycle(tick: u64, verdicts: &[Verdict]) -> CycleReport {
         carrier: None,
     };
     CycleReport {
+        node_events: Vec::new(),
         tick: Tick(tick),
         unix_ms: now(),
         assessments: (1..).zip(verdicts).map(assessment).collect(),

@@ -1,5 +1,6 @@
 use foreshadow_model::{
-    Action, ActionId, Instance, Outcome, Pair, Phase, Plan, Pressure, Ratio, Role, SamplingNeed, Weight,
+    Action, ActionId, HostFinding, HostScope, Instance, NodeEvent, Outcome, Pair, Phase, Plan, Pressure,
+    Ratio, Resource, Role, SamplingNeed, Weight,
 };
 use proptest::prelude::*;
 
@@ -58,19 +59,35 @@ struct Story {
     machine: Machine,
     inventory: Inventory,
     now: i64,
+    /// Lives whose host shows something, and nodes of which several do.
+    hosts: Vec<u32>,
+    node_events: Vec<NodeEvent>,
 }
 
 impl Story {
     fn new() -> Self {
-        Self { machine: Machine::default(), inventory: inventory(3), now: 0 }
+        Self {
+            machine: Machine::default(),
+            inventory: inventory(3),
+            now: 0,
+            hosts: Vec::new(),
+            node_events: Vec::new(),
+        }
     }
 
     fn tick(&mut self, verdicts: &[Verdict], outcomes: Vec<Outcome>, fails: bool) -> Vec<Alarm> {
         self.now += 5000;
         let report = CycleReport {
+            node_events: self.node_events.clone(),
             tick: Tick(1),
             unix_ms: self.now,
-            assessments: (1..).zip(verdicts).map(|(live, verdict)| assessment(live, *verdict)).collect(),
+            assessments: (1..)
+                .zip(verdicts)
+                .map(|(live, verdict)| {
+                    let host = self.hosts.contains(&live).then(finding);
+                    Assessment { host, ..assessment(live, *verdict) }
+                })
+                .collect(),
             plan: Plan::default(),
             outcomes,
             forecast: None,
@@ -107,6 +124,44 @@ fn a_degradation_is_told_once_and_its_end_once() {
     assert!(story.says(&[Degraded]).is_empty());
     assert!(story.says(&[Warn]).is_empty(), "on its way out it is no second alarm");
     assert_eq!(story.says(&[Healthy]), ["-degraded/live-1"]);
+}
+
+fn finding() -> HostFinding {
+    HostFinding {
+        resource: Resource::Storage,
+        scope: HostScope::Live,
+        shift_log: 2.0,
+        evidence: 15.0,
+        since: Tick(1),
+        words: "storage-read takes 7.4 × as long".into(),
+    }
+}
+
+#[test]
+fn a_host_that_lasts_is_told_unless_more_is_said_already() {
+    let mut story = Story::new();
+    story.hosts = vec![1];
+    for _ in 1..WARN_TICKS {
+        assert!(story.says(&[Healthy]).is_empty());
+    }
+    assert_eq!(story.says(&[Healthy]), ["+host/live-1"]);
+    assert!(story.machine.active().any(|alarm| alarm.summary.contains("its shadow is as before")));
+    assert_eq!(story.says(&[Degraded]), ["-host/live-1", "+degraded/live-1"]);
+    story.hosts.clear();
+    assert_eq!(story.says(&[Healthy]), ["-degraded/live-1"]);
+}
+
+#[test]
+fn two_hosts_of_a_node_are_one_alarm_about_it() {
+    let mut story = Story::new();
+    story.hosts = vec![1, 2];
+    let instances = vec![InstanceId::live(1), InstanceId::live(2)];
+    let node = NodeName::new("a").unwrap();
+    story.node_events = vec![NodeEvent { node, resource: Resource::Storage, instances }];
+    let told: Vec<String> = (0..WARN_TICKS).flat_map(|_| story.says(&[Healthy, Healthy])).collect();
+    assert_eq!(told, ["+host/a"]);
+    (story.hosts, story.node_events) = (Vec::new(), Vec::new());
+    assert_eq!(story.says(&[Healthy, Healthy]), ["-host/a"]);
 }
 
 #[test]
