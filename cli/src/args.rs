@@ -158,7 +158,7 @@ pub(crate) struct StatusArgs {
     /// Go on showing it, once per tick.
     #[arg(short, long)]
     pub(crate) watch: bool,
-    /// Name the log file of every instance, not only their folder.
+    /// Name the log file of every instance, not only their folder, and performance tests that are not tried, with the reason.
     #[arg(long)]
     pub(crate) wide: bool,
     /// How to print.

@@ -81,6 +81,18 @@ fn rollout(deploy: &DeployRow) -> String {
     )
 }
 
+/// Performance tests that are not tried, and why.
+pub(crate) fn untested(status: &StatusReport) -> String {
+    let of = |pair: &PairRow| {
+        let live = &pair.live.id;
+        pair.untested
+            .iter()
+            .map(|(test, why)| format!("\n{live}: {test} is not tested: {why}"))
+            .collect::<String>()
+    };
+    status.pairs.iter().map(of).collect()
+}
+
 /// Where the instances write what they have to say: each of them, or the folder they share.
 pub(crate) fn logs(status: &StatusReport, is_wide: bool) -> String {
     let shadow = |pair: &PairRow| Some((pair.shadow.as_ref()?.id.clone(), pair.shadow_log.clone()?));

@@ -9,9 +9,9 @@
 //! *Inputs*: [`Resources`] and `δ̂`, all in log units. *First start*: without a past of a signal it has not moved.
 //! *Cannot see*: locks, and a network that is slow without losing anything.
 
-use foreshadow_model::{Attribution, Pressure, Resource, Share};
+use foreshadow_model::{Attribution, BurstKind, Pressure, Resource, Share};
 
-use crate::resources::{Resources, Series, share_of};
+use crate::resources::{Resources, Series, Tested, share_of};
 
 /// Log units by which bursts or the node's waiting must have worsened to call the node short: a tenth.
 const NODE_SHORT_LOG: f64 = 0.095_310_179_804_324_9;
@@ -23,10 +23,11 @@ const SHIFT_MIN_LOG: f64 = 0.048_790_164_169_432;
 pub(crate) fn pressure_of(resources: &Resources) -> Pressure {
     let own_cgroup =
         resources.cpu_is_saturated() || resources.memory_is_short() || resources.disk_is_capped();
-    let burst = [Resource::Cpu, Resource::Memory]
-        .into_iter()
-        .flat_map(|resource| resources.bursts(resource))
-        .fold(0.0, |most: f64, tested| most.max(tested.over_control()));
+    // Of these two the noise is known; a tenth more in the worst of five is nothing.
+    let is_known =
+        |tested: &&Tested| matches!(tested.kind, BurstKind::Processor | BurstKind::MemoryBandwidth);
+    let tests = [Resource::Cpu, Resource::Memory].into_iter().flat_map(|resource| resources.bursts(resource));
+    let burst = tests.filter(is_known).fold(0.0, |most: f64, tested| most.max(tested.over_control()));
     let short = NODE_SHORT_LOG <= burst.max(resources.node_cpu_pressure.worse_by())
         || resources.is_starved()
         || resources.disk_is_shared();

@@ -34,6 +34,9 @@ const SEGMENTS_MIN: u64 = 50;
 /// Of loss a fifth of a percent matters, unlike of everything else.
 const MOVED_MIN_LOSS: f64 = 0.002;
 
+/// Ticks after which a test says nothing of the present: two turns of the rarest.
+const STALE_TICKS: u32 = 24;
+
 /// Shares are kept below this, where `−ln(1 − share)` is 4.6: a resource gone for all of a tick explains a hundredfold.
 const SHARE_MAX: f64 = 0.99;
 
@@ -120,13 +123,20 @@ impl Series {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Tested {
     pub(crate) kind: BurstKind,
+    target: Option<String>,
     pub(crate) live: Series,
     pub(crate) shadow: Series,
+    /// Ticks since live was tested last.
+    age: u32,
 }
 
 impl Tested {
     /// The shift of live's burst that the shadow's of the same slot does not share.
     pub(crate) fn over_control(&self) -> f64 {
+        // What was long ago says nothing of now: tests were turned off, or their turn is far away.
+        if STALE_TICKS <= self.age {
+            return 0.0;
+        }
         (self.live.worse_by() - self.shadow.worse_by()).max(0.0)
     }
 }
@@ -160,11 +170,13 @@ pub(crate) struct Resources {
 impl Resources {
     /// Takes one tick in; `learn` says that it may become part of the past.
     pub(crate) fn observe(&mut self, window: &Window, learn: bool) {
+        self.bursts.iter_mut().for_each(|tested| tested.age = tested.age.saturating_add(1));
         for (bursts, is_live) in [(&window.live_bursts, true), (&window.shadow_bursts, false)] {
             for burst in bursts {
-                let tested = self.tested(burst.kind);
+                let tested = self.tested(burst);
                 let series = if is_live { &mut tested.live } else { &mut tested.shadow };
                 series.push(work_log(burst), learn);
+                tested.age = if is_live { 0 } else { tested.age };
             }
         }
         for burst in window.live_bursts.iter().filter(|burst| burst.kind == BurstKind::Processor) {
@@ -179,9 +191,11 @@ impl Resources {
         }
     }
 
-    fn tested(&mut self, kind: BurstKind) -> &mut Tested {
-        let at = self.bursts.iter().position(|tested| tested.kind == kind).unwrap_or_else(|| {
-            self.bursts.push(Tested { kind, live: Series::default(), shadow: Series::default() });
+    fn tested(&mut self, burst: &Burst) -> &mut Tested {
+        let is_it = |tested: &Tested| tested.kind == burst.kind && tested.target == burst.target;
+        let at = self.bursts.iter().position(is_it).unwrap_or_else(|| {
+            let (live, shadow) = (Series::default(), Series::default());
+            self.bursts.push(Tested { kind: burst.kind, target: burst.target.clone(), live, shadow, age: 0 });
             self.bursts.len() - 1
         });
         &mut self.bursts[at]

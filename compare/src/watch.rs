@@ -37,16 +37,28 @@ const PAST_EVERY: u32 = 4;
 const ALARM: f64 = 12.0;
 
 /// Evidence is kept up to this, so that it is over soon after its cause.
-const EVIDENCE_MAX: f64 = 20.0;
+const EVIDENCE_MAX: f64 = 15.0;
 
-/// Below this a value may become past, and an alarm is over.
+/// Below this an alarm is over.
+const OVER: f64 = 6.0;
+
+/// What stands under one name gets another when that has so much more evidence.
+const RENAME: f64 = 4.0;
+
+/// Below this a value may become past.
 const CALM: f64 = 3.0;
 
 /// What a value costs that says nothing: above the mean of `−ln p` under the null, which is 1.
 const COST: f64 = 2.0;
 
-/// No single value says more.
-const SURPRISE_MAX: f64 = 9.0;
+/// Share of values far out and alone until it was measured: three in a row are believed.
+const OUTLIERS_ASSUMED: f32 = 0.002;
+
+/// No share is taken to be smaller: no single value says more than its logarithm.
+const RARE: f32 = 5e-4;
+
+/// A surprise from which a value is far out: seven in a thousand of calm ones.
+const FAR_OUT: f64 = 5.0;
 
 /// Ticks after which a host that is worse and hurts nobody is the new normal: an hour at the tick of 5 s.
 const ADOPT_TICKS: u32 = 720;
@@ -105,15 +117,15 @@ impl Sense {
             Self::Throttled => (0.05, 0.20),
             Self::CpuPressure | Self::RunDelay => (0.03, 0.28),
             Self::MemoryPressure | Self::IoPressure | Self::NodeIoPressure => (0.02, 0.10),
-            Self::Refaults | Self::MajorFaults | Self::LimitHits => (0.5, 2.0),
+            Self::Refaults | Self::MajorFaults | Self::LimitHits => (0.5, 1.5),
             Self::Retransmits => (0.001, 0.002),
         }
     }
 
-    fn words(&self, before: f64, now: Option<f64>) -> String {
+    fn words(&self, before: f64, now: Option<Last>) -> String {
         let share = |log: f64| 100.0 * crate::resources::share_of(log);
         let count = f64::exp_m1;
-        let Some(now) = now else {
+        let Some(Last::Log(now)) = now else {
             return format!("{} could not run", self.name());
         };
         match self {
@@ -147,19 +159,48 @@ impl Sense {
 }
 
 /// What is normal for one sense of one side, and what speaks against it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Null {
     past: Vec<f32>,
     next: usize,
     skipped: u32,
-    /// Calm values that could not run, of the last hundred or so.
+    /// Share of the last thousand values or so that could not run.
     saturated: f32,
+    /// Share of the last thousand values or so that were far out and alone: what an outlier is worth.
+    outliers: f32,
+    /// Values far out since it was last calm.
+    pending: u8,
     evidence: f64,
-    /// The last value less the median of the past; `None` if it could not run.
-    shift: Option<f64>,
-    now: Option<f64>,
+    /// The last value; `None` without a past to set it against, or after a long silence.
+    last: Option<Last>,
+    /// The median of the past it was set against.
     before: f64,
     age: u32,
+}
+
+/// What a sense showed last.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Last {
+    Log(f64),
+    /// It could not run.
+    Saturated,
+}
+
+impl Default for Null {
+    fn default() -> Self {
+        Self {
+            past: Vec::new(),
+            next: 0,
+            skipped: 0,
+            saturated: 0.0,
+            outliers: OUTLIERS_ASSUMED,
+            pending: 0,
+            evidence: 0.0,
+            last: None,
+            before: 0.0,
+            age: 0,
+        }
+    }
 }
 
 impl Null {
@@ -167,34 +208,58 @@ impl Null {
         let Some(value) = value else {
             self.age = self.age.saturating_add(1);
             if SILENT_TICKS <= self.age {
-                (self.evidence, self.shift) = (0.0, Some(0.0));
+                (self.evidence, self.last) = (0.0, None);
             }
             return;
         };
         self.age = 0;
-        let log = if let Value::Log(log) = value { Some(log) } else { None };
         if PAST_MIN <= self.past.len() {
             let (median, scale) = self.level(floor);
-            (self.now, self.before, self.shift) = (log, median, log.map(|log| log - median));
+            self.before = median;
+            self.last = Some(match value {
+                Value::Log(log) => Last::Log(log),
+                Value::Saturated => Last::Saturated,
+            });
             if judge {
-                let surprise = match self.shift {
-                    Some(shift) => surprise((shift - zone) / scale),
-                    None => -f64::from(self.saturated.max(1e-4)).ln(),
+                let surprise = match value {
+                    Value::Log(log) => self.alone(surprise((log - median - zone) / scale)),
+                    Value::Saturated => -f64::from(self.saturated.max(RARE)).ln(),
                 };
-                let step = surprise.min(SURPRISE_MAX) - COST;
-                self.evidence = (self.evidence + step).clamp(0.0, EVIDENCE_MAX);
+                self.evidence = (self.evidence + surprise - COST).clamp(0.0, EVIDENCE_MAX);
             }
         }
-        if self.evidence < CALM && judge {
-            self.learn(log);
+        if judge {
+            self.learn(value);
         }
     }
 
+    /// A surprise, held against how often values as far out were alone here: one in a hundred on some machines, whatever the
+    /// tail of the rest says.
+    fn alone(&mut self, surprise: f64) -> f64 {
+        const FOLLOW: f32 = 0.002;
+        let is_far_out = FAR_OUT <= surprise;
+        if ALARM <= self.evidence {
+            // Enough of them in a row are no outliers.
+            self.pending = 0;
+        } else if is_far_out {
+            self.pending = self.pending.saturating_add(1);
+        } else if self.evidence < CALM {
+            self.outliers += FOLLOW * (f32::from(self.pending) - self.outliers);
+            self.pending = 0;
+        }
+        surprise.min(-f64::from(self.outliers.clamp(RARE, 0.5)).ln())
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "seven digits are plenty")]
-    fn learn(&mut self, log: Option<f64>) {
-        const FOLLOW: f32 = 0.01;
-        self.saturated += FOLLOW * (if log.is_some() { 0.0 } else { 1.0 } - self.saturated);
-        let Some(log) = log else { return };
+    fn learn(&mut self, value: Value) {
+        // So slowly that an outage of minutes stays one, and a test that often cannot run is no news.
+        const FOLLOW: f32 = 0.001;
+        let could_not = if value == Value::Saturated { 1.0 } else { 0.0 };
+        self.saturated += FOLLOW * (could_not - self.saturated);
+        let Value::Log(log) = value else { return };
+        if CALM <= self.evidence {
+            return;
+        }
         if self.past.len() < PAST_MAX {
             self.past.push(log as f32);
             return;
@@ -217,9 +282,12 @@ impl Null {
         (median, (1.4826 * median_of(&mut apart)).max(upper / 1.28).max(floor))
     }
 
-    /// By how much the last value was worse.
-    fn worse_by(&self) -> f64 {
-        self.shift.unwrap_or(SURPRISE_MAX).max(0.0)
+    /// By how much the last value was worse, in log units; `None` if nothing is known of it, or if it could not run.
+    fn worse_by(&self) -> Option<f64> {
+        match self.last? {
+            Last::Log(log) => Some((log - self.before).max(0.0)),
+            Last::Saturated => None,
+        }
     }
 }
 
@@ -244,6 +312,15 @@ struct Sensed {
     sense: Sense,
     live: Null,
     shadow: Null,
+}
+
+/// How a resource stands.
+#[derive(Clone, Copy, Debug)]
+struct Ranked {
+    resource: Resource,
+    evidence: f64,
+    /// What the worst is chosen by: evidence, and what makes one resource the cause of another's trouble.
+    rank: f64,
 }
 
 /// Watches the host of one pair.
@@ -286,29 +363,32 @@ impl HostWatch {
     }
 
     fn conclude(&mut self, tick: Tick, shadow_tells: bool, hurts: bool) -> Option<HostFinding> {
-        let (resource, evidence) = self.worst(|sensed| &sensed.live)?;
-        let stands = self.found.is_some_and(|(before, ..)| before == resource);
-        if evidence < if stands { CALM } else { ALARM } {
+        let ranked = self.ranked();
+        let worst =
+            ranked.into_iter().reduce(|best, next| if best.rank < next.rank { next } else { best })?;
+        let named =
+            |(resource, ..): (Resource, Tick, u32)| ranked.into_iter().find(|of| of.resource == resource);
+        let standing = self.found.and_then(named).filter(|standing| OVER <= standing.evidence);
+        let stays = |standing: &Ranked| worst.evidence < ALARM || worst.rank < standing.rank + RENAME;
+        let Ranked { resource, evidence, .. } = standing.filter(stays).unwrap_or(worst);
+        if standing.is_none() && evidence < ALARM {
             self.found = None;
             return None;
         }
-        let (_, since, ticks) = self.found.filter(|_| stands).unwrap_or((resource, tick, 0));
+        // Another name for what stands is the same trouble: it goes on being counted.
+        let (_, since, ticks) = self.found.unwrap_or((resource, tick, 0));
         self.found = Some((resource, since, ticks.saturating_add(1)));
         if ADOPT_TICKS <= ticks && !hurts {
             *self = Self::default();
             return None;
         }
-        let scope = match shadow_tells {
-            false => HostScope::Unknown,
-            true if self.is_shared(resource) => HostScope::Shared,
-            true => HostScope::Live,
-        };
+        let scope = if shadow_tells { self.scope(resource) } else { HostScope::Unknown };
         let mut moved: Vec<&Sensed> =
             self.of(resource).filter(|sensed| CALM <= sensed.live.evidence).collect();
         moved.sort_by(|a, b| b.live.evidence.total_cmp(&a.live.evidence));
         let words: Vec<String> =
-            moved.iter().map(|sensed| sensed.sense.words(sensed.live.before, sensed.live.now)).collect();
-        let shift_log = moved.first().map_or(0.0, |sensed| sensed.live.worse_by());
+            moved.iter().map(|sensed| sensed.sense.words(sensed.live.before, sensed.live.last)).collect();
+        let shift_log = moved.first().and_then(|sensed| sensed.live.worse_by());
         Some(HostFinding { resource, scope, shift_log, evidence, since, words: words.join(", ") })
     }
 
@@ -317,44 +397,49 @@ impl HostWatch {
     }
 
     /// The evidence of the best test and of the best signal of a resource.
-    fn evidence(&self, resource: Resource, side: fn(&Sensed) -> &Null) -> (f64, f64) {
+    fn evidence(&self, resource: Resource) -> (f64, f64) {
         let best = |is_burst: bool| {
             let senses = self.of(resource).filter(|sensed| sensed.sense.is_burst() == is_burst);
-            senses.map(|sensed| side(sensed).evidence).fold(0.0, f64::max)
+            senses.map(|sensed| sensed.live.evidence).fold(0.0, f64::max)
         };
         (best(true), best(false))
     }
 
-    /// The resource with most evidence. A test that has no processor takes long whatever it tests, and memory that is
+    /// The resources with their evidence. A test that has no processor takes long whatever it tests, and memory that is
     /// short is read from disk again: what one explains is not held against the other, unless a signal of its own says so.
-    fn worst(&self, side: fn(&Sensed) -> &Null) -> Option<(Resource, f64)> {
+    fn ranked(&self) -> [Ranked; 4] {
         let total = |(burst, signal): (f64, f64)| burst + signal;
-        let cpu = self.evidence(Resource::Cpu, side);
-        let memory = self.evidence(Resource::Memory, side);
-        let storage = self.evidence(Resource::Storage, side);
-        let network = self.evidence(Resource::Network, side);
+        let [memory, cpu, storage, network] =
+            [Resource::Memory, Resource::Cpu, Resource::Storage, Resource::Network]
+                .map(|of| self.evidence(of));
         let no_processor = ALARM <= total(cpu);
-        let own =
-            |(burst, signal): (f64, f64)| if no_processor && signal < CALM { 0.0 } else { burst + signal };
-        let limit = self
-            .of(Resource::Memory)
-            .any(|sensed| sensed.sense == Sense::LimitHits && CALM <= side(sensed).evidence);
-        let short_of_memory = limit && CALM <= memory.1;
-        let ranked = [
-            (Resource::Memory, total(memory) + if short_of_memory { EVIDENCE_MAX } else { 0.0 }),
-            (Resource::Cpu, total(cpu)),
-            (Resource::Storage, own(storage)),
-            (Resource::Network, own(network)),
-        ];
-        ranked.into_iter().reduce(|best, next| if best.1 < next.1 { next } else { best })
+        let own = |of: (f64, f64)| if no_processor && of.1 < CALM { 0.0 } else { total(of) };
+        let limit_is_hit =
+            self.senses.iter().any(|sensed| sensed.sense == Sense::LimitHits && CALM <= sensed.live.evidence);
+        let short_of_memory = if limit_is_hit { EVIDENCE_MAX } else { 0.0 };
+        let ranked = |resource, evidence, more: f64| Ranked { resource, evidence, rank: evidence + more };
+        [
+            ranked(Resource::Memory, total(memory), short_of_memory),
+            ranked(Resource::Cpu, total(cpu), 0.0),
+            ranked(Resource::Storage, own(storage), 0.0),
+            ranked(Resource::Network, own(network), 0.0),
+        ]
     }
 
-    /// Whether the shadow's own evidence, or at least half of the shift, is there as well.
-    fn is_shared(&self, resource: Resource) -> bool {
+    /// Whether the shadow shows it too: evidence of its own, or at least half of the shift. `Unknown` if it shows nothing.
+    fn scope(&self, resource: Resource) -> HostScope {
         let worst = self.of(resource).max_by(|a, b| a.live.evidence.total_cmp(&b.live.evidence));
-        worst.is_some_and(|sensed| {
-            ALARM <= sensed.shadow.evidence || sensed.live.worse_by() <= 2.0 * sensed.shadow.worse_by()
-        })
+        let Some((live, shadow)) = worst.map(|sensed| (&sensed.live, &sensed.shadow)) else {
+            return HostScope::Unknown;
+        };
+        let shares = match (live.worse_by(), shadow.worse_by()) {
+            _ if shadow.last.is_none() => return HostScope::Unknown,
+            (Some(live), Some(shadow)) => live <= 2.0 * shadow,
+            // One of the two could not run at all.
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        if shares || ALARM <= shadow.evidence { HostScope::Shared } else { HostScope::Live }
     }
 
     /// Forgets what was normal: after a deploy, a resize, a new shadow.
@@ -380,7 +465,7 @@ fn values(bursts: &[Burst], signals: Option<&CgroupSignals>) -> Vec<(Sense, Valu
             if burst.is_saturated() {
                 return Some((sense, Value::Saturated));
             }
-            Some((sense, Value::Log(work_log(burst)?)))
+            Some((sense, Value::Log(work_log(burst).filter(|log| log.is_finite())?)))
         })
         .collect();
     let Some(signals) = signals else { return all };

@@ -60,7 +60,7 @@ impl Cycle {
     pub(crate) async fn run(&mut self, span_seconds: f64) -> Result<Closed, CycleError> {
         self.tick = Tick(self.tick.0 + 1);
         let inventory = self.platform.inventory().await.map_err(CycleError::Inventory)?;
-        for (id, signals) in self.senses.signals(&inventory) {
+        for (id, signals) in self.senses.signals(&inventory, &self.profiles.ballast()) {
             self.observer.signals(id, signals);
         }
         let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);

@@ -23,7 +23,7 @@ use crate::outlook::{self, Outlook};
 use crate::plane::Plane;
 use crate::restore::restore;
 use crate::run::RunError;
-use crate::senses::{Bursts, Senses};
+use crate::senses::{Bursts, Senses, Start};
 use crate::status::Board;
 use crate::{clock, history};
 
@@ -123,8 +123,9 @@ impl Ground {
         self.local.start_lives(config.lives).await?;
         let inventory = self.local.inventory().await?;
         self.plane.update(&inventory, BTreeMap::new());
+        let surroundings = Start { program: program.to_path_buf(), state: config.state.clone() };
         let (senses, bursts) =
-            Senses::start(program.to_path_buf(), policy.probe.clone(), policy.tick, restored.probes_off)
+            Senses::start(surroundings, policy.probe.clone(), policy.tick, restored.probes_off)
                 .map_err(RunError::Start)?;
         let (profiles, memory) =
             Profiles::start(program.to_path_buf(), policy.probe.profile).map_err(RunError::Start)?;

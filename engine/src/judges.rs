@@ -41,6 +41,9 @@ struct Judged {
     /// The last verdict that said something was a warning, which the operator may answer like an alarm.
     #[serde(default)]
     is_warned: bool,
+    /// Tests and signals say something of its host, which the operator may answer in the same way.
+    #[serde(default)]
+    shows_host: bool,
     /// The judge from before an action that helped and changed what is normal, for the case that it is taken back.
     #[serde(default)]
     before: Option<(ActionId, Box<Judge>)>,
@@ -74,6 +77,7 @@ impl Judges {
                 judged.is_degraded = matches!(assessment.verdict, Verdict::Degraded | Verdict::BothDegraded);
                 judged.is_warned = assessment.verdict == Verdict::Warn;
             }
+            judged.shows_host = assessment.host.is_some();
             assessment
         })
     }
@@ -130,6 +134,7 @@ impl Judges {
                     taken_back: false,
                     is_degraded: false,
                     is_warned: false,
+                    shows_host: false,
                     before: None,
                 });
                 judged.follow(pair, under_way.contains(&window.live));
@@ -184,14 +189,15 @@ impl Judges {
 
     fn alarmed(&mut self, live: &InstanceId) -> Result<&mut Judged, NoAlarm> {
         let judged = self.judges.get_mut(live).ok_or(NoAlarm::NoSuchLive)?;
-        if judged.is_degraded || judged.is_warned { Ok(judged) } else { Err(NoAlarm::NotRaised) }
+        let is_raised = judged.is_degraded || judged.is_warned || judged.shows_host;
+        if is_raised { Ok(judged) } else { Err(NoAlarm::NotRaised) }
     }
 }
 
 impl Judged {
     /// Nothing that was said against live still holds.
     fn answered(&mut self) {
-        (self.is_degraded, self.is_warned) = (false, false);
+        (self.is_degraded, self.is_warned, self.shows_host) = (false, false, false);
     }
 
     /// The operator took an action back: live is what it was before, and so is what is normal for it.

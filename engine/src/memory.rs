@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use foreshadow_forecast::Growth;
 use foreshadow_model::{
     Bytes, Instance, InstanceId, Inventory, MemoryProfile, MemoryRow, ProfilePolicy, Window,
 };
-use foreshadow_probe::{Ballast, HelperCommand, Load, monotonic, profile};
+use foreshadow_probe::{Ballast, BallastEnd, HelperCommand, Load, monotonic, profile};
 use tokio::sync::mpsc;
 
 /// Between the two looks at a page. Pages that change faster count once.
@@ -45,6 +45,8 @@ pub(crate) struct Profiles {
     policy: ProfilePolicy,
     turns: std_mpsc::SyncSender<Turn>,
     last: Option<Duration>,
+    /// The processes of all ballast.
+    ballast: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Profiles {
@@ -56,18 +58,27 @@ impl Profiles {
         let (turns, incoming) = std_mpsc::sync_channel::<Turn>(0);
         let (results, profiles) = mpsc::channel(RESULTS);
         let command = HelperCommand { program, arguments: vec!["ballast".into()] };
+        let ballast = Arc::new(Mutex::new(Vec::new()));
+        let told = ballast.clone();
         let mut ballasts = Ballasts { command, held: BTreeMap::new(), rests: BTreeMap::new() };
         thread::Builder::new().name("profile".into()).spawn(move || {
             while let Ok(turn) = incoming.recv() {
                 take(turn, &mut ballasts, &results);
+                let pids = ballasts.held.values().map(Ballast::pid).collect();
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = pids;
             }
         })?;
-        Ok((Self { policy, turns, last: None }, profiles))
+        Ok((Self { policy, turns, last: None, ballast }, profiles))
     }
 
     /// Other rules, from the next turn on.
     pub(crate) fn set_policy(&mut self, policy: ProfilePolicy) {
         self.policy = policy;
+    }
+
+    /// The processes that hold memory in the cgroups of shadows: ours, not theirs.
+    pub(crate) fn ballast(&self) -> Vec<u32> {
+        self.ballast.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Begins a turn when one is due, unless the last one is still going on.
@@ -152,10 +163,12 @@ impl Ballasts {
     /// Makes, tells or gives back.
     fn settle(&mut self, shadow: &Instance, load: Option<Load>) {
         let now = monotonic();
-        if self.held.get_mut(&shadow.id).is_some_and(Ballast::has_ended) {
-            tracing::info!(shadow = %shadow.id, "Ballast was given back: memory is short");
+        if let Some(end) = self.held.get_mut(&shadow.id).and_then(Ballast::ended) {
             self.held.remove(&shadow.id);
-            self.rests.insert(shadow.id.clone(), now.saturating_add(REST));
+            if end == BallastEnd::Short {
+                tracing::info!(shadow = %shadow.id, "Ballast was given back: memory is short");
+                self.rests.insert(shadow.id.clone(), now.saturating_add(REST));
+            }
         }
         let Some(load) = load else {
             self.held.remove(&shadow.id);
@@ -188,11 +201,28 @@ pub(crate) struct Trends {
 
 #[derive(Debug, Default)]
 struct Trend {
-    live: Growth,
-    shadow: Growth,
-    /// Since the last profile.
-    seconds: f64,
+    live: Grown,
+    shadow: Grown,
     last: Option<MemoryRow>,
+}
+
+/// The growth of one side.
+#[derive(Debug, Default)]
+struct Grown {
+    growth: Growth,
+    /// Since its last profile.
+    seconds: f64,
+}
+
+impl Grown {
+    fn observe(&mut self, profile: Option<&MemoryProfile>, span_seconds: f64) {
+        self.seconds += span_seconds;
+        let Some(profile) = profile else { return };
+        // What a leak makes larger: not files, which the kernel throws out when it needs the room.
+        let size = profile.anonymous.get().saturating_add(profile.swapped.get());
+        self.growth.observe(Bytes::new(size), self.seconds);
+        self.seconds = 0.0;
+    }
 }
 
 impl Trends {
@@ -201,18 +231,14 @@ impl Trends {
         self.pairs.retain(|live, _| windows.iter().any(|window| window.live == *live));
         for window in windows {
             let trend = self.pairs.entry(window.live.clone()).or_default();
-            trend.seconds += span_seconds;
+            trend.live.observe(window.live_memory.as_ref(), span_seconds);
+            trend.shadow.observe(window.shadow_memory.as_ref(), span_seconds);
             let Some(live) = window.live_memory else { continue };
-            trend.live.observe(grown(&live), trend.seconds);
-            if let Some(shadow) = &window.shadow_memory {
-                trend.shadow.observe(grown(shadow), trend.seconds);
-            }
-            trend.seconds = 0.0;
             trend.last = Some(MemoryRow {
                 live,
                 shadow: window.shadow_memory,
-                trend: trend.live.trend(live.limit),
-                shadow_trend: trend.shadow.trend(live.limit),
+                trend: trend.live.growth.trend(live.limit),
+                shadow_trend: trend.shadow.growth.trend(live.limit),
             });
         }
     }
@@ -221,11 +247,6 @@ impl Trends {
     pub(crate) fn of(&self, live: &InstanceId) -> Option<MemoryRow> {
         self.pairs.get(live)?.last
     }
-}
-
-/// What a leak makes larger: not files, which the kernel throws out when it needs the room.
-fn grown(profile: &MemoryProfile) -> Bytes {
-    Bytes::new(profile.anonymous.get().saturating_add(profile.swapped.get()))
 }
 
 #[cfg(test)]

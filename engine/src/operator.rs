@@ -134,7 +134,7 @@ fn about_alarm(why: NoAlarm, live: &InstanceId) -> Refusal {
         NoAlarm::NotRaised => Refusal {
             kind: Refused::Unknown,
             reason: format!("there is no alarm on {live}"),
-            remedy: "an alarm is a verdict of `degraded` or `warn`: see `foreshadow status`".into(),
+            remedy: "an alarm is a verdict of `degraded` or `warn`, or a word about the host: see `foreshadow status`".into(),
         },
     }
 }

@@ -11,7 +11,9 @@ use foreshadow_config::Config;
 use foreshadow_mirror::RouteError;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::wire::ToMirror;
-use foreshadow_model::{Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Verdict};
+use foreshadow_model::{
+    Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Resource, Verdict,
+};
 use foreshadow_platform::local::{InstanceEvent, Local};
 use foreshadow_serve::{Command, Request};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -126,6 +128,7 @@ struct Inbox {
 struct Remembered {
     verdicts: BTreeMap<InstanceId, Verdict>,
     decisions: Vec<String>,
+    hosts: BTreeMap<InstanceId, Option<Resource>>,
 }
 
 /// Runs a service until it is stopped. `file` is where `config` was read from; changes of it are taken over. `program` is
@@ -402,6 +405,18 @@ impl Remembered {
             if before != Some(assessment.verdict) {
                 log_verdict(assessment);
                 events.push(JournalEvent::VerdictChanged { assessment: Box::new(assessment.clone()) });
+            }
+        }
+        for assessment in &report.assessments {
+            let now = assessment.host.as_ref().map(|finding| finding.resource);
+            let before = self.hosts.insert(assessment.live.clone(), now).flatten();
+            if before != now {
+                let (live, finding) = (assessment.live.clone(), assessment.host.clone());
+                match &finding {
+                    Some(finding) => tracing::warn!(instance = %live, %finding, "Host is worse"),
+                    None => tracing::info!(instance = %live, "Host is as it was"),
+                }
+                events.push(JournalEvent::HostChanged { live, finding: finding.map(Box::new) });
             }
         }
         let keys: Vec<String> = report.plan.decisions.iter().map(key).collect();

@@ -28,6 +28,18 @@ pub(crate) type Bursts = (InstanceId, Vec<Burst>);
 struct Turn {
     pairs: Vec<(Target, Option<Target>)>,
     policy: ProbePolicy,
+    /// Cores that the smallest of them may use, one at most.
+    cores: f64,
+    /// All instances there are, ready or not.
+    known: Vec<InstanceId>,
+}
+
+/// What the probing thread is told of its surroundings.
+pub(crate) struct Start {
+    /// This program, which is the helper too.
+    pub(crate) program: PathBuf,
+    /// The state folder.
+    pub(crate) state: PathBuf,
 }
 
 /// Readers of passive signals and the thread that probes.
@@ -44,15 +56,17 @@ pub(crate) struct Senses {
 impl Senses {
     /// Starts the probing thread; bursts arrive on the receiver. The thread ends with the senses.
     pub(crate) fn start(
-        program: PathBuf,
+        start: Start,
         policy: ProbePolicy,
         tick: Duration,
         off: bool,
     ) -> std::io::Result<(Self, mpsc::Receiver<Bursts>)> {
         let (turns, incoming) = std_mpsc::sync_channel::<Turn>(TURNS);
         let (results, bursts) = mpsc::channel(RESULTS);
+        let Start { program, state } = start;
         let command = HelperCommand { program, arguments: vec!["probe-helper".into()] };
-        let mut probing = Probing { prober: Prober::new(command), rotation: None, tick, results };
+        let mut probing =
+            Probing { prober: Prober::new(command), rotation: None, tick, state, next: 0, results };
         thread::Builder::new().name("probe".into()).spawn(move || {
             while let Ok(turn) = incoming.recv() {
                 probing.take(turn);
@@ -77,7 +91,13 @@ impl Senses {
     }
 
     /// Reads the passive signals of all instances, each with its increments since the last call.
-    pub(crate) fn signals(&mut self, inventory: &Inventory) -> Vec<(InstanceId, CgroupSignals)> {
+    ///
+    /// `ours` are processes of foreshadow in their cgroups.
+    pub(crate) fn signals(
+        &mut self,
+        inventory: &Inventory,
+        ours: &[u32],
+    ) -> Vec<(InstanceId, CgroupSignals)> {
         let (now, node) = (monotonic(), self.node.read());
         self.readers.retain(|id, _| instances(inventory).any(|instance| instance.id == *id));
         instances(inventory)
@@ -90,6 +110,7 @@ impl Senses {
                     *paths = instance.cgroup.clone();
                     *signals = reader(instance);
                 }
+                signals.leave_out(ours);
                 let signals = signals.read(&instance.pids, &node, now);
                 (0.0 < signals.span_seconds).then(|| (instance.id.clone(), signals))
             })
@@ -112,7 +133,10 @@ impl Senses {
                 (target(&pair.live), pair.shadow.as_ref().filter(|shadow| shadow.is_ready()).map(target))
             })
             .collect();
-        if self.turns.try_send(Turn { pairs, policy: self.policy.clone() }).is_err() {
+        let limits = instances(inventory).filter_map(|instance| Some(instance.resources.cpu?.cores()));
+        let cores = limits.fold(1.0, f64::min);
+        let known = instances(inventory).map(|instance| instance.id.clone()).collect();
+        if self.turns.try_send(Turn { pairs, policy: self.policy.clone(), cores, known }).is_err() {
             tracing::debug!("Probes are behind, one turn is left out");
         }
     }
@@ -124,13 +148,17 @@ struct Probing {
     /// The tests by turns, with the policy they are made from.
     rotation: Option<(ProbePolicy, Rotation)>,
     tick: Duration,
+    /// The controller's own folder.
+    state: PathBuf,
+    /// The pair that is first in the next turn: where time is too short for all, nobody is left out for ever.
+    next: usize,
     results: mpsc::Sender<Bursts>,
 }
 
 impl Probing {
-    fn take(&mut self, Turn { pairs, policy }: Turn) {
-        let targets = || pairs.iter().flat_map(|(live, shadow)| std::iter::once(live).chain(shadow));
-        self.prober.keep_only(&targets().map(|target| target.instance.clone()).collect::<Vec<_>>());
+    fn take(&mut self, turn: Turn) {
+        let Turn { mut pairs, policy, cores, known } = turn;
+        self.prober.keep_only(&known);
         if pairs.is_empty() {
             return;
         }
@@ -138,30 +166,37 @@ impl Probing {
             Some((of, rotation)) if *of == policy => rotation,
             other => &mut other.insert((policy.clone(), Rotation::new(&policy))).1,
         };
-        let tests = rotation.due(policy.budget.get(), self.tick);
+        let tests = rotation.due(policy.budget.get() * cores, self.tick);
         if tests.is_empty() {
             return;
         }
-        let volume = Volume { directory: policy.storage.directory, size: policy.storage.size };
+        let fallback = Some(self.state.clone());
+        let volume = Volume { directory: policy.storage.directory, size: policy.storage.size, fallback };
         let give_up = GIVE_UP_MAX.min(self.tick / 2);
         let round = Round { tests, volume, peer: policy.network.peer, give_up };
-        let mut dearest: Option<(f64, Vec<Burst>)> = None;
-        for (live, shadow) in pairs {
-            let (on_live, on_shadow) = self.prober.run_pair(&live, shadow.as_ref(), &round);
-            let both = [Some((live, on_live)), shadow.map(|shadow| (shadow, on_shadow))];
-            for (target, side) in both.into_iter().flatten() {
-                if let Some(cost) =
-                    side.cpu_seconds.filter(|cost| dearest.as_ref().is_none_or(|most| most.0 < *cost))
-                {
-                    dearest = Some((cost, side.bursts.clone()));
-                }
-                if self.results.try_send((target.instance, side.bursts)).is_err() {
-                    tracing::debug!("Loop does not keep up with bursts");
-                }
+        let until = monotonic().saturating_add(self.tick);
+        let first = self.next % pairs.len();
+        pairs.rotate_left(first);
+        let mut sides = Vec::new();
+        for (done, (live, shadow)) in pairs.into_iter().enumerate() {
+            if until <= monotonic() {
+                tracing::debug!(
+                    done,
+                    "A tick is too short to test all instances; the others are first next time"
+                );
+                break;
             }
+            self.next = first + done + 1;
+            let (on_live, on_shadow) = self.prober.run_pair(&live, shadow.as_ref(), &round);
+            sides.extend(
+                [Some((live, on_live)), shadow.map(|shadow| (shadow, on_shadow))].into_iter().flatten(),
+            );
         }
-        if let Some((cost, bursts)) = dearest {
-            rotation.spent(&bursts, cost);
+        rotation.spent(&round.tests, sides.iter().map(|(_, side)| side));
+        for (target, side) in sides {
+            if self.results.try_send((target.instance, side.bursts)).is_err() {
+                tracing::debug!("Loop does not keep up with bursts");
+            }
         }
     }
 }

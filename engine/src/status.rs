@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{
-    ActionRow, Agreement, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow, Policy,
-    StatusReport, Weight, Window,
+    ActionRow, Agreement, BurstOutcome, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow,
+    Policy, StatusReport, Weight, Window,
 };
 use foreshadow_platform::local::Local;
 use tokio::net::TcpListener;
@@ -31,6 +31,8 @@ struct Totals {
     drops: BTreeMap<InstanceId, Drops>,
     agreement: BTreeMap<InstanceId, Agreement>,
     began: BTreeMap<foreshadow_model::ActionId, i64>,
+    /// By live and by test: why it was not tried.
+    untested: BTreeMap<InstanceId, BTreeMap<String, String>>,
 }
 
 /// The board that the status is written on.
@@ -128,6 +130,7 @@ impl Board {
         for step in facts.closed.report.plan.steps() {
             self.totals.began.entry(step.id).or_insert(facts.closed.report.unix_ms);
         }
+        self.note_untested(&facts.closed.windows);
         let mut rows: Vec<PairRow> =
             facts.closed.inventory.pairs.iter().map(|pair| self.row(pair, facts)).collect();
         // `live-2` before `live-10`: people count, they do not spell.
@@ -168,6 +171,23 @@ impl Board {
         self.shown.send_replace(Some(Arc::new(report)));
     }
 
+    fn note_untested(&mut self, windows: &[Window]) {
+        self.totals.untested.retain(|live, _| windows.iter().any(|window| window.live == *live));
+        for window in windows {
+            let untested = self.totals.untested.entry(window.live.clone()).or_default();
+            for burst in &window.live_bursts {
+                match &burst.outcome {
+                    BurstOutcome::Skipped { reason } | BurstOutcome::BackedOff { reason } => {
+                        untested.insert(burst.name(), reason.clone());
+                    }
+                    BurstOutcome::Ran { .. } | BurstOutcome::Starved { .. } => {
+                        untested.remove(&burst.name());
+                    }
+                }
+            }
+        }
+    }
+
     fn actions(&self, ledger: &Ledger) -> Vec<ActionRow> {
         let row = |taken: &foreshadow_model::Taken| ActionRow {
             id: taken.id,
@@ -201,6 +221,7 @@ impl Board {
             drops: self.totals.drops.get(live).cloned().unwrap_or_default(),
             diverging_routes: agreement.map(|seen| seen.diverging_routes.clone()).unwrap_or_default(),
             differences: agreement.map(Agreement::differing).unwrap_or_default(),
+            untested: self.totals.untested.get(live).cloned().unwrap_or_default(),
             memory: facts.trends.of(live),
             held: decision.is_some_and(is_held),
             live_log: Some(facts.platform.log_of(live)),

@@ -194,6 +194,15 @@ impl Burst {
         Self { kind, target: None, outcome }
     }
 
+    /// The test and whom it was done to, in words.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.target {
+            Some(target) => format!("{} {target}", self.kind.label()),
+            None => self.kind.label().to_owned(),
+        }
+    }
+
     /// Wall seconds of the work; for a starved burst the time it waited in vain; `None` if it was not tried.
     #[must_use]
     pub fn wall_seconds(&self) -> Option<f64> {

@@ -15,8 +15,8 @@ pub struct HostFinding {
     pub resource: Resource,
     /// Who shares it.
     pub scope: HostScope,
-    /// By how much it is worse, in log units: that of the test or signal with most evidence.
-    pub shift_log: f64,
+    /// By how much it is worse, in log units: that of the test or signal with most evidence; `None` if that could not run.
+    pub shift_log: Option<f64>,
     /// Evidence in nats: the sum of the best test's and the best signal's.
     pub evidence: f64,
     /// Since when it stands.

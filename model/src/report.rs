@@ -69,6 +69,14 @@ pub enum JournalEvent {
         /// The evidence.
         assessment: Box<Assessment>,
     },
+    /// Tests and signals of a live began to say something else of its host, or nothing any more.
+    HostChanged {
+        /// Of which live.
+        live: InstanceId,
+        /// What they say now.
+        #[serde(default)]
+        finding: Option<Box<crate::HostFinding>>,
+    },
     /// A decision that is not the same as at the tick before; holds included.
     Decided {
         /// Which.
@@ -137,6 +145,7 @@ impl JournalEvent {
             Self::Started { .. } => "started",
             Self::Stopped => "stopped",
             Self::VerdictChanged { .. } => "verdict",
+            Self::HostChanged { .. } => "host",
             Self::Decided { .. } => "decided",
             Self::Intent { .. } => "intent",
             Self::Applied { .. } => "applied",
@@ -170,6 +179,7 @@ impl JournalEvent {
     pub fn instance(&self) -> Option<&InstanceId> {
         match self {
             Self::VerdictChanged { assessment } => Some(&assessment.live),
+            Self::HostChanged { live, .. } => Some(live),
             Self::Decided { decision } => decision.instance(),
             Self::Intent { step } => step.action.instance(),
             Self::Outcome { outcome } => outcome.action.instance(),
@@ -219,6 +229,9 @@ pub struct PairRow {
     /// Where bodies of answers differ, over the last thousand pairs or two of each place; empty where they are not compared.
     #[serde(default)]
     pub differences: Vec<crate::Difference>,
+    /// Performance tests that were not tried in live when their turn was last, by name, and why.
+    #[serde(default)]
+    pub untested: std::collections::BTreeMap<String, String>,
     /// Its memory, as the last profile showed it.
     #[serde(default)]
     pub memory: Option<crate::MemoryRow>,

@@ -52,10 +52,22 @@ pub struct Load {
 /// The ballast of one shadow, seen by the controller. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Ballast {
-    child: Child,
+    /// `None` only while it is dropped.
+    child: Option<Child>,
     orders: ChildStdin,
-    load: Load,
 }
+
+/// How a ballast came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BallastEnd {
+    /// It gave all back, because memory was short.
+    Short,
+    /// Its shadow ended, or somebody killed it.
+    Other,
+}
+
+/// What the process of a ballast ends with when memory was short: refused by a guard.
+const SHORT: i32 = 12;
 
 impl Ballast {
     /// Starts one in this cgroup; `command` is how this program becomes a ballast.
@@ -73,7 +85,7 @@ impl Ballast {
             .stderr(Stdio::null())
             .spawn()?;
         let orders = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok(Self { child, orders, load: Load::default() })
+        Ok(Self { child: Some(child), orders })
     }
 
     /// Tells it what to hold from now on.
@@ -82,49 +94,45 @@ impl Ballast {
     /// `BrokenPipe` if it has ended: it gave all back because memory was short, or the kernel took it.
     pub fn hold(&mut self, load: Load) -> io::Result<()> {
         serde_json::to_writer(&mut self.orders, &load)?;
-        self.orders.write_all(b"\n")?;
-        self.load = load;
-        Ok(())
-    }
-
-    /// What it was told to hold.
-    #[must_use]
-    pub fn load(&self) -> Load {
-        self.load
+        self.orders.write_all(b"\n")
     }
 
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Whether it has given all back and ended.
-    pub fn has_ended(&mut self) -> bool {
-        !matches!(self.child.try_wait(), Ok(None))
+    /// How it ended; `None` while it holds what it was told to.
+    pub fn ended(&mut self) -> Option<BallastEnd> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        Some(if status.code() == Some(SHORT) { BallastEnd::Short } else { BallastEnd::Other })
     }
 }
 
 impl Drop for Ballast {
     fn drop(&mut self) {
-        // Killed, because one in a frozen cgroup reads no pipe; it may be gone already.
-        self.child.kill().and_then(|()| self.child.wait().map(drop)).unwrap_or_default();
+        // Killed, because one in a frozen cgroup reads no pipe. One that cannot even die is waited for elsewhere.
+        let Some(mut child) = self.child.take() else { return };
+        child.kill().unwrap_or_default();
+        let reap = move || child.wait().map(drop).unwrap_or_default();
+        std::thread::Builder::new().name("reap".into()).spawn(reap).map(drop).unwrap_or_default();
     }
 }
 
-/// Becomes a ballast: `cgroup` is the last argument as JSON, what to hold comes line by line on standard input. Returns when
-/// that ends, or when memory is short.
+/// Becomes a ballast: `cgroup` is the last argument as JSON, what to hold comes line by line on standard input. Returns what
+/// the process is to end with: 0 when that ends, 12 when memory is short.
 ///
 /// # Errors
 /// If the argument is no cgroup, or the cgroup cannot be joined.
-pub fn ballast_main(cgroup: &str) -> io::Result<()> {
+pub fn ballast_main(cgroup: &str) -> io::Result<i32> {
     let cgroup: CgroupPaths = serde_json::from_str(cgroup)?;
     settle(Some(&cgroup), None).map_err(io::Error::other)?;
     let mut held = Held::default();
     let mut orders = io::BufReader::new(io::stdin());
     loop {
         if is_short(&cgroup) {
-            return Ok(());
+            return Ok(SHORT);
         }
         let more = held.step();
         // What is to be mapped does not wait for an order.
@@ -135,7 +143,7 @@ pub fn ballast_main(cgroup: &str) -> io::Result<()> {
         if 0 < ready || !orders.buffer().is_empty() {
             let mut line = String::new();
             if orders.read_line(&mut line)? == 0 {
-                return Ok(());
+                return Ok(0);
             }
             held.load = serde_json::from_str(&line)?;
         }
@@ -147,8 +155,9 @@ pub fn ballast_main(cgroup: &str) -> io::Result<()> {
 struct Held {
     load: Load,
     pieces: Vec<Vec<u8>>,
-    /// Pages changed so far, and how many should have been: what is less than a page is not lost.
-    next: usize,
+    /// The page that is changed next: its piece, and which of it.
+    next: (usize, usize),
+    /// Pages that are due: what is less than one is not lost.
     owed: f64,
     noise: u64,
 }
@@ -190,16 +199,15 @@ impl Held {
         self.owed += self.load.changed_bytes_per_second.max(0.0) * STEP.as_secs_f64() / 4096.0;
         self.owed = self.owed.min(most);
         while 1.0 <= self.owed {
-            self.owed -= 1.0;
-            self.next = (self.next + 1) % pages;
-            let mut at = self.next;
-            for piece in &mut self.pieces {
-                let here = piece.len() / PAGE;
-                if at < here {
-                    piece[at * PAGE] = piece[at * PAGE].wrapping_add(1);
-                    break;
+            let (piece, page) = self.next;
+            match self.pieces.get_mut(piece) {
+                Some(piece) if page < piece.len() / PAGE => {
+                    piece[page * PAGE] = piece[page * PAGE].wrapping_add(1);
+                    self.next.1 += 1;
+                    self.owed -= 1.0;
                 }
-                at -= here;
+                Some(_) => self.next = (piece + 1, 0),
+                None => self.next = (0, 0),
             }
         }
     }
@@ -214,8 +222,15 @@ fn is_short(cgroup: &CgroupPaths) -> bool {
     let node: Option<u64> = fs::read("/proc/meminfo").ok().and_then(|text| parse::keyed(&text, b"MemTotal:"));
     let limit = memory_limit(cgroup).or(node.map(|kibi| Bytes::new(kibi.saturating_mul(1024))));
     let least = limit.map_or(NODE_ROOM_MIN, |limit| Bytes::new(limit.get() / ROOM_PART));
-    pressure.is_some_and(|percent| PRESSURE_MAX <= percent)
-        || memory_room(Some(cgroup)).is_some_and(|room| room < least)
+    // What the page cache holds there is given back by the kernel before anything else.
+    let cached = cgroup.memory.as_ref().map_or(0, |directory| {
+        let text = fs::read(directory.join("memory.stat")).unwrap_or_default();
+        let of = |keys: [&[u8]; 2]| keys.into_iter().find_map(|key| parse::keyed(&text, key)).unwrap_or(0);
+        of([b"total_inactive_file", b"inactive_file"])
+            .saturating_add(of([b"total_active_file", b"active_file"]))
+    });
+    let room = memory_room(Some(cgroup)).map(|room| Bytes::new(room.get().saturating_add(cached)));
+    pressure.is_some_and(|percent| PRESSURE_MAX <= percent) || room.is_some_and(|room| room < least)
 }
 
 fn memory_limit(cgroup: &CgroupPaths) -> Option<Bytes> {
@@ -236,12 +251,14 @@ mod tests {
         held.load = Load { bytes: Bytes::mebi(20), changed_bytes_per_second: 40_960.0 };
         while held.step() {}
         assert_eq!(held.pieces.iter().map(Vec::len).sum::<usize>(), 20 << 20);
-        let changed = |held: &Held| held.next;
-        let before = changed(&held);
+        (held.next, held.owed) = ((0, 0), 0.0);
         for _ in 0..10 {
             held.step();
         }
-        assert_eq!(changed(&held) - before, 10, "ten pages in a second");
+        assert_eq!(held.next, (0, 10), "ten pages in a second");
+        held.next = (1, 2048);
+        held.step();
+        assert_eq!(held.next, (2, 1), "and on to the next piece");
         held.load.bytes = Bytes::mebi(3);
         while held.step() {}
         assert_eq!(held.pieces.iter().map(Vec::len).sum::<usize>(), 3 << 20);

@@ -46,12 +46,14 @@ pub fn memory_room(paths: Option<&CgroupPaths>) -> Option<Bytes> {
 }
 
 fn cgroup_room(directory: &Path) -> Option<Bytes> {
-    let (limit_file, usage_file) = match version_of(directory)? {
-        Version::V1 => ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-        Version::V2 => ("memory.max", "memory.current"),
+    // Above `memory.high` live's own allocations are slowed down.
+    let (limit_files, usage_file) = match version_of(directory)? {
+        Version::V1 => (["memory.limit_in_bytes"; 2], "memory.usage_in_bytes"),
+        Version::V2 => (["memory.max", "memory.high"], "memory.current"),
     };
     let read = |file| fs::read(directory.join(file)).ok().and_then(|text| parse::number(&text));
-    Some(Bytes::new(limit(read(limit_file)?)?.saturating_sub(read(usage_file)?)))
+    let least = limit_files.into_iter().filter_map(|file| limit(read(file)?)).min()?;
+    Some(Bytes::new(least.saturating_sub(read(usage_file)?)))
 }
 
 #[cfg(test)]
@@ -72,6 +74,15 @@ mod tests {
             fs::write(directory.path().join(usage_file), "48576\n").unwrap();
             let paths = CgroupPaths { memory: Some(directory.path().to_owned()), ..CgroupPaths::default() };
             assert_eq!(memory_room(Some(&paths)), Some(Bytes::new(1_000_000)));
+            if marker.is_some() {
+                fs::write(directory.path().join("memory.high"), "548576\n").unwrap();
+                assert_eq!(
+                    memory_room(Some(&paths)),
+                    Some(Bytes::new(500_000)),
+                    "what slows down is a limit too"
+                );
+                fs::remove_file(directory.path().join("memory.high")).unwrap();
+            }
             for unlimited in ["max\n", "9223372036854771712\n"] {
                 fs::write(directory.path().join(limit_file), unlimited).unwrap();
                 assert_eq!(cgroup_room(directory.path()), None);

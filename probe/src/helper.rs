@@ -33,8 +33,8 @@ pub struct HelperRequest {
     pub netns: Option<PathBuf>,
     /// What to do, in this order.
     pub tests: Vec<Test>,
-    /// What may still be allocated; the memory tests take a tenth at most. `None` is no limit known.
-    pub memory_room: Option<Bytes>,
+    /// What the memory tests allocate; `Err` is why they must not.
+    pub memory: Result<Bytes, String>,
     /// The size of the file that standard input is; `Err` is why it is none.
     pub scratch: Result<Bytes, String>,
     /// Who answers round trips; `None` is the helper itself.
@@ -85,8 +85,7 @@ fn answer(request: HelperRequest, mut out: impl Write) -> Result<(), HelperError
         let line = serde_json::to_string(answer)?;
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(HelperError::Answer)
     };
-    let HelperRequest { cgroup, netns, tests, memory_room, scratch, peer, start_at_monotonic, give_up } =
-        request;
+    let HelperRequest { cgroup, netns, tests, memory, scratch, peer, start_at_monotonic, give_up } = request;
     let no_network = match settle(cgroup.as_ref(), netns.as_deref()) {
         Ok(no_network) => no_network,
         Err(reason) => {
@@ -99,7 +98,7 @@ fn answer(request: HelperRequest, mut out: impl Write) -> Result<(), HelperError
         file.map(|file| Scratch::given(file, size))
             .map_err(|error| format!("no file was handed over: {error}"))
     });
-    let means = Means { memory_room, memory_most: Means::IN_INSTANCE, scratch, peer, no_network };
+    let means = Means { memory, scratch, peer, no_network };
     let mut prepared = Prepared::new(means);
     let ready = prepared.prepare(&tests, Length::Burst);
     let deadline = start_at_monotonic.saturating_add(give_up);
@@ -171,7 +170,7 @@ mod tests {
             cgroup: None,
             netns: None,
             tests: vec![BurstKind::Processor.into()],
-            memory_room: Some(Bytes::mebi(1)),
+            memory: Ok(Bytes::mebi(1)),
             scratch: Err("none".to_owned()),
             peer: None,
             start_at_monotonic: Duration::from_secs(7),
@@ -184,7 +183,7 @@ mod tests {
         let line = serde_json::to_string(&request()).unwrap();
         assert_eq!(
             line,
-            r#"{"cgroup":null,"netns":null,"tests":[{"kind":"processor"}],"memoryRoom":1048576,"scratch":{"Err":"none"},"peer":null,"startAtMonotonic":{"secs":7,"nanos":0},"giveUp":{"secs":0,"nanos":500000000}}"#
+            r#"{"cgroup":null,"netns":null,"tests":[{"kind":"processor"}],"memory":{"Ok":1048576},"scratch":{"Err":"none"},"peer":null,"startAtMonotonic":{"secs":7,"nanos":0},"giveUp":{"secs":0,"nanos":500000000}}"#
         );
         assert_eq!(serde_json::from_str::<HelperRequest>(&line).unwrap(), request());
     }

@@ -23,7 +23,7 @@ mod scratch;
 mod signals;
 pub mod suite;
 
-pub use ballast::{Ballast, Load, ballast_main};
+pub use ballast::{Ballast, BallastEnd, Load, ballast_main};
 pub use cgroup::memory_room;
 pub use clock::monotonic;
 pub use helper::{HelperError, HelperRequest, helper_answer};

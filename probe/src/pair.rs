@@ -10,15 +10,16 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use foreshadow_model::{Burst, BurstOutcome, Bytes, CgroupPaths, InstanceId, Resource};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::burst::Test;
+use crate::burst::{Means, Test, array_bytes};
 use crate::cgroup::memory_room;
 use crate::clock::{monotonic, timespec};
 use crate::helper::{Answer, HelperRequest, ROUND_OVER, skipped};
@@ -80,6 +81,9 @@ pub struct Volume {
     pub directory: Option<PathBuf>,
     /// The size of the file.
     pub size: Bytes,
+    /// Where it is made instead if it cannot be made there, as the controller sees it: a shadow's own volumes may be
+    /// read-only, or memory.
+    pub fallback: Option<PathBuf>,
 }
 
 /// What came of a round on one side.
@@ -101,52 +105,97 @@ pub struct Prober {
     stuck: Mutex<Vec<Stuck>>,
     /// The files of the storage tests.
     files: Mutex<BTreeMap<InstanceId, Kept>>,
+    /// What the memory tests of each live and its shadow use. It only ever becomes less: the same work in more memory is
+    /// slower where less of it fits into the caches.
+    memory: Mutex<BTreeMap<InstanceId, Bytes>>,
 }
 
 #[derive(Debug)]
 struct Stuck {
     instance: InstanceId,
+    /// What it was at when it was killed.
+    at: Resource,
     child: Child,
     since: Duration,
 }
 
-/// The file of one instance, or why it has none.
+/// What is kept for one instance.
 #[derive(Debug)]
 struct Kept {
     pid: u32,
     volume: Volume,
-    file: Result<Scratch, String>,
+    file: Making,
     since: Duration,
+}
+
+/// The file of the storage tests. A thread of its own makes it: a volume that does not answer holds up nobody else.
+#[derive(Debug)]
+enum Making {
+    UnderWay(mpsc::Receiver<Result<Scratch, String>>),
+    Done(Result<Scratch, String>),
+}
+
+impl Making {
+    fn begin(pid: u32, volume: Volume) -> Self {
+        let (told, made) = mpsc::sync_channel(1);
+        let begun = thread::Builder::new().name("scratch".into()).spawn(move || {
+            // Nobody may want it any more.
+            told.send(make_file(pid, &volume)).unwrap_or_default();
+        });
+        match begun {
+            Ok(_) => Self::UnderWay(made),
+            Err(error) => Self::Done(Err(format!("no thread can be started: {error}"))),
+        }
+    }
+
+    fn look(&mut self) -> Result<Scratch, String> {
+        if let Self::UnderWay(made) = self {
+            match made.try_recv() {
+                Ok(file) => *self = Self::Done(file),
+                Err(mpsc::TryRecvError::Empty) => return Err("its file is being made".to_owned()),
+                Err(mpsc::TryRecvError::Disconnected) => {
+                    *self = Self::Done(Err("its file could not be made".to_owned()));
+                }
+            }
+        }
+        match self {
+            Self::Done(file) => file.as_ref().map_err(Clone::clone)?.share(),
+            Self::UnderWay(_) => Err("its file is being made".to_owned()),
+        }
+    }
+
+    const fn failed(&self) -> bool {
+        matches!(self, Self::Done(Err(_)))
+    }
 }
 
 impl Prober {
     /// A prober that starts helpers by this command.
     #[must_use]
     pub const fn new(command: HelperCommand) -> Self {
-        Self { command, stuck: Mutex::new(Vec::new()), files: Mutex::new(BTreeMap::new()) }
+        Self {
+            command,
+            stuck: Mutex::new(Vec::new()),
+            files: Mutex::new(BTreeMap::new()),
+            memory: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// Does the tests inside live and, in the same slot, inside its shadow; returns what came of both sides. Without a
     /// shadow the second is empty.
     ///
-    /// Blocks for [`LEAD`] plus the bursts, at most for `LEAD + give_up + 5 × GRACE`, and the first time for as long as it
-    /// takes to fill the files of the storage tests. The memory tests are given the same room on both sides, the smaller
-    /// one, so that both do the same.
+    /// Blocks for [`LEAD`] plus the bursts, at most for `LEAD + give_up + 5 × GRACE`, and never for a
+    /// volume: the files of the storage tests are made on threads of their own. The memory tests use the same on both sides,
+    /// so that both do the same.
     ///
     /// An instance whose last helper was killed and cannot even die (its cgroup is frozen) is `Starved` at once.
     #[must_use]
     pub fn run_pair(&self, live: &Target, shadow: Option<&Target>, round: &Round) -> (Side, Side) {
         let sides: Vec<&Target> = std::iter::once(live).chain(shadow).collect();
-        let memory_room = common_room(&sides);
-        let needs_file = round.tests.iter().any(|test| test.kind.resource() == Resource::Storage);
-        let files: Vec<_> = sides
-            .iter()
-            .map(|target| if needs_file { self.file_of(target, &round.volume) } else { Err(String::new()) })
-            .collect();
+        let memory = self.memory_for(&live.instance, common_room(&sides));
         let start_at_monotonic = monotonic().saturating_add(LEAD);
-        let asked = Asked { round, memory_room, start_at_monotonic };
-        let mut helpers: Vec<_> =
-            sides.iter().zip(files).map(|(target, file)| self.start(target, &asked, file)).collect();
+        let asked = Asked { round, memory, start_at_monotonic };
+        let mut helpers: Vec<_> = sides.iter().map(|target| self.start(target, &asked)).collect();
         let deadline = start_at_monotonic.saturating_add(round.give_up).saturating_add(GRACE);
         wait_for_answers(&mut helpers, deadline);
         let mut answers = helpers.into_iter().map(|helper| self.finish(helper, &asked));
@@ -156,6 +205,16 @@ impl Prober {
     /// Gives back what is kept for instances that are no more.
     pub fn keep_only(&self, instances: &[InstanceId]) {
         self.files().retain(|instance, _| instances.contains(instance));
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.retain(|instance, _| instances.contains(instance));
+    }
+
+    fn memory_for(&self, live: &InstanceId, room: Option<Bytes>) -> Result<Bytes, String> {
+        let mut known = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = known.get(live).copied().unwrap_or(Means::IN_INSTANCE);
+        let bytes = array_bytes(room, most)?;
+        known.insert(live.clone(), bytes);
+        Ok(bytes)
     }
 
     fn files(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceId, Kept>> {
@@ -166,23 +225,32 @@ impl Prober {
         let Some(pid) = target.pid else { return Err("no process of the instance is known".to_owned()) };
         let now = monotonic();
         let mut files = self.files();
-        let is_good = |kept: &&Kept| {
-            let is_fresh = kept.file.is_ok() || now < kept.since.saturating_add(SCRATCH_AGAIN);
+        let is_good = |kept: &&mut Kept| {
+            let is_fresh = !kept.file.failed() || now < kept.since.saturating_add(SCRATCH_AGAIN);
             kept.pid == pid && kept.volume == *volume && is_fresh
         };
-        if files.get(&target.instance).filter(is_good).is_none() {
-            let file = make_file(pid, volume);
-            let kept = Kept { pid, volume: volume.clone(), file, since: now };
-            files.insert(target.instance.clone(), kept);
+        if let Some(kept) = files.get_mut(&target.instance).filter(is_good) {
+            return kept.file.look();
         }
-        let kept = files.get(&target.instance).map(|kept| kept.file.as_ref().map_err(Clone::clone));
-        kept.unwrap_or_else(|| Err("no file is kept".to_owned()))?.share()
+        let mut kept =
+            Kept { pid, volume: volume.clone(), file: Making::begin(pid, volume.clone()), since: now };
+        let file = kept.file.look();
+        files.insert(target.instance.clone(), kept);
+        file
     }
 
-    fn start(&self, target: &Target, asked: &Asked<'_>, file: Result<Scratch, String>) -> Helper {
-        if let Some(since) = self.stuck_since(&target.instance) {
+    fn start(&self, target: &Target, asked: &Asked<'_>) -> Helper {
+        if let Some((at, since)) = self.stuck_since(&target.instance) {
             let waited = monotonic().saturating_sub(since);
-            return Helper::Answered(Side { bursts: starved(&asked.round.tests, waited), cpu_seconds: None });
+            return Helper::Answered(Side {
+                bursts: behind(&asked.round.tests, at, waited),
+                cpu_seconds: None,
+            });
+        }
+        if let Some(pid) = target.pid.filter(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // What has its name and its cgroup by now may be another.
+            let bursts = skipped(&asked.round.tests, &format!("process {pid} has ended"));
+            return Helper::Answered(Side { bursts, cpu_seconds: None });
         }
         let strain = Strain::of(target.cgroup.as_ref());
         let (mut plan, mut tests) = (Vec::new(), Vec::new());
@@ -197,11 +265,13 @@ impl Prober {
                 cpu_seconds: Some(0.0),
             });
         }
+        let needs_file = tests.iter().any(|test| test.kind.resource() == Resource::Storage);
+        let file = if needs_file { self.file_of(target, &asked.round.volume) } else { Err(String::new()) };
         let request = HelperRequest {
             cgroup: target.cgroup.clone(),
             netns: target.netns.clone(),
             tests,
-            memory_room: asked.memory_room,
+            memory: asked.memory.clone(),
             scratch: file.as_ref().map(Scratch::size).map_err(Clone::clone),
             peer: asked.round.peer,
             start_at_monotonic: asked.start_at_monotonic,
@@ -254,13 +324,18 @@ impl Prober {
             become_normal(child.id()).unwrap_or_default();
             reap(&mut child).map(|status| status.to_string())
         });
-        if ended.is_none() {
-            let since = asked.start_at_monotonic;
-            self.stuck.lock().unwrap_or_else(PoisonError::into_inner).push(Stuck { instance, child, since });
-        }
+        let is_stuck = ended.is_none();
         let how = ended.unwrap_or_else(|| "still running".to_owned());
         let silent = if is_done { Silence::Ended(how) } else { Silence::Waited(waited) };
         let Side { bursts, cpu_seconds } = understand(&text, &tests, &silent);
+        if is_stuck {
+            let at = bursts
+                .iter()
+                .find(|burst| burst.is_saturated())
+                .map_or(Resource::Cpu, |burst| burst.kind.resource());
+            let stuck = Stuck { instance, at, child, since: asked.start_at_monotonic };
+            self.stuck.lock().unwrap_or_else(PoisonError::into_inner).push(stuck);
+        }
         let mut done = bursts.into_iter();
         Side {
             bursts: plan.into_iter().filter_map(|held| held.or_else(|| done.next())).collect(),
@@ -268,11 +343,11 @@ impl Prober {
         }
     }
 
-    /// Since when a killed helper of this instance is not gone; `None` if there is none (any more).
-    fn stuck_since(&self, instance: &InstanceId) -> Option<Duration> {
+    /// What a killed helper of this instance that is not gone was at, and since when; `None` if there is none (any more).
+    fn stuck_since(&self, instance: &InstanceId) -> Option<(Resource, Duration)> {
         let mut stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner);
         stuck.retain_mut(|helper| matches!(helper.child.try_wait(), Ok(None)));
-        stuck.iter().find(|helper| helper.instance == *instance).map(|helper| helper.since)
+        stuck.iter().find(|helper| helper.instance == *instance).map(|helper| (helper.at, helper.since))
     }
 }
 
@@ -282,14 +357,18 @@ fn make_file(pid: u32, volume: &Volume) -> Result<Scratch, String> {
         None => std::fs::read_link(format!("/proc/{pid}/cwd"))
             .map_err(|error| format!("the working directory of process {pid} is unknown: {error}"))?,
     };
-    Scratch::create_as_seen_by(pid, &directory, volume.size)
-        .map_err(|error| foreshadow_model::with_causes(&error))
+    let own = Scratch::create_as_seen_by(pid, &directory, volume.size);
+    own.or_else(|error| {
+        let why = foreshadow_model::with_causes(&error);
+        let elsewhere = volume.fallback.as_ref().map(|fallback| Scratch::create(fallback, volume.size));
+        elsewhere.and_then(Result::ok).ok_or(why)
+    })
 }
 
 /// What is asked of both sides.
 struct Asked<'a> {
     round: &'a Round,
-    memory_room: Option<Bytes>,
+    memory: Result<Bytes, String>,
     start_at_monotonic: Duration,
 }
 
@@ -405,6 +484,19 @@ fn understand(text: &[u8], tests: &[Test], silence: &Silence) -> Side {
     side
 }
 
+/// Of an instance whose last helper hangs in a test of the resource `at`: that one is as short as before, and of the others
+/// nothing is known.
+fn behind(tests: &[Test], at: Resource, waited: Duration) -> Vec<Burst> {
+    let outcome = |test: &Test| {
+        if test.kind.resource() == at {
+            BurstOutcome::Starved { waited_seconds: waited.as_secs_f64() }
+        } else {
+            BurstOutcome::Skipped { reason: format!("the last test of {at} hangs") }
+        }
+    };
+    tests.iter().map(|test| test.came_to(outcome(test))).collect()
+}
+
 /// The first is what took all the time.
 fn unfinished(tests: &[Test], waited: Duration) -> Vec<Burst> {
     let Some((first, others)) = tests.split_first() else { return Vec::new() };
@@ -438,7 +530,7 @@ mod tests {
     fn round(kinds: &[BurstKind]) -> Round {
         Round {
             tests: kinds.iter().map(|&kind| kind.into()).collect(),
-            volume: Volume { directory: None, size: Bytes::mebi(1) },
+            volume: Volume { directory: None, size: Bytes::mebi(1), fallback: None },
             peer: None,
             give_up: Duration::from_millis(50),
         }
@@ -487,6 +579,14 @@ mod tests {
     }
 
     #[test]
+    fn a_helper_that_hangs_in_the_disk_says_nothing_of_the_processor() {
+        let tests: Vec<Test> = BOTH.map(Test::from).into();
+        let bursts = behind(&tests, Resource::Storage, Duration::from_secs(2));
+        assert!(!bursts[0].is_saturated() && bursts[1].is_saturated(), "{bursts:?}");
+        assert_eq!(bursts[1].wall_seconds(), Some(2.0));
+    }
+
+    #[test]
     fn a_helper_that_dies_is_no_sample() {
         let (live, _) = run(&shell("kill -9 $$"), &BOTH[..1]);
         let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
@@ -510,17 +610,43 @@ mod tests {
         assert!(shadow.bursts.is_empty());
     }
 
+    /// The file, once it is made.
+    fn made(prober: &Prober, target: &Target, volume: &Volume) -> Result<Scratch, String> {
+        for _ in 0..1000 {
+            match prober.file_of(target, volume) {
+                Err(reason) if reason.contains("being made") => thread::sleep(Duration::from_millis(10)),
+                other => return other,
+            }
+        }
+        panic!("a file of a MiB is made within ten seconds")
+    }
+
+    #[test]
+    fn memory_of_the_tests_only_becomes_less() {
+        let prober = shell("exit 0");
+        let of = |room| prober.memory_for(&InstanceId::live(1), Some(Bytes::mebi(room))).ok();
+        assert_eq!(
+            [of(1000), of(400), of(1000), of(100)].map(|bytes| bytes.map(|bytes| bytes.get() >> 20)),
+            [Some(64), Some(32), Some(32), None]
+        );
+        assert_eq!(of(1000), Some(Bytes::mebi(32)), "too little for once is no less for ever");
+    }
+
     #[test]
     fn a_file_is_made_once_for_an_instance_and_given_back_with_it() {
         let prober = shell("exit 0");
         let own = Target { pid: Some(std::process::id()), ..target("live-1") };
-        let volume = Volume { directory: Some(env!("CARGO_MANIFEST_DIR").into()), size: Bytes::mebi(1) };
-        let Ok(_) = prober.file_of(&own, &volume) else {
+        let volume = Volume {
+            directory: Some(env!("CARGO_MANIFEST_DIR").into()),
+            size: Bytes::mebi(1),
+            fallback: None,
+        };
+        let Ok(_) = made(&prober, &own, &volume) else {
             eprintln!("skipped: needs a file system that can be read past the page cache");
             return;
         };
         let inode = |prober: &Prober| {
-            let file = prober.file_of(&own, &volume).unwrap();
+            let file = made(prober, &own, &volume).unwrap();
             rustix::fs::fstat(&file).unwrap().st_ino
         };
         assert_eq!(inode(&prober), inode(&prober));
@@ -529,10 +655,23 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_has_no_volume() {
-        let prober = shell("exit 0");
+    fn a_volume_that_cannot_be_used_gives_way_to_the_fallback() {
+        let own = Target { pid: Some(std::process::id()), ..target("live-1") };
+        let fallback = Some(env!("CARGO_MANIFEST_DIR").into());
+        let volume = Volume { directory: Some("/proc".into()), size: Bytes::mebi(1), fallback };
+        match made(&shell("exit 0"), &own, &volume) {
+            Ok(_) => {}
+            Err(why) => assert!(why.contains("/proc"), "the first reason is told: {why}"),
+        }
+        let nowhere = Volume { fallback: None, ..volume };
+        assert!(made(&shell("exit 0"), &own, &nowhere).unwrap_err().contains("/proc"));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_not_tested() {
         let gone = Target { pid: Some(u32::MAX / 2), ..target("live-1") };
-        let reason = prober.file_of(&gone, &round(&[]).volume).unwrap_err();
-        assert!(reason.contains("working directory"), "{reason}");
+        let (live, _) = shell(&format!("echo '{RAN}'")).run_pair(&gone, None, &round(&BOTH[..1]));
+        let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
+        assert!(reason.contains("has ended"), "{reason}");
     }
 }

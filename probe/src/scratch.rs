@@ -20,6 +20,9 @@ const ROOM_FACTOR: u64 = 2;
 /// Written in one go.
 const RUN: usize = 256;
 
+/// Between two of them.
+const FILL_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+
 /// Why there is no file.
 #[derive(Debug, thiserror::Error)]
 pub enum ScratchError {
@@ -192,8 +195,11 @@ fn unnamed(directory: &OwnedFd) -> std::io::Result<File> {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR | rustix::io::Errno::NOENT) => {
             let name = format!(".foreshadow-probe-{}", std::process::id());
             let create = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            let file = rustix::fs::openat(directory, &name, flags | create, mode)?;
+            // Past the cache only once it has no name: where that is refused the file would be made all the same.
+            let file = rustix::fs::openat(directory, &name, (flags - OFlags::DIRECT) | create, mode)?;
             rustix::fs::unlinkat(directory, &name, rustix::fs::AtFlags::empty())?;
+            let own = rustix::fs::fcntl_getfl(&file)?;
+            rustix::fs::fcntl_setfl(&file, own | OFlags::DIRECT)?;
             Ok(File::from(file))
         }
         Err(error) => Err(error.into()),
@@ -208,6 +214,8 @@ fn fill(file: &File, size: Bytes) -> std::io::Result<()> {
         let length = usize::try_from(size.get() - at).unwrap_or(usize::MAX).min(run.len());
         file.write_all_at(&run[..length], at)?;
         at += length as u64;
+        // Others use the disk as well, and nobody waits for this.
+        std::thread::sleep(FILL_PAUSE);
     }
     file.sync_data()
 }

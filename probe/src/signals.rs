@@ -20,6 +20,9 @@ use run_delay::RunDelay;
 use node::NetworkCounters;
 pub use node::{NodeCounters, NodeReader};
 
+/// The shortest span that counts as a second.
+const GLANCE_MIN: Duration = Duration::from_millis(500);
+
 /// Reads the passive signals of one instance and keeps the counters of the reading before.
 ///
 /// One reader per instance. A reading costs some tens of microseconds plus a few per thread of the instance.
@@ -38,6 +41,8 @@ pub struct SignalReader {
     worst: Option<WorstSecond>,
     run_delay: RunDelay,
     pids: Vec<u32>,
+    /// Processes in its cgroup that are ours.
+    left_out: Vec<u32>,
     /// Whether it has a network namespace of its own; else its counters are those of the node.
     own_network: bool,
     /// Of the first process, with that process: it hardly ever changes.
@@ -107,6 +112,7 @@ impl SignalReader {
             worst: None,
             run_delay: RunDelay::default(),
             pids: Vec::new(),
+            left_out: Vec::new(),
             own_network,
             files_limit: None,
         }
@@ -144,6 +150,12 @@ impl SignalReader {
         }
     }
 
+    /// Processes in its cgroup that are not the instance's: what they wait for is not its waiting.
+    pub fn leave_out(&mut self, pids: &[u32]) {
+        self.left_out.clear();
+        self.left_out.extend_from_slice(pids);
+    }
+
     /// A look at what comes in thrusts, between two readings: some microseconds. Meant for every second.
     pub fn glance(&mut self, now: Duration) {
         self.find_versions();
@@ -154,6 +166,10 @@ impl SignalReader {
     }
 
     fn look(&mut self, glance: Glance, now: Duration) {
+        // Less than half a second is no second: it becomes part of the next.
+        if self.glance.is_some_and(|(then, _)| now < then.saturating_add(GLANCE_MIN)) {
+            return;
+        }
         let Some((then, before)) = self.glance.replace((now, glance)) else { return };
         let span_us = now.saturating_sub(then).as_secs_f64() * 1e6;
         #[expect(clippy::cast_precision_loss, reason = "microseconds of one second")]
@@ -357,6 +373,7 @@ impl SignalReader {
         if self.pids.is_empty() {
             self.pids.extend_from_slice(known);
         }
+        self.pids.retain(|pid| !self.left_out.contains(pid));
     }
 
     fn text(&mut self, directory: &Path, file: &str) -> Option<&[u8]> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes, Operations, with_causes};
 
-use crate::burst::{Length, Means, Prepared, Test};
+use crate::burst::{Length, Means, Prepared, Test, array_bytes};
 use crate::cgroup::memory_room;
 use crate::clock::monotonic;
 use crate::scratch::Scratch;
@@ -48,8 +48,7 @@ impl Suite {
             Err("no storage test was asked for".to_owned())
         };
         let mut prepared = Prepared::new(Means {
-            memory_room: memory_room(None),
-            memory_most: Means::ALONE,
+            memory: array_bytes(memory_room(None), Means::ALONE),
             scratch,
             peer: self.peer,
             no_network: None,

@@ -6,11 +6,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{sleep, spawn};
 use std::time::Duration;
 
-use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes, CgroupPaths, InstanceId};
+use foreshadow_model::{Burst, BurstKind, BurstOutcome, Bytes, CgroupPaths, InstanceId, MemoryProfile};
 use foreshadow_probe::{
-    HelperCommand, NodeReader, Prober, Round, SignalReader, Target, Volume, helper_answer, monotonic,
+    HelperCommand, NodeReader, Prober, Round, Side, SignalReader, Target, Volume, helper_answer, monotonic,
+    profile,
 };
 
 const GIVE_UP: Duration = Duration::from_secs(2);
@@ -24,6 +28,7 @@ fn main() -> ExitCode {
         return if answered.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) };
     }
     helpers_run_without_a_cgroup();
+    a_profile_tells_size_contents_and_change();
     match Cgroup::new("probe") {
         Err(why) => eprintln!("skipped: needs root and cgroup cpu controller ({why})"),
         Ok(cgroup) => {
@@ -148,7 +153,10 @@ fn storage_is_tested_on_the_volume_of_the_instance(cgroup: &Cgroup) {
         BurstKind::StorageSync,
     ];
     let prober = prober();
-    let (live, _) = prober.run_pair(&target, None, &round(&kinds, GIVE_UP * 5));
+    // The first round finds the file being made.
+    let ask = || prober.run_pair(&target, None, &round(&kinds, GIVE_UP * 5)).0;
+    let is_made = |side: &Side| !matches!(&side.bursts[0].outcome, BurstOutcome::Skipped { reason } if reason.contains("being made"));
+    let live = std::iter::repeat_with(ask).take(100).find(is_made).unwrap();
     eprintln!("storage: {live:?}");
     let left = fs::read_dir(volume.path()).unwrap().count();
     process.kill().and_then(|()| process.wait()).unwrap();
@@ -165,7 +173,59 @@ fn storage_is_tested_on_the_volume_of_the_instance(cgroup: &Cgroup) {
     prober.keep_only(&[]);
     let (live, _) = prober.run_pair(&gone, None, &round(&kinds[..1], GIVE_UP));
     let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
-    assert!(reason.contains("unknown"), "{reason}");
+    assert!(reason.contains("has ended"), "{reason}");
+}
+
+/// Bytes that do not compress.
+fn noise(mebibytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state ^ (state >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9).to_ne_bytes()
+    };
+    (0..mebibytes << 17).flat_map(|_| next()).collect()
+}
+
+fn take_profile() -> MemoryProfile {
+    profile(&[std::process::id()], None, Duration::from_millis(200)).unwrap()
+}
+
+/// Of this process, which holds nothing else worth the name.
+fn a_profile_tells_size_contents_and_change() {
+    let held = noise(48, 1);
+    let calm = take_profile();
+    assert!(Bytes::mebi(48) <= calm.anonymous && calm.anonymous <= calm.resident, "{calm:?}");
+    let pages = calm.pages.unwrap();
+    assert!(0.5 < pages.dense_share, "most of it is noise: {pages:?}");
+    assert!(pages.changed_share < 0.3, "hardly anything changes: {pages:?}");
+
+    let mut zeros = vec![0_u8; 96 << 20];
+    zeros.chunks_mut(4096).for_each(|page| page[0] = std::hint::black_box(0));
+    let zero = take_profile().pages.unwrap();
+    assert!(0.4 < zero.zero_share, "most of it is zero now: {zero:?}");
+    drop(zeros);
+
+    // A quarter of what is held changes in 200 ms, page by page.
+    let stop = Arc::new(AtomicBool::new(false));
+    let changing = {
+        let (stop, mut memory) = (stop.clone(), noise(48, 2));
+        spawn(move || {
+            let mut counter = 0_u8;
+            while !stop.load(Ordering::Relaxed) {
+                counter = counter.wrapping_add(1);
+                memory.chunks_mut(4096).step_by(2).for_each(|page| page[7] = counter);
+                sleep(Duration::from_millis(20));
+            }
+        })
+    };
+    sleep(Duration::from_millis(300));
+    let busy = take_profile();
+    stop.store(true, Ordering::Relaxed);
+    changing.join().unwrap();
+    let changed = busy.pages.unwrap().changed_share;
+    assert!((0.1..0.5).contains(&changed), "a quarter of the pages change: {busy:?}");
+    assert!(busy.changed_bytes_per_second().is_some_and(|rate| 20e6 < rate), "{busy:?}");
+    drop(held);
 }
 
 fn signals_see_the_throttling(cgroup: &Cgroup) {
@@ -193,7 +253,7 @@ fn processor_burst(cgroup: &Cgroup) -> Burst {
 fn round(kinds: &[BurstKind], give_up: Duration) -> Round {
     Round {
         tests: kinds.iter().map(|&kind| kind.into()).collect(),
-        volume: Volume { directory: None, size: Bytes::mebi(4) },
+        volume: Volume { directory: None, size: Bytes::mebi(4), fallback: None },
         peer: None,
         give_up,
     }

@@ -2,11 +2,12 @@
 
 mod capture;
 mod copies;
+mod effect;
 mod harm;
 mod load;
 mod mirror;
 mod probe;
-mod ratio;
+pub(crate) mod ratio;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ pub(crate) enum Bench {
     Harm(Options),
     /// Processor time per request of a live that is captured, against the same live alone.
     Capture(Options),
+    /// What the tests in an instance cost the users of nginx.
+    ProbeEffect(Options),
     /// Every performance test against the usual tool for it: sysbench, STREAM's triad, fio, iperf3.
     Probe(Options),
 }
@@ -51,6 +54,7 @@ pub(crate) fn run(root: &Path, bench: Bench) -> anyhow::Result<bool> {
     match bench {
         Bench::Mirror(options) => mirror::run(root, &options.plan())?,
         Bench::Harm(options) => harm::run(root, &options.plan())?,
+        Bench::ProbeEffect(options) => effect::run(root, &options.plan())?,
         Bench::Probe(options) => probe::run(root, &options.plan())?,
         Bench::Capture(options) => capture::run(root, &options.plan())?,
     }

@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod matrix;
 mod reference;
 mod tidy;
 
@@ -36,6 +37,11 @@ enum Task {
     /// Measure a claim of speed on this machine.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Put real faults into a live, again and again, and count what probes and signals alone find. Needs root, stress-ng, fio.
+    Matrix(matrix::Options),
+    /// A process of the matrix.
+    #[command(hide = true, subcommand)]
+    MatrixPart(matrix::Part),
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -45,6 +51,8 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Check { only } => check::run(&root, &only)?,
         Task::Schema => schema(&root)?,
         Task::Bench(bench) => bench::run(&root, bench)?,
+        Task::Matrix(options) => matrix::run(&root, &options)?,
+        Task::MatrixPart(part) => matrix::become_part(&part)?,
     };
     Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

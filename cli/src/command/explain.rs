@@ -89,6 +89,10 @@ fn in_words(entry: &JournalEntry) -> String {
         JournalEvent::Started { version, mode, .. } => format!("controller {version} started, mode {mode:?}"),
         JournalEvent::Stopped => "controller stopped".into(),
         JournalEvent::VerdictChanged { assessment } => verdict(assessment),
+        JournalEvent::HostChanged { live, finding: Some(finding) } => format!("{live}: {finding}"),
+        JournalEvent::HostChanged { live, finding: None } => {
+            format!("{live}: tests and signals of its host are as they were")
+        }
         JournalEvent::Decided { decision } => decided(decision),
         JournalEvent::Intent { step } => {
             format!("decided {}: {}\n    because    {}", step.id, step.action, step.reason)

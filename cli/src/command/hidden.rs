@@ -42,6 +42,6 @@ pub(crate) fn probe(request: &str) -> Result<Exit, Failure> {
 
 /// Holds memory for a shadow until told otherwise.
 pub(crate) fn ballast(cgroup: &str) -> Result<Exit, Failure> {
-    foreshadow_engine::probe::ballast_main(cgroup).map_err(|error| Failure::new(&error))?;
-    Ok(Exit::Fine)
+    let code = foreshadow_engine::probe::ballast_main(cgroup).map_err(|error| Failure::new(&error))?;
+    Ok(if code == 0 { Exit::Fine } else { Exit::Refused })
 }

@@ -35,7 +35,8 @@ fn print(status: &StatusReport, args: &StatusArgs) -> io::Result<()> {
         // Home and clear: the table stands still while its numbers move.
         write!(out, "\x1b[H\x1b[2J")?;
     }
-    writeln!(out, "{}{}", show::status(status), show::logs(status, args.wide))?;
+    let untested = if args.wide { show::untested(status) } else { String::new() };
+    writeln!(out, "{}{untested}{}", show::status(status), show::logs(status, args.wide))?;
     out.flush()
 }
 

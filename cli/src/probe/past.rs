@@ -29,7 +29,8 @@ impl Past {
 
     /// Those of the same machine.
     pub(super) fn like(&self, report: &Report) -> Vec<&Report> {
-        self.reports.iter().filter(|past| past.machine == report.machine).collect()
+        // One that is shown again is no past of itself.
+        self.reports.iter().filter(|past| past.machine == report.machine && *past != report).collect()
     }
 
     /// Adds one. The file is written anew and put in place of the old one, so that it is whole at any moment.

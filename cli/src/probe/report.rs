@@ -144,11 +144,17 @@ impl Report {
     /// Whether figures of this test may be set beside those of another report of the same machine.
     pub(super) fn is_alike(&self, other: &Self, test: BurstKind) -> bool {
         use foreshadow_engine::model::Resource;
-        match test.resource() {
-            Resource::Storage => (&self.directory, self.file_bytes) == (&other.directory, other.file_bytes),
-            Resource::Network => self.peer == other.peer,
-            _ => true,
-        }
+        // A test of five milliseconds is no past of one of three hundred.
+        let is_measured_alike =
+            (self.span_seconds, &self.page_mode) == (other.span_seconds, &other.page_mode);
+        is_measured_alike
+            && match test.resource() {
+                Resource::Storage => {
+                    (&self.directory, self.file_bytes) == (&other.directory, other.file_bytes)
+                }
+                Resource::Network => self.peer == other.peer,
+                _ => true,
+            }
     }
 
     /// The same test in another report.

@@ -49,7 +49,7 @@ fn row(report: &Report, figure: &Figure, against: &Against, other: Option<&Repor
     let range = figure.lowest.zip(figure.highest).map_or_else(dash, |(lowest, highest)| {
         format!("{} … {}", quantity(lowest, &figure.unit), quantity(highest, &figure.unit))
     });
-    let rate = if figure.unit == "s" { "1/s" } else { &figure.unit };
+    let rate = if figure.unit == "s" { "op/s" } else { &figure.unit };
     let own = against.worse.map_or_else(dash, |worse| {
         let mark = if against.is_worse { " worse" } else { "" };
         format!("{:+.0} %{mark}", 100.0 * worse)

@@ -25,6 +25,7 @@ mod killed;
 mod lifecycle;
 mod matrix;
 mod operator;
+mod probe;
 mod proposals;
 mod replay;
 mod scene;

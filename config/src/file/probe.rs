@@ -17,8 +17,8 @@ pub(crate) struct Probe {
     /// Whether tests run; passive signals and memory profiles go on without them. Default `true`: they tell "my host"
     /// from "my code".
     pub(crate) enabled: bool,
-    /// Processor time that all tests in one instance may take, in percent of one core, `0.1%` to `20%`. Default `1%`. A
-    /// short processor test comes at every tick, the others take turns as this allows.
+    /// Processor time that all tests in one instance may take, `0.1%` to `20%` of one core, or of what the smallest instance
+    /// may use of one. Default `1%`. A short processor test comes as often as there is room for it, the others take turns.
     pub(crate) budget: Scalar<Percent>,
     /// Whether the bandwidth and latency of memory are tested: in a tenth of what is free below the limit, 64 MiB at
     /// most. Default `true`.
@@ -50,8 +50,9 @@ pub(crate) struct Storage {
 pub(crate) struct Network {
     /// Whether they run. Default `true`.
     pub(crate) enabled: bool,
-    /// Hosts with their port that are connected to, four times a turn, and whose names are looked up: what the service
-    /// depends on. Default: none, because nobody is contacted unasked.
+    /// Hosts with their port that are connected to, once every twelve ticks, and whose names are looked up: what the service
+    /// depends on. The connection is closed without a word; some servers count those who do that (MySQL,
+    /// `max_connect_errors`). Default: none, because nobody is contacted unasked.
     pub(crate) targets: Vec<As<EgressTarget>>,
     /// Where `foreshadow probe answer` listens on another node: it answers round trips and takes bulk. Default: both ends
     /// in the instance, which tells of its processor and kernel, and of no cable.

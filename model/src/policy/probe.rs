@@ -14,8 +14,8 @@ use crate::{Bytes, EgressTarget, Ratio};
 pub struct ProbePolicy {
     /// Off switch of all tests; passive signals and profiles go on.
     pub enabled: bool,
-    /// Processor time that all tests in one instance may take, relative to one core. The processor's own test comes
-    /// at every tick, the others as the budget allows.
+    /// Processor time that all tests in one instance may take, relative to one core, or to what the smallest instance may
+    /// use of one if that is less.
     pub budget: Ratio,
     /// Whether memory is tested.
     pub memory: bool,

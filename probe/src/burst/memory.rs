@@ -40,15 +40,21 @@ const LINE: usize = 8;
 const LOADS: u32 = 1000;
 
 /// The size of the memory for a given room: `most` or a half, a quarter, ... of it, the largest that is at most a tenth of
-/// `room`; `None` if that is below 16 MiB. In steps, so that a room that changes a little does not change the test.
-#[must_use]
-pub fn array_bytes(room: Option<Bytes>, most: Bytes) -> Option<Bytes> {
+/// `room`. In steps, so that a room that changes a little does not change the test.
+///
+/// # Errors
+/// In words, if that is below 16 MiB.
+pub fn array_bytes(room: Option<Bytes>, most: Bytes) -> Result<Bytes, String> {
     let allowed = room.map_or(u64::MAX, |room| room.get() / ROOM_DIVISOR);
     let mut size = most.get();
     while allowed < size {
         size /= 2;
     }
-    (ARRAYS_MIN.get() <= size).then_some(Bytes::new(size))
+    if ARRAYS_MIN.get() <= size {
+        return Ok(Bytes::new(size));
+    }
+    let room = room.unwrap_or(Bytes::new(0));
+    Err(format!("{room} of memory are free, the test wants a tenth of it to be at least {ARRAYS_MIN}"))
 }
 
 /// Memory, mapped and touched. All zero at first.
@@ -62,13 +68,7 @@ pub(super) struct Arena {
 
 impl Arena {
     /// `Err` is the reason why not.
-    pub(super) fn new(room: Option<Bytes>, most: Bytes) -> Result<Self, String> {
-        let Some(bytes) = array_bytes(room, most) else {
-            let room = room.unwrap_or(Bytes::new(0));
-            return Err(format!(
-                "{room} of memory are free, the test wants a tenth of it to be at least {ARRAYS_MIN}"
-            ));
-        };
+    pub(super) fn new(bytes: Bytes) -> Result<Self, String> {
         let huge_pages_were_off = rustix::thread::transparent_huge_pages_are_disabled()
             .map_err(|error| format!("the mode of huge pages is unknown: {error}"))?;
         rustix::thread::disable_transparent_huge_pages(true)
@@ -202,9 +202,9 @@ mod tests {
 
     #[test]
     fn memory_takes_a_tenth_of_the_room_in_steps() {
-        let mebi = |room| array_bytes(Some(Bytes::mebi(room)), Bytes::mebi(64));
-        assert_eq!(array_bytes(None, Bytes::mebi(64)), Some(Bytes::mebi(64)));
-        assert_eq!(array_bytes(None, Bytes::mebi(256)), Some(Bytes::mebi(256)));
+        let mebi = |room| array_bytes(Some(Bytes::mebi(room)), Bytes::mebi(64)).ok();
+        assert_eq!(array_bytes(None, Bytes::mebi(64)), Ok(Bytes::mebi(64)));
+        assert_eq!(array_bytes(None, Bytes::mebi(256)), Ok(Bytes::mebi(256)));
         assert_eq!(mebi(10_000), Some(Bytes::mebi(64)));
         assert_eq!(mebi(639), Some(Bytes::mebi(32)));
         assert_eq!(mebi(160), Some(Bytes::mebi(16)));
@@ -221,8 +221,8 @@ mod tests {
 
     #[test]
     fn the_arrays_stay_within_their_memory() {
-        for room in [None, Some(Bytes::mebi(400)), Some(Bytes::mebi(170))] {
-            let arena = Rc::new(RefCell::new(Arena::new(room, Bytes::mebi(64)).unwrap()));
+        for bytes in [64, 32, 16].map(Bytes::mebi) {
+            let arena = Rc::new(RefCell::new(Arena::new(bytes).unwrap()));
             let triad = Triad::new(arena.clone());
             assert!(2 * (triad.length + GAP) + triad.length <= arena.borrow().elements);
             let chase = Chase::new(arena.clone());

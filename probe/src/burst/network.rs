@@ -129,13 +129,11 @@ fn broken(error: &std::io::Error) -> String {
     format!("the connection broke: {error}")
 }
 
-/// Keeps this thread on the first processor it may use; `None` where that is not known. It stays there: the processes
-/// that do this do nothing else.
+/// Keeps this thread on the processor it is on; `None` where that cannot be done.
 fn pin_here() -> Option<usize> {
-    let allowed = sched_getaffinity(None).ok()?;
-    let first = (0..CpuSet::MAX_CPU).find(|&processor| allowed.is_set(processor))?;
-    pin_to(first);
-    Some(first)
+    let here = rustix::thread::sched_getcpu();
+    pin_to(here);
+    Some(here)
 }
 
 /// What cannot be pinned is only less repeatable.
@@ -147,23 +145,30 @@ fn pin_to(processor: usize) {
 
 /// 64 bytes there and back.
 pub(super) struct RoundTrip {
-    stream: TcpStream,
-    _pinned: Pinned,
+    peer: Option<SocketAddr>,
+    stream: Option<TcpStream>,
+    pinned: Option<Pinned>,
 }
 
 impl RoundTrip {
-    pub(super) fn new(peer: Option<SocketAddr>) -> Result<Self, String> {
-        let pinned = Pinned::remember();
-        Ok(Self { stream: connect(peer, ROUND_TRIPS)?, _pinned: pinned })
+    pub(super) const fn new(peer: Option<SocketAddr>) -> Self {
+        Self { peer, stream: None, pinned: None }
     }
 }
 
 impl Work for RoundTrip {
+    fn begin(&mut self) -> Result<bool, String> {
+        self.pinned = Some(Pinned::remember());
+        self.stream = Some(connect(self.peer, ROUND_TRIPS)?);
+        Ok(true)
+    }
+
     fn step(&mut self, log: &mut Log) -> Result<f64, String> {
+        let stream = self.stream.as_mut().ok_or(NOT_BEGUN)?;
         let mut message = [0x5A; MESSAGE];
         log.time(1, || {
-            self.stream.write_all(&message)?;
-            self.stream.read_exact(&mut message)
+            stream.write_all(&message)?;
+            stream.read_exact(&mut message)
         })
         .map_err(|error| broken(&error))?;
         Ok(1.0)
@@ -172,32 +177,43 @@ impl Work for RoundTrip {
 
 /// Bytes one way; it is over when the other end has said that it has them all.
 pub(super) struct Bulk {
-    stream: TcpStream,
+    peer: Option<SocketAddr>,
+    stream: Option<TcpStream>,
     chunk: Vec<u8>,
-    _pinned: Pinned,
+    pinned: Option<Pinned>,
 }
 
 impl Bulk {
-    pub(super) fn new(peer: Option<SocketAddr>) -> Result<Self, String> {
-        let pinned = Pinned::remember();
-        Ok(Self { stream: connect(peer, BULK)?, chunk: vec![0x5A; CHUNK], _pinned: pinned })
+    pub(super) fn new(peer: Option<SocketAddr>) -> Self {
+        Self { peer, stream: None, chunk: vec![0x5A; CHUNK], pinned: None }
     }
 }
 
 impl Work for Bulk {
+    fn begin(&mut self) -> Result<bool, String> {
+        self.pinned = Some(Pinned::remember());
+        self.stream = Some(connect(self.peer, BULK)?);
+        Ok(true)
+    }
+
     fn step(&mut self, log: &mut Log) -> Result<f64, String> {
-        log.time(1, || self.stream.write_all(&self.chunk)).map_err(|error| broken(&error))?;
+        let stream = self.stream.as_mut().ok_or(NOT_BEGUN)?;
+        log.time(1, || stream.write_all(&self.chunk)).map_err(|error| broken(&error))?;
         Ok(self.chunk.len() as f64)
     }
 
     fn finish(&mut self) -> Result<(), String> {
+        let stream = self.stream.as_mut().ok_or(NOT_BEGUN)?;
         let mut last = [0];
-        self.stream
+        stream
             .shutdown(std::net::Shutdown::Write)
-            .and_then(|()| self.stream.read_exact(&mut last))
+            .and_then(|()| stream.read_exact(&mut last))
             .map_err(|error| broken(&error))
     }
 }
+
+/// A step without its beginning.
+const NOT_BEGUN: &str = "no connection was made";
 
 /// Where this thread might run before a test kept it in one place.
 struct Pinned(Option<CpuSet>);
@@ -219,22 +235,28 @@ impl Drop for Pinned {
 /// Connections, opened and closed.
 pub(super) struct Connect {
     target: String,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
 }
 
 impl Connect {
-    /// The name is looked up once, and not as part of the test.
-    pub(super) fn new(target: &str) -> Result<Self, String> {
-        let addresses = target.to_socket_addrs();
-        let mut addresses = addresses.map_err(|error| format!("cannot look up `{target}`: {error}"))?;
-        let address = addresses.next().ok_or_else(|| format!("`{target}` has no address"))?;
-        Ok(Self { target: target.to_owned(), address })
+    pub(super) fn new(target: &str) -> Self {
+        Self { target: target.to_owned(), address: None }
     }
 }
 
 impl Work for Connect {
+    /// The name is looked up once, and not as part of the test.
+    fn begin(&mut self) -> Result<bool, String> {
+        let target = &self.target;
+        let mut addresses =
+            target.to_socket_addrs().map_err(|error| format!("cannot look up `{target}`: {error}"))?;
+        self.address = Some(addresses.next().ok_or_else(|| format!("`{target}` has no address"))?);
+        Ok(true)
+    }
+
     fn step(&mut self, log: &mut Log) -> Result<f64, String> {
-        let stream = log.time(1, || TcpStream::connect_timeout(&self.address, PATIENCE));
+        let address = self.address.ok_or(NOT_BEGUN)?;
+        let stream = log.time(1, || TcpStream::connect_timeout(&address, PATIENCE));
         stream.map_err(|error| format!("cannot connect to `{}`: {error}", self.target))?;
         Ok(1.0)
     }
@@ -285,9 +307,11 @@ mod tests {
         let address = answerer.address().unwrap();
         thread::spawn(|| answerer.serve());
         let mut log = Log::default();
-        let mut trips = RoundTrip::new(Some(address)).unwrap();
+        let mut trips = RoundTrip::new(Some(address));
+        assert_eq!(trips.begin(), Ok(true));
         assert_eq!(trips.step(&mut log), Ok(1.0));
-        let mut bulk = Bulk::new(Some(address)).unwrap();
+        let mut bulk = Bulk::new(Some(address));
+        assert_eq!(bulk.begin(), Ok(true));
         assert_eq!(bulk.step(&mut log), Ok(CHUNK as f64));
         assert_eq!(bulk.finish(), Ok(()));
     }

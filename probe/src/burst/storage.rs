@@ -21,7 +21,7 @@ use crate::scratch::{BLOCK, Block, Scratch};
 const DEPTH: u32 = 32;
 
 /// Operations of a burst; how many complete at a time is the device's choice, so steps do not count them.
-const DEEP_BURST: u64 = 256;
+const DEEP_BURST: u64 = 128;
 
 /// Blocks of one sequential read: 256 KiB.
 const RUN: usize = 64;
@@ -171,8 +171,10 @@ impl Deep {
             self.free.push_back(slot);
             self.under_way -= 1;
             done += 1;
-            if usize::try_from(completion.result()) != Ok(BLOCK) {
+            if completion.result() < 0 {
                 problem = Some(std::io::Error::from_raw_os_error(-completion.result()));
+            } else if usize::try_from(completion.result()) != Ok(BLOCK) {
+                problem = Some(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
         problem.map_or(Ok(done), |error| Err(failed(self.kind, &error)))
@@ -194,7 +196,8 @@ impl Drop for Deep {
     fn drop(&mut self) {
         let mut rest = Log::default();
         while 0 < self.under_way {
-            if self.reap(&mut rest).is_err() && self.ring.completion().is_empty() && self.under_way != 0 {
+            let before = self.under_way;
+            if self.reap(&mut rest).is_err() && self.under_way == before {
                 // The ring is of no use any more, and the kernel may still write: better a leak than that.
                 std::mem::forget(std::mem::take(&mut self.buffer));
                 return;

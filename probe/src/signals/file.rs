@@ -88,6 +88,14 @@ impl Reader {
         Some(&self.buffer[..filled])
     }
 
+    /// The same without keeping it open: a file of `/proc/PID/net` holds the network namespace, and reads on when the process
+    /// is gone.
+    pub(super) fn read_once(&mut self, path: &Path) -> Option<&[u8]> {
+        let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+        let filled = fill(&file, &mut self.buffer)?;
+        Some(&self.buffer[..filled])
+    }
+
     /// One reading of all files is over: closes those that nobody reads any more.
     pub(super) fn end(&mut self) {
         self.reading += 1;

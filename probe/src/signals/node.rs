@@ -30,8 +30,8 @@ impl NetworkCounters {
     /// Of the namespace that `/proc/PID/net` shows.
     pub(super) fn read(directory: &Path, reader: &mut Reader) -> Self {
         let (segments_out, retransmits) =
-            reader.read(&directory.join("snmp")).and_then(parse::tcp_segments).unzip();
-        let interfaces = reader.read(&directory.join("dev")).and_then(parse::interfaces);
+            reader.read_once(&directory.join("snmp")).and_then(parse::tcp_segments).unzip();
+        let interfaces = reader.read_once(&directory.join("dev")).and_then(parse::interfaces);
         Self {
             segments_out,
             retransmits,

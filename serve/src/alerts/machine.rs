@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Alarm, AlarmKind, Assessment, CycleReport, Effect, Inconclusive, InstanceId, Inventory, NoShadow,
-    NodeName, Tick, Verdict,
+    NodeEvent, NodeName, Tick, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +133,8 @@ impl Machine {
     /// The operator has spoken about the alarm of this live: it ends with the next tick, unless that raises it again.
     pub(crate) fn dismiss(&mut self, live: &InstanceId) {
         self.complaints.remove(&Subject::Pair(live.clone()));
+        self.complaints.remove(&Subject::Host(live.clone()));
+        self.streaks.entry(live.clone()).or_default().host = 0;
     }
 
     /// Takes a tick in. Returns the alarms that ended with it, then those that began.
@@ -149,6 +151,9 @@ impl Machine {
             self.assessment(assessment, facts);
         }
         self.nodes(facts);
+        for assessment in &facts.report.assessments {
+            self.host(assessment, facts);
+        }
         let is_over = |subject: &Subject, complaint: &Complaint| {
             matches!(subject, Subject::Action(_)) && complaint.since + ACTION_MS <= now
         };
@@ -222,35 +227,43 @@ impl Machine {
         }
 
         self.blind(assessment, streak, facts);
-        self.host(assessment, streak, facts);
+    }
+
+    /// Nodes on which several lives show the same. It is over when none of a node shows anything.
+    fn nodes(&mut self, facts: &Facts<'_>) {
+        let shows =
+            |live: &InstanceId, ticks: u64| self.streaks.get(live).is_some_and(|streak| ticks <= streak.host);
+        let of_node = |node: &NodeName| {
+            let lives = facts.inventory.pairs.iter().filter(|pair| pair.live.node == *node);
+            lives.map(|pair| &pair.live.id).any(|live| shows(live, 1))
+        };
+        self.complaints.retain(|subject, _| !matches!(subject, Subject::Node(node) if !of_node(node)));
+        let lasts = |event: &&NodeEvent| event.instances.iter().any(|live| shows(live, WARN_TICKS));
+        let lasting: Vec<&NodeEvent> = facts.report.node_events.iter().filter(lasts).collect();
+        for event in &lasting {
+            let of_node: Vec<String> = lasting
+                .iter()
+                .filter(|other| other.node == event.node)
+                .map(|event| words::node_event(event))
+                .collect();
+            let subject = Subject::Node(event.node.clone());
+            self.set(subject, Some(AlarmKind::Host), facts.report.unix_ms, || (of_node.join("; "), None));
+        }
     }
 
     /// What the host of a live shows while nothing is said against the live itself, nor against the whole node.
-    fn host(&mut self, assessment: &Assessment, streak: Streak, facts: &Facts<'_>) {
-        let subject = Subject::Host(assessment.live.clone());
-        let of_node = facts.report.node_events.iter().any(|event| event.instances.contains(&assessment.live));
-        let is_said = of_node || self.complaints.contains_key(&Subject::Pair(assessment.live.clone()));
-        let stands = WARN_TICKS <= streak.host || self.complaints.contains_key(&subject);
+    fn host(&mut self, assessment: &Assessment, facts: &Facts<'_>) {
+        let live = &assessment.live;
+        let Some(pair) = facts.inventory.pair(live) else { return };
+        let subject = Subject::Host(live.clone());
+        let is_said = self.complaints.contains_key(&Subject::Node(pair.live.node.clone()))
+            || self.complaints.contains_key(&Subject::Pair(live.clone()));
+        let lasts = self.streaks.get(live).is_some_and(|streak| WARN_TICKS <= streak.host);
+        let stands = lasts || self.complaints.contains_key(&subject);
         let finding = assessment.host.as_ref().filter(|_| stands && !is_said);
         self.set(subject, finding.map(|_| AlarmKind::Host), facts.report.unix_ms, || {
-            (finding.map(|finding| format!("{}: {finding}", assessment.live)).unwrap_or_default(), None)
+            (finding.map(|finding| format!("{live}: {finding}")).unwrap_or_default(), None)
         });
-    }
-
-    /// Nodes on which several lives show the same.
-    fn nodes(&mut self, facts: &Facts<'_>) {
-        let now = facts.report.unix_ms;
-        let lasts =
-            |live: &InstanceId| self.streaks.get(live).is_some_and(|streak| WARN_TICKS <= streak.host);
-        let events = facts.report.node_events.iter();
-        let lasting: Vec<_> = events.filter(|event| event.instances.iter().any(lasts)).collect();
-        self.complaints.retain(|subject, _| {
-            !matches!(subject, Subject::Node(node) if lasting.iter().all(|event| event.node != *node))
-        });
-        for event in lasting {
-            let subject = Subject::Node(event.node.clone());
-            self.set(subject, Some(AlarmKind::Host), now, || (words::node_event(event), None));
-        }
     }
 
     fn blind(&mut self, assessment: &Assessment, streak: Streak, facts: &Facts<'_>) {

@@ -29,6 +29,7 @@ fn full() -> StatusReport {
         drops: Drops(BTreeMap::from([(DropReason::Timeout, 3)])),
         diverging_routes: BTreeMap::from([("/secret/*".into(), 1)]),
         differences: Vec::new(),
+        untested: BTreeMap::new(),
         memory: None,
         held: false,
         live_log: None,

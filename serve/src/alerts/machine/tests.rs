@@ -130,7 +130,7 @@ fn finding() -> HostFinding {
     HostFinding {
         resource: Resource::Storage,
         scope: HostScope::Live,
-        shift_log: 2.0,
+        shift_log: Some(2.0),
         evidence: 15.0,
         since: Tick(1),
         words: "storage-read takes 7.4 × as long".into(),
