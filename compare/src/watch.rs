@@ -8,12 +8,14 @@
 //!
 //! For each its own null: median and scale of the last 64 calm values; the scale is the larger of MAD and what the upper
 //! tenth shows, and never below a floor. The excess over an indifference zone, in units of the scale, has the tail of
-//! Student's t with three degrees of freedom, which is what single bursts on virtual machines look like. Evidence is a
-//! CUSUM of `−ln p − 2`: under the null `−ln p` is exponential with mean 1, so it falls. A resource has the evidence of
+//! Student's t with three degrees of freedom, which is what single bursts on virtual machines look like; and no value says
+//! more than how often one as far out, or one that could not run, has stood alone here. Evidence is a CUSUM of `−ln p − 2`: under the null `−ln p` is exponential with mean 1, so it falls. A resource has the evidence of
 //! its best test and of its best signal together.
 //! *Trips* at [`ALARM`] nats. *Recovers* when both are calm again, after some twenty calm values at most.
 //! *First start*: 16 values. *A regime* that has stood for an hour without hurting anybody is the new past.
 //! *Cannot see*: shifts inside the zone, by design: hogs beside live that cost it nothing move its bursts by a sixth.
+
+mod null;
 
 use foreshadow_model::{
     Burst, BurstKind, CgroupSignals, HostFinding, HostScope, InstanceId, NodeEvent, NodeName, Resource, Tick,
@@ -21,50 +23,20 @@ use foreshadow_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::recent::median_of;
+use self::null::{CALM, EVIDENCE_MAX, Last, Null, SILENT_TICKS, Value};
 use crate::resources::{lost_log, per_second_log, run_delay_log, share, waiting_log, work_log};
 
-/// Values of past that are kept.
-const PAST_MAX: usize = 64;
-
-/// Values of past before anything is said.
-const PAST_MIN: usize = 16;
-
-/// Once the past is full only every so many calm values enter it: some twenty minutes of bursts at the tick of 5 s.
-const PAST_EVERY: u32 = 4;
-
 /// Evidence in nats at which a resource is called worse. Two values beyond all doubt, or some that agree.
-const ALARM: f64 = 12.0;
-
-/// Evidence is kept up to this, so that it is over soon after its cause.
-const EVIDENCE_MAX: f64 = 15.0;
+const ALARM: f64 = 9.5;
 
 /// Below this an alarm is over.
-const OVER: f64 = 6.0;
+const OVER: f64 = 5.0;
 
 /// What stands under one name gets another when that has so much more evidence.
 const RENAME: f64 = 4.0;
 
-/// Below this a value may become past.
-const CALM: f64 = 3.0;
-
-/// What a value costs that says nothing: above the mean of `−ln p` under the null, which is 1.
-const COST: f64 = 2.0;
-
-/// Share of values far out and alone until it was measured: three in a row are believed.
-const OUTLIERS_ASSUMED: f32 = 0.002;
-
-/// No share is taken to be smaller: no single value says more than its logarithm.
-const RARE: f32 = 5e-4;
-
-/// A surprise from which a value is far out: seven in a thousand of calm ones.
-const FAR_OUT: f64 = 5.0;
-
 /// Ticks after which a host that is worse and hurts nobody is the new normal: an hour at the tick of 5 s.
 const ADOPT_TICKS: u32 = 720;
-
-/// Ticks without a value after which what was said before no longer holds.
-const SILENT_TICKS: u32 = 24;
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,14 +52,6 @@ enum Sense {
     IoPressure,
     NodeIoPressure,
     Retransmits,
-}
-
-/// One value of one side.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Value {
-    Log(f64),
-    /// It could not run.
-    Saturated,
 }
 
 impl Sense {
@@ -156,154 +120,6 @@ impl Sense {
             Self::Retransmits => "segments sent again".to_owned(),
         }
     }
-}
-
-/// What is normal for one sense of one side, and what speaks against it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Null {
-    past: Vec<f32>,
-    next: usize,
-    skipped: u32,
-    /// Share of the last thousand values or so that could not run.
-    saturated: f32,
-    /// Share of the last thousand values or so that were far out and alone: what an outlier is worth.
-    outliers: f32,
-    /// Values far out since it was last calm.
-    pending: u8,
-    evidence: f64,
-    /// The last value; `None` without a past to set it against, or after a long silence.
-    last: Option<Last>,
-    /// The median of the past it was set against.
-    before: f64,
-    age: u32,
-}
-
-/// What a sense showed last.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-enum Last {
-    Log(f64),
-    /// It could not run.
-    Saturated,
-}
-
-impl Default for Null {
-    fn default() -> Self {
-        Self {
-            past: Vec::new(),
-            next: 0,
-            skipped: 0,
-            saturated: 0.0,
-            outliers: OUTLIERS_ASSUMED,
-            pending: 0,
-            evidence: 0.0,
-            last: None,
-            before: 0.0,
-            age: 0,
-        }
-    }
-}
-
-impl Null {
-    fn observe(&mut self, value: Option<Value>, (floor, zone): (f64, f64), judge: bool) {
-        let Some(value) = value else {
-            self.age = self.age.saturating_add(1);
-            if SILENT_TICKS <= self.age {
-                (self.evidence, self.last) = (0.0, None);
-            }
-            return;
-        };
-        self.age = 0;
-        if PAST_MIN <= self.past.len() {
-            let (median, scale) = self.level(floor);
-            self.before = median;
-            self.last = Some(match value {
-                Value::Log(log) => Last::Log(log),
-                Value::Saturated => Last::Saturated,
-            });
-            if judge {
-                let surprise = match value {
-                    Value::Log(log) => self.alone(surprise((log - median - zone) / scale)),
-                    Value::Saturated => -f64::from(self.saturated.max(RARE)).ln(),
-                };
-                self.evidence = (self.evidence + surprise - COST).clamp(0.0, EVIDENCE_MAX);
-            }
-        }
-        if judge {
-            self.learn(value);
-        }
-    }
-
-    /// A surprise, held against how often values as far out were alone here: one in a hundred on some machines, whatever the
-    /// tail of the rest says.
-    fn alone(&mut self, surprise: f64) -> f64 {
-        const FOLLOW: f32 = 0.002;
-        let is_far_out = FAR_OUT <= surprise;
-        if ALARM <= self.evidence {
-            // Enough of them in a row are no outliers.
-            self.pending = 0;
-        } else if is_far_out {
-            self.pending = self.pending.saturating_add(1);
-        } else if self.evidence < CALM {
-            self.outliers += FOLLOW * (f32::from(self.pending) - self.outliers);
-            self.pending = 0;
-        }
-        surprise.min(-f64::from(self.outliers.clamp(RARE, 0.5)).ln())
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "seven digits are plenty")]
-    fn learn(&mut self, value: Value) {
-        // So slowly that an outage of minutes stays one, and a test that often cannot run is no news.
-        const FOLLOW: f32 = 0.001;
-        let could_not = if value == Value::Saturated { 1.0 } else { 0.0 };
-        self.saturated += FOLLOW * (could_not - self.saturated);
-        let Value::Log(log) = value else { return };
-        if CALM <= self.evidence {
-            return;
-        }
-        if self.past.len() < PAST_MAX {
-            self.past.push(log as f32);
-            return;
-        }
-        self.skipped += 1;
-        if PAST_EVERY <= self.skipped {
-            self.past[self.next % PAST_MAX] = log as f32;
-            (self.next, self.skipped) = ((self.next + 1) % PAST_MAX, 0);
-        }
-    }
-
-    /// Median and scale of the past.
-    fn level(&self, floor: f64) -> (f64, f64) {
-        let mut sorted: Vec<f64> = self.past.iter().map(|&value| f64::from(value)).collect();
-        sorted.sort_by(f64::total_cmp);
-        let median = median_of(&mut sorted.clone());
-        let upper = sorted[(sorted.len() * 9 / 10).min(sorted.len() - 1)] - median;
-        let mut apart: Vec<f64> = sorted.iter().map(|value| (value - median).abs()).collect();
-        // 1.28 is the upper tenth of the normal distribution, as 1/1.4826 is the middle of its deviations.
-        (median, (1.4826 * median_of(&mut apart)).max(upper / 1.28).max(floor))
-    }
-
-    /// By how much the last value was worse, in log units; `None` if nothing is known of it, or if it could not run.
-    fn worse_by(&self) -> Option<f64> {
-        match self.last? {
-            Last::Log(log) => Some((log - self.before).max(0.0)),
-            Last::Saturated => None,
-        }
-    }
-}
-
-/// `−ln P(T > z)` of Student's t with three degrees of freedom, whose distribution function is elementary.
-fn surprise(z: f64) -> f64 {
-    if z <= 0.0 {
-        return std::f64::consts::LN_2;
-    }
-    let t = z / 3.0_f64.sqrt();
-    // The difference of two numbers near ½ where z is large; from 30 on its leading term is exact to three digits.
-    let tail = if 30.0 < z {
-        2.0 / (3.0 * std::f64::consts::PI * t.powi(3))
-    } else {
-        0.5 - (t / (1.0 + t * t) + t.atan()) / std::f64::consts::PI
-    };
-    -tail.max(1e-12).ln()
 }
 
 /// A sense on both sides.
@@ -412,7 +228,7 @@ impl HostWatch {
         let [memory, cpu, storage, network] =
             [Resource::Memory, Resource::Cpu, Resource::Storage, Resource::Network]
                 .map(|of| self.evidence(of));
-        let no_processor = ALARM <= total(cpu);
+        let no_processor = CALM <= total(cpu);
         let own = |of: (f64, f64)| if no_processor && of.1 < CALM { 0.0 } else { total(of) };
         let limit_is_hit =
             self.senses.iter().any(|sensed| sensed.sense == Sense::LimitHits && CALM <= sensed.live.evidence);

@@ -22,13 +22,15 @@ mod rotation;
 mod scratch;
 mod signals;
 pub mod suite;
+mod volume;
 
 pub use ballast::{Ballast, BallastEnd, Load, ballast_main};
 pub use cgroup::memory_room;
 pub use clock::monotonic;
 pub use helper::{HelperError, HelperRequest, helper_answer};
-pub use pair::{GRACE, HelperCommand, LEAD, Prober, Round, Side, Target, Volume};
+pub use pair::{GRACE, HelperCommand, LEAD, Prober, Round, Side, Target};
 pub use profile::{ProfileError, profile};
 pub use rotation::Rotation;
 pub use scratch::{Scratch, ScratchError};
 pub use signals::{NodeCounters, NodeReader, SignalReader};
+pub use volume::Volume;

@@ -12,8 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::{Burst, BurstOutcome, Bytes, CgroupPaths, InstanceId, Resource};
@@ -26,6 +25,7 @@ use crate::helper::{Answer, HelperRequest, ROUND_OVER, skipped};
 use crate::pressure::Strain;
 use crate::priority::become_normal;
 use crate::scratch::Scratch;
+use crate::volume::{Files, Volume};
 
 /// Between the call and the slot: enough to start two processes, allocate and touch 64 MiB in each.
 pub const LEAD: Duration = Duration::from_millis(100);
@@ -35,9 +35,6 @@ pub const GRACE: Duration = Duration::from_millis(250);
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-
-/// After this a file that could not be made is tried again.
-const SCRATCH_AGAIN: Duration = Duration::from_secs(60);
 
 /// How to start the helper; the request is added as last argument.
 #[derive(Clone, Debug)]
@@ -74,18 +71,6 @@ pub struct Round {
     pub give_up: Duration,
 }
 
-/// Where an instance's storage tests write, and how much.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Volume {
-    /// As the instance sees it; `None` is the working directory of its first process.
-    pub directory: Option<PathBuf>,
-    /// The size of the file.
-    pub size: Bytes,
-    /// Where it is made instead if it cannot be made there, as the controller sees it: a shadow's own volumes may be
-    /// read-only, or memory.
-    pub fallback: Option<PathBuf>,
-}
-
 /// What came of a round on one side.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Side {
@@ -104,7 +89,7 @@ pub struct Prober {
     /// instance that has one gets no second, so they cannot pile up.
     stuck: Mutex<Vec<Stuck>>,
     /// The files of the storage tests.
-    files: Mutex<BTreeMap<InstanceId, Kept>>,
+    files: Files,
     /// What the memory tests of each live and its shadow use. It only ever becomes less: the same work in more memory is
     /// slower where less of it fits into the caches.
     memory: Mutex<BTreeMap<InstanceId, Bytes>>,
@@ -119,56 +104,6 @@ struct Stuck {
     since: Duration,
 }
 
-/// What is kept for one instance.
-#[derive(Debug)]
-struct Kept {
-    pid: u32,
-    volume: Volume,
-    file: Making,
-    since: Duration,
-}
-
-/// The file of the storage tests. A thread of its own makes it: a volume that does not answer holds up nobody else.
-#[derive(Debug)]
-enum Making {
-    UnderWay(mpsc::Receiver<Result<Scratch, String>>),
-    Done(Result<Scratch, String>),
-}
-
-impl Making {
-    fn begin(pid: u32, volume: Volume) -> Self {
-        let (told, made) = mpsc::sync_channel(1);
-        let begun = thread::Builder::new().name("scratch".into()).spawn(move || {
-            // Nobody may want it any more.
-            told.send(make_file(pid, &volume)).unwrap_or_default();
-        });
-        match begun {
-            Ok(_) => Self::UnderWay(made),
-            Err(error) => Self::Done(Err(format!("no thread can be started: {error}"))),
-        }
-    }
-
-    fn look(&mut self) -> Result<Scratch, String> {
-        if let Self::UnderWay(made) = self {
-            match made.try_recv() {
-                Ok(file) => *self = Self::Done(file),
-                Err(mpsc::TryRecvError::Empty) => return Err("its file is being made".to_owned()),
-                Err(mpsc::TryRecvError::Disconnected) => {
-                    *self = Self::Done(Err("its file could not be made".to_owned()));
-                }
-            }
-        }
-        match self {
-            Self::Done(file) => file.as_ref().map_err(Clone::clone)?.share(),
-            Self::UnderWay(_) => Err("its file is being made".to_owned()),
-        }
-    }
-
-    const fn failed(&self) -> bool {
-        matches!(self, Self::Done(Err(_)))
-    }
-}
-
 impl Prober {
     /// A prober that starts helpers by this command.
     #[must_use]
@@ -176,7 +111,7 @@ impl Prober {
         Self {
             command,
             stuck: Mutex::new(Vec::new()),
-            files: Mutex::new(BTreeMap::new()),
+            files: Files::new(),
             memory: Mutex::new(BTreeMap::new()),
         }
     }
@@ -204,7 +139,7 @@ impl Prober {
 
     /// Gives back what is kept for instances that are no more.
     pub fn keep_only(&self, instances: &[InstanceId]) {
-        self.files().retain(|instance, _| instances.contains(instance));
+        self.files.keep_only(instances);
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         memory.retain(|instance, _| instances.contains(instance));
     }
@@ -215,28 +150,6 @@ impl Prober {
         let bytes = array_bytes(room, most)?;
         known.insert(live.clone(), bytes);
         Ok(bytes)
-    }
-
-    fn files(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceId, Kept>> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn file_of(&self, target: &Target, volume: &Volume) -> Result<Scratch, String> {
-        let Some(pid) = target.pid else { return Err("no process of the instance is known".to_owned()) };
-        let now = monotonic();
-        let mut files = self.files();
-        let is_good = |kept: &&mut Kept| {
-            let is_fresh = !kept.file.failed() || now < kept.since.saturating_add(SCRATCH_AGAIN);
-            kept.pid == pid && kept.volume == *volume && is_fresh
-        };
-        if let Some(kept) = files.get_mut(&target.instance).filter(is_good) {
-            return kept.file.look();
-        }
-        let mut kept =
-            Kept { pid, volume: volume.clone(), file: Making::begin(pid, volume.clone()), since: now };
-        let file = kept.file.look();
-        files.insert(target.instance.clone(), kept);
-        file
     }
 
     fn start(&self, target: &Target, asked: &Asked<'_>) -> Helper {
@@ -266,7 +179,7 @@ impl Prober {
             });
         }
         let needs_file = tests.iter().any(|test| test.kind.resource() == Resource::Storage);
-        let file = if needs_file { self.file_of(target, &asked.round.volume) } else { Err(String::new()) };
+        let file = if needs_file { self.files.of(target, &asked.round.volume) } else { Err(String::new()) };
         let request = HelperRequest {
             cgroup: target.cgroup.clone(),
             netns: target.netns.clone(),
@@ -349,20 +262,6 @@ impl Prober {
         stuck.retain_mut(|helper| matches!(helper.child.try_wait(), Ok(None)));
         stuck.iter().find(|helper| helper.instance == *instance).map(|helper| (helper.at, helper.since))
     }
-}
-
-fn make_file(pid: u32, volume: &Volume) -> Result<Scratch, String> {
-    let directory = match &volume.directory {
-        Some(directory) => directory.clone(),
-        None => std::fs::read_link(format!("/proc/{pid}/cwd"))
-            .map_err(|error| format!("the working directory of process {pid} is unknown: {error}"))?,
-    };
-    let own = Scratch::create_as_seen_by(pid, &directory, volume.size);
-    own.or_else(|error| {
-        let why = foreshadow_model::with_causes(&error);
-        let elsewhere = volume.fallback.as_ref().map(|fallback| Scratch::create(fallback, volume.size));
-        elsewhere.and_then(Result::ok).ok_or(why)
-    })
 }
 
 /// What is asked of both sides.
@@ -511,167 +410,4 @@ fn starved(tests: &[Test], waited: Duration) -> Vec<Burst> {
 }
 
 #[cfg(test)]
-mod tests {
-    use foreshadow_model::BurstKind;
-
-    use super::*;
-
-    fn shell(script: &str) -> Prober {
-        Prober::new(HelperCommand {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".to_owned(), script.to_owned()],
-        })
-    }
-
-    fn target(name: &str) -> Target {
-        Target { instance: InstanceId::new(name).unwrap(), cgroup: None, pid: None, netns: None }
-    }
-
-    fn round(kinds: &[BurstKind]) -> Round {
-        Round {
-            tests: kinds.iter().map(|&kind| kind.into()).collect(),
-            volume: Volume { directory: None, size: Bytes::mebi(1), fallback: None },
-            peer: None,
-            give_up: Duration::from_millis(50),
-        }
-    }
-
-    fn run(prober: &Prober, kinds: &[BurstKind]) -> (Side, Side) {
-        prober.run_pair(&target("live-1"), Some(&target("shadow-1")), &round(kinds))
-    }
-
-    const RAN: &str = r#"{"burst":{"kind":"processor","outcome":{"ran":{"wallSeconds":1.0,"cpuSeconds":2.0,"scorePerSecond":3.0}}}}"#;
-    const BOTH: [BurstKind; 2] = [BurstKind::Processor, BurstKind::StorageRead];
-
-    #[test]
-    fn both_answers_are_taken_over() {
-        let done = r#"{"done":{"cpuSeconds":0.5}}"#;
-        let (live, shadow) = run(&shell(&format!("echo '{RAN}'; echo '{done}'")), &BOTH[..1]);
-        let outcome = BurstOutcome::Ran {
-            wall_seconds: 1.0,
-            cpu_seconds: 2.0,
-            score_per_second: 3.0,
-            operations: None,
-        };
-        assert_eq!(live.bursts, [Burst::new(BurstKind::Processor, outcome)]);
-        assert_eq!(live.cpu_seconds, Some(0.5));
-        assert_eq!(shadow, live);
-    }
-
-    #[test]
-    fn a_silent_helper_is_starved_and_killed() {
-        let prober = shell("exec sleep 600");
-        let (live, shadow) = run(&prober, &BOTH);
-        for side in [live, shadow] {
-            let [first, second] = side.bursts.as_slice() else { panic!("{side:?}") };
-            assert!(first.wall_seconds().is_some_and(|waited| 0.05 <= waited) && first.is_saturated());
-            assert!(!second.is_saturated(), "nothing is known of what it did not get to");
-        }
-        assert!(prober.stuck.lock().unwrap().is_empty(), "nothing is left behind");
-    }
-
-    #[test]
-    fn a_helper_that_hangs_in_a_test_keeps_what_it_said_before() {
-        let (live, _) = run(&shell(&format!("echo '{RAN}'; exec sleep 600")), &BOTH);
-        let [processor, storage] = live.bursts.as_slice() else { panic!("{live:?}") };
-        assert_eq!(processor.wall_seconds(), Some(1.0));
-        assert!(storage.is_saturated(), "{storage:?}");
-    }
-
-    #[test]
-    fn a_helper_that_hangs_in_the_disk_says_nothing_of_the_processor() {
-        let tests: Vec<Test> = BOTH.map(Test::from).into();
-        let bursts = behind(&tests, Resource::Storage, Duration::from_secs(2));
-        assert!(!bursts[0].is_saturated() && bursts[1].is_saturated(), "{bursts:?}");
-        assert_eq!(bursts[1].wall_seconds(), Some(2.0));
-    }
-
-    #[test]
-    fn a_helper_that_dies_is_no_sample() {
-        let (live, _) = run(&shell("kill -9 $$"), &BOTH[..1]);
-        let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
-        assert!(reason.contains("signal: 9"), "{reason}");
-    }
-
-    #[test]
-    fn nonsense_is_no_sample() {
-        for script in ["echo hello", "echo '[]'", "yes"] {
-            let (live, _) = run(&shell(script), &BOTH[..1]);
-            assert!(matches!(live.bursts[0].outcome, BurstOutcome::Skipped { .. }), "{script}: {live:?}");
-        }
-    }
-
-    #[test]
-    fn a_helper_that_cannot_be_started_is_skipped_with_a_reason() {
-        let prober = Prober::new(HelperCommand { program: "/nonexistent".into(), arguments: Vec::new() });
-        let (live, shadow) = prober.run_pair(&target("live-1"), None, &round(&BOTH[..1]));
-        let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
-        assert!(reason.contains("/nonexistent"), "{reason}");
-        assert!(shadow.bursts.is_empty());
-    }
-
-    /// The file, once it is made.
-    fn made(prober: &Prober, target: &Target, volume: &Volume) -> Result<Scratch, String> {
-        for _ in 0..1000 {
-            match prober.file_of(target, volume) {
-                Err(reason) if reason.contains("being made") => thread::sleep(Duration::from_millis(10)),
-                other => return other,
-            }
-        }
-        panic!("a file of a MiB is made within ten seconds")
-    }
-
-    #[test]
-    fn memory_of_the_tests_only_becomes_less() {
-        let prober = shell("exit 0");
-        let of = |room| prober.memory_for(&InstanceId::live(1), Some(Bytes::mebi(room))).ok();
-        assert_eq!(
-            [of(1000), of(400), of(1000), of(100)].map(|bytes| bytes.map(|bytes| bytes.get() >> 20)),
-            [Some(64), Some(32), Some(32), None]
-        );
-        assert_eq!(of(1000), Some(Bytes::mebi(32)), "too little for once is no less for ever");
-    }
-
-    #[test]
-    fn a_file_is_made_once_for_an_instance_and_given_back_with_it() {
-        let prober = shell("exit 0");
-        let own = Target { pid: Some(std::process::id()), ..target("live-1") };
-        let volume = Volume {
-            directory: Some(env!("CARGO_MANIFEST_DIR").into()),
-            size: Bytes::mebi(1),
-            fallback: None,
-        };
-        let Ok(_) = made(&prober, &own, &volume) else {
-            eprintln!("skipped: needs a file system that can be read past the page cache");
-            return;
-        };
-        let inode = |prober: &Prober| {
-            let file = made(prober, &own, &volume).unwrap();
-            rustix::fs::fstat(&file).unwrap().st_ino
-        };
-        assert_eq!(inode(&prober), inode(&prober));
-        prober.keep_only(&[]);
-        assert!(prober.files().is_empty());
-    }
-
-    #[test]
-    fn a_volume_that_cannot_be_used_gives_way_to_the_fallback() {
-        let own = Target { pid: Some(std::process::id()), ..target("live-1") };
-        let fallback = Some(env!("CARGO_MANIFEST_DIR").into());
-        let volume = Volume { directory: Some("/proc".into()), size: Bytes::mebi(1), fallback };
-        match made(&shell("exit 0"), &own, &volume) {
-            Ok(_) => {}
-            Err(why) => assert!(why.contains("/proc"), "the first reason is told: {why}"),
-        }
-        let nowhere = Volume { fallback: None, ..volume };
-        assert!(made(&shell("exit 0"), &own, &nowhere).unwrap_err().contains("/proc"));
-    }
-
-    #[test]
-    fn a_process_that_is_gone_is_not_tested() {
-        let gone = Target { pid: Some(u32::MAX / 2), ..target("live-1") };
-        let (live, _) = shell(&format!("echo '{RAN}'")).run_pair(&gone, None, &round(&BOTH[..1]));
-        let BurstOutcome::Skipped { reason } = &live.bursts[0].outcome else { panic!("{live:?}") };
-        assert!(reason.contains("has ended"), "{reason}");
-    }
-}
+mod tests;

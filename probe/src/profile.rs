@@ -26,7 +26,7 @@ use crate::signals::parse;
 /// Pages of one GiB at one in 128: with one in a hundred it costs 12 ms of ours, with this 9.
 const PAGES_MAX: usize = 2048;
 
-/// Pages of a small process, so that shares mean something.
+/// Pages of a small instance, so that shares mean something.
 const PAGES_MIN: usize = 256;
 
 /// One page in so many is looked at.
@@ -78,20 +78,20 @@ pub fn profile(
     let cpu_before = thread_cpu();
     let mut profile = MemoryProfile::default();
     let mut seen = Err(io::Error::from(io::ErrorKind::NotFound));
-    let mut places = Vec::new();
-    let mut random = Random::new();
+    let mut processes = Vec::new();
     for &pid in pids.iter().take(PROCESSES_MAX) {
         match sizes(pid) {
             Ok(sizes) => {
                 seen = Ok(());
                 add(&mut profile, &sizes);
-                draw(pid, sizes[1], &mut random, &mut places);
+                processes.push((pid, sizes[1]));
             }
             Err(error) if seen.is_err() => seen = Err(error),
             Err(_) => {}
         }
     }
     seen.map_err(ProfileError::NoProcess)?;
+    let places = draw_from(&processes, profile.anonymous.get());
     of_cgroup(&mut profile, cgroup);
     let hasher = RandomState::default();
     let first = look(&places, &hasher, true);
@@ -141,8 +141,19 @@ fn of_cgroup(profile: &mut MemoryProfile, cgroup: Option<&CgroupPaths>) {
         number(usage).zip(unused).map(|(used, unused)| Bytes::new(used.saturating_sub(unused)));
 }
 
-/// Draws resident pages of a process with this much anonymous memory.
-fn draw(pid: u32, anonymous: u64, random: &mut Random, places: &mut Vec<Place>) {
+/// Draws pages of all processes, each by its part of the whole: what a look costs does not depend on how many there are.
+fn draw_from(processes: &[(u32, u64)], total: u64) -> Vec<Place> {
+    let (mut random, mut places) = (Random::new(), Vec::new());
+    let all = usize::try_from(total / PAGE as u64 / ONE_IN).unwrap_or(PAGES_MAX).clamp(PAGES_MIN, PAGES_MAX);
+    for &(pid, anonymous) in processes {
+        let part = anonymous.saturating_mul(all as u64) / total.max(1);
+        draw(pid, usize::try_from(part).unwrap_or(all), &mut random, &mut places);
+    }
+    places
+}
+
+/// Draws so many resident pages of a process.
+fn draw(pid: u32, wanted: usize, random: &mut Random, places: &mut Vec<Place>) {
     let process = format!("/proc/{pid}");
     let process = Path::new(&process);
     let (Ok(maps), Ok(pagemap)) = (fs::read(process.join("maps")), File::open(process.join("pagemap")))
@@ -151,8 +162,6 @@ fn draw(pid: u32, anonymous: u64, random: &mut Random, places: &mut Vec<Place>) 
     };
     let regions = parse::writable_regions(&maps);
     let total: u64 = regions.iter().map(|(start, end)| (end - start) / PAGE as u64).sum();
-    let resident = usize::try_from(anonymous / PAGE as u64 / ONE_IN).unwrap_or(PAGES_MAX);
-    let wanted = resident.clamp(PAGES_MIN, PAGES_MAX);
     if total == 0 {
         return;
     }

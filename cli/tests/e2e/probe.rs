@@ -78,7 +78,7 @@ fn what_cannot_be_done_is_said_with_what_was_expected() {
         (&["--only", "disk"][..], "expected a test"),
         (&["--size", "5"], "expected bytes such as `256Mi`"),
         (&["--size", "1Ti"], "1Mi to"),
-        (&["--span", "0s"], "more than 0"),
+        (&["--span", "0s"], "expected a span"),
         (&["--target", "db"], "expected a host with its port"),
         (&["--compare", "no-such.json"], "no-such.json"),
         (&["--compare", odd.to_str().unwrap()], "missing field"),
