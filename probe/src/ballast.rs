@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn it_grows_and_shrinks_to_what_is_asked_and_changes_as_much_as_is_due() {
-        let mut held = Held::default();
-        held.load = Load { bytes: Bytes::mebi(20), changed_bytes_per_second: 40_960.0 };
+        let load = Load { bytes: Bytes::mebi(20), changed_bytes_per_second: 40_960.0 };
+        let mut held = Held { load, ..Held::default() };
         while held.step() {}
         assert_eq!(held.pieces.iter().map(Vec::len).sum::<usize>(), 20 << 20);
         (held.next, held.owed) = ((0, 0), 0.0);
@@ -266,8 +266,8 @@ mod tests {
 
     #[test]
     fn nothing_held_changes_nothing() {
-        let mut held = Held::default();
-        held.load.changed_bytes_per_second = 1e9;
+        let load = Load { changed_bytes_per_second: 1e9, ..Load::default() };
+        let mut held = Held { load, ..Held::default() };
         assert!(!held.step());
     }
 }

@@ -23,7 +23,7 @@ use crate::priority::become_idle;
 use crate::scratch::Scratch;
 
 /// What the helper process is told, as JSON in its last argument. It answers on its standard output with a line for every
-/// test, in order, and one more: [`Answer`]s.
+/// test, in order, and one more that says what it has cost.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelperRequest {

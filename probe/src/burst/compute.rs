@@ -129,9 +129,10 @@ fn floats(numbers: &mut [f64; LANES]) {
     let (a, b) = (black_box(0.5), black_box(0.5));
     let mut own = *numbers;
     for _ in 0..ROUNDS {
-        for x in &mut own {
-            *x = *x * a + b;
-        }
+        // All products, then all sums: written as one expression the compiler keeps each sum right behind its product, and
+        // the processor waits an eighth longer.
+        own.iter_mut().for_each(|x| *x *= a);
+        own.iter_mut().for_each(|x| *x += b);
     }
     *numbers = black_box(own);
 }

@@ -23,6 +23,9 @@ const DEPTH: u32 = 32;
 /// Operations of a burst; how many complete at a time is the device's choice, so steps do not count them.
 const DEEP_BURST: u64 = 128;
 
+/// What one operation moves, as io_uring counts it.
+const BLOCK_BYTES: u32 = 4096;
+
 /// Blocks of one sequential read: 256 KiB.
 const RUN: usize = 64;
 
@@ -129,9 +132,9 @@ impl Deep {
         let (file, place) = (types::Fd(self.scratch.file().as_raw_fd()), self.places.next());
         let block = self.buffer[slot as usize].0.as_mut_ptr();
         let entry = if self.kind == BurstKind::StorageWrites {
-            opcode::Write::new(file, block, BLOCK as u32).offset(place).build()
+            opcode::Write::new(file, block, BLOCK_BYTES).offset(place).build()
         } else {
-            opcode::Read::new(file, block, BLOCK as u32).offset(place).build()
+            opcode::Read::new(file, block, BLOCK_BYTES).offset(place).build()
         };
         entry.user_data(u64::from(slot))
     }

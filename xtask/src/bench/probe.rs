@@ -83,7 +83,7 @@ pub(super) fn run(root: &Path, plan: &Plan) -> anyhow::Result<()> {
             continue;
         }
         for span in SPANS {
-            if let Err(error) = bench.compare(test, name, anchor, span, plan.rounds) {
+            if let Err(error) = bench.compare((test, name, anchor), span, plan.rounds) {
                 println!("| {test} | {name} | {span} s | skipped: {error:#} |");
                 break;
             }
@@ -104,7 +104,12 @@ impl Drop for Bench {
 }
 
 impl Bench {
-    fn compare(&self, test: &str, name: &str, anchor: Anchor, span: f64, rounds: u32) -> anyhow::Result<()> {
+    fn compare(
+        &self,
+        (test, name, anchor): (&str, &str, Anchor),
+        span: f64,
+        rounds: u32,
+    ) -> anyhow::Result<()> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             // Who is first changes: what one leaves behind in a cache of the disk must not favour the other.

@@ -24,9 +24,9 @@ pub(crate) fn draw(score: &Score) -> String {
     for seconds in [0, 5, 10, 15, 20, 25, 30, 35] {
         let x = place(f64::from(seconds));
         let dash = if seconds == 15 { "" } else { " stroke-dasharray=\"2 4\"" };
-        write!(
+        writeln!(
             svg,
-            "<line x1=\"{x}\" y1=\"{ROW}\" x2=\"{x}\" y2=\"{}\" stroke=\"#bbb\"{dash}/><text x=\"{x}\" y=\"{}\" text-anchor=\"middle\" fill=\"#666\">{seconds} s</text>\n",
+            "<line x1=\"{x}\" y1=\"{ROW}\" x2=\"{x}\" y2=\"{}\" stroke=\"#bbb\"{dash}/><text x=\"{x}\" y=\"{}\" text-anchor=\"middle\" fill=\"#666\">{seconds} s</text>",
             height - 2 * ROW,
             height - 2 * ROW + 14,
         )

@@ -70,8 +70,8 @@ impl Stage {
         let spaces = (Namespace::new(1)?, Namespace::new(2)?);
         let dependency = Dependency::start(spaces.0.address)?;
         let (pieces, told) = mpsc::channel();
-        let live = Instance::start("live", LIVE, spaces.0, &folder, &dependency, Some(pieces))?;
-        let shadow = Instance::start("shadow", SHADOW, spaces.1, &folder, &dependency, None)?;
+        let live = Instance::start(("live", LIVE), spaces.0, &folder, &dependency, Some(pieces))?;
+        let shadow = Instance::start(("shadow", SHADOW), spaces.1, &folder, &dependency, None)?;
         let program = std::env::current_exe()?;
         let command = HelperCommand { program, arguments: vec!["matrix-part".into(), "helper".into()] };
         Ok(Self {
@@ -163,8 +163,7 @@ impl Drop for Stage {
 
 impl Instance {
     fn start(
-        name: &str,
-        processor: &str,
+        (name, processor): (&str, &str),
         namespace: Namespace,
         folder: &Path,
         dependency: &Dependency,
