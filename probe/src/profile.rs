@@ -1,7 +1,7 @@
 //! What the memory of an instance is like, from a random sample of its pages read twice.
 //!
 //! *Why a sample and not a snapshot*: a checkpoint froze live for 262 ms per 512 MiB and copied every secret; `clear_refs`
-//! made its loop eight times slower. Reading one page in 128 costs some ms of ours and is not felt there.
+//! made its loop eight times slower. Reading one page in 160 costs some ms of ours and is not felt there.
 //! *How*: addresses are drawn at random from the writable private mappings; those that are resident (`pagemap`) are read
 //! with `process_vm_readv`, hashed, and read again after a pause. A page that is not resident is never touched: reading it
 //! would make it so.
@@ -23,14 +23,14 @@ use crate::cgroup::{Version, limit, version_of};
 use crate::clock::{monotonic, sleep_until, thread_cpu};
 use crate::signals::parse;
 
-/// Pages of one GiB at one in 128: with one in a hundred it costs 12 ms of ours, with this 9.
-const PAGES_MAX: usize = 2048;
+/// Pages of one GiB at one in 160: with one in 128 it costs 12 ms of ours, with this eight.
+const PAGES_MAX: usize = 1638;
 
 /// Pages of a small instance, so that shares mean something.
 const PAGES_MIN: usize = 256;
 
 /// One page in so many is looked at.
-const ONE_IN: u64 = 128;
+const ONE_IN: u64 = 160;
 
 /// Addresses that are tried for each page wanted: most of what is mapped may never have been touched.
 const TRIES: usize = 8;
