@@ -187,8 +187,9 @@ fn tests_run_in_live_and_shadow_until_they_are_turned_off_and_that_is_remembered
     assert_eq!(controller.ended(), Some(0));
 }
 
+/// Of the folder that controllers are tested in.
 fn has_direct_reads() -> bool {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let output = probe(folder.path(), &["--only", "storage-read", "-o", "json"]);
     serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|report| report["tests"][0]["value"].is_f64())
 }
