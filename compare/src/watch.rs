@@ -23,7 +23,7 @@ use foreshadow_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::null::{CALM, EVIDENCE_MAX, Last, Null, SILENT_TICKS, Value};
+use self::null::{CALM, EVIDENCE_MAX, Null, SILENT_TICKS, Value};
 use crate::resources::{lost_log, per_second_log, run_delay_log, share, waiting_log, work_log};
 
 /// Evidence in nats at which a resource is called worse. Two values beyond all doubt, or some that agree.
@@ -86,10 +86,10 @@ impl Sense {
         }
     }
 
-    fn words(&self, before: f64, now: Option<Last>) -> String {
+    fn words(&self, before: f64, now: Option<Value>) -> String {
         let share = |log: f64| 100.0 * crate::resources::share_of(log);
         let count = f64::exp_m1;
-        let Some(Last::Log(now)) = now else {
+        let Some(Value::Log(now)) = now else {
             return format!("{} could not run", self.name());
         };
         match self {

@@ -16,7 +16,7 @@ use foreshadow_model::{Bytes, CgroupPaths};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::memory_room;
+use crate::cgroup::{limit, memory_room, version_of};
 use crate::clock::timespec;
 use crate::helper::settle;
 use crate::pair::HelperCommand;
@@ -235,10 +235,9 @@ fn is_short(cgroup: &CgroupPaths) -> bool {
 
 fn memory_limit(cgroup: &CgroupPaths) -> Option<Bytes> {
     let directory: &PathBuf = cgroup.memory.as_ref()?;
-    let text = ["memory.max", "memory.limit_in_bytes"]
-        .into_iter()
-        .find_map(|file| fs::read(directory.join(file)).ok());
-    crate::cgroup::limit(parse::number(&text?)?).map(Bytes::new)
+    let (_, limit_file) = version_of(directory)?.memory_files();
+    let text = fs::read(directory.join(limit_file)).ok()?;
+    limit(parse::number(&text)?).map(Bytes::new)
 }
 
 #[cfg(test)]

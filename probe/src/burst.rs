@@ -27,7 +27,7 @@ use crate::scratch::Scratch;
 use operations::Log;
 
 pub use memory::{PAGE_MODE, array_bytes};
-pub use network::{Answerer, name_in};
+pub use network::Answerer;
 
 /// One test: what to do and, for some, to whom.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,6 +47,13 @@ impl From<BurstKind> for Test {
 }
 
 impl Test {
+    /// The tests of somebody else, `host:port`: connecting to it, and looking its name up if it has one.
+    pub(crate) fn of_target(target: &str) -> impl Iterator<Item = Self> {
+        let connect = Self { kind: BurstKind::Connect, target: Some(target.to_owned()) };
+        let resolve = |name: &str| Self { kind: BurstKind::Resolve, target: Some(name.to_owned()) };
+        std::iter::once(connect).chain(network::name_in(target).map(resolve))
+    }
+
     /// What came of it.
     #[must_use]
     pub fn came_to(&self, outcome: BurstOutcome) -> Burst {
@@ -84,7 +91,7 @@ impl Means {
     pub const ALONE: Bytes = Bytes::mebi(256);
 }
 
-/// The work of some tests, with everything done that must not be timed: memory allocated and touched, connections made.
+/// The work of some tests, with everything done that must not be timed and holds nobody up: memory allocated and touched.
 ///
 /// While it exists, transparent huge pages may be off for the *whole process*.
 #[derive(Debug)]

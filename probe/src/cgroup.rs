@@ -19,6 +19,16 @@ pub(crate) enum Version {
     V2,
 }
 
+impl Version {
+    /// The files of the memory controller: bytes charged, and the limit.
+    pub(crate) const fn memory_files(self) -> (&'static str, &'static str) {
+        match self {
+            Self::V1 => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
+            Self::V2 => ("memory.current", "memory.max"),
+        }
+    }
+}
+
 /// Which version `directory` belongs to; `None` while it does not exist.
 pub(crate) fn version_of(directory: &Path) -> Option<Version> {
     if directory.join("cgroup.controllers").exists() {
@@ -47,12 +57,9 @@ pub fn memory_room(paths: Option<&CgroupPaths>) -> Option<Bytes> {
 
 fn cgroup_room(directory: &Path) -> Option<Bytes> {
     // Above `memory.high` live's own allocations are slowed down.
-    let (limit_files, usage_file) = match version_of(directory)? {
-        Version::V1 => (["memory.limit_in_bytes"; 2], "memory.usage_in_bytes"),
-        Version::V2 => (["memory.max", "memory.high"], "memory.current"),
-    };
+    let (usage_file, limit_file) = version_of(directory)?.memory_files();
     let read = |file| fs::read(directory.join(file)).ok().and_then(|text| parse::number(&text));
-    let least = limit_files.into_iter().filter_map(|file| limit(read(file)?)).min()?;
+    let least = [limit_file, "memory.high"].into_iter().filter_map(|file| limit(read(file)?)).min()?;
     Some(Bytes::new(least.saturating_sub(read(usage_file)?)))
 }
 

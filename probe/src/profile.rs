@@ -128,13 +128,12 @@ fn of_cgroup(profile: &mut MemoryProfile, cgroup: Option<&CgroupPaths>) {
     let number = |file: &str| fs::read(directory.join(file)).ok().and_then(|text| parse::number(&text));
     let stat = fs::read(directory.join("memory.stat")).unwrap_or_default();
     let keyed = |keys: [&[u8]; 2]| keys.into_iter().find_map(|key| parse::keyed(&stat, key));
-    let (usage, max, huge) = match version {
-        Version::V1 => {
-            ("memory.usage_in_bytes", "memory.limit_in_bytes", keyed([b"total_rss_huge", b"rss_huge"]))
-        }
-        Version::V2 => ("memory.current", "memory.max", keyed([b"anon_thp", b"anon_thp"])),
+    let (usage, max) = version.memory_files();
+    let huge = match version {
+        Version::V1 => [&b"total_rss_huge"[..], b"rss_huge"],
+        Version::V2 => [&b"anon_thp"[..]; 2],
     };
-    profile.huge = huge.map(Bytes::new);
+    profile.huge = keyed(huge).map(Bytes::new);
     profile.limit = number(max).and_then(limit).map(Bytes::new);
     let unused = keyed([b"total_inactive_file", b"inactive_file"]);
     profile.working_set =

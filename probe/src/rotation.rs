@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use foreshadow_model::{BurstKind, BurstOutcome, ProbePolicy, Resource};
 
-use crate::burst::{Test, name_in};
+use crate::burst::Test;
 use crate::pair::Side;
 
 /// Savings never exceed this many ticks' budgets, or twice the dearest test if that is more: after a pause nobody is flooded.
@@ -150,10 +150,8 @@ fn tests(policy: &ProbePolicy) -> Vec<Test> {
         .map(Test::from)
         .collect();
     if policy.network.enabled {
-        for target in policy.network.targets.iter().map(ToString::to_string) {
-            let name = name_in(&target).map(str::to_owned);
-            tests.push(Test { kind: BurstKind::Connect, target: Some(target) });
-            tests.extend(name.map(|name| Test { kind: BurstKind::Resolve, target: Some(name) }));
+        for target in &policy.network.targets {
+            tests.extend(Test::of_target(&target.to_string()));
         }
     }
     tests

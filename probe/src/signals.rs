@@ -351,10 +351,8 @@ impl SignalReader {
     /// Memory charged and its limit, in bytes.
     fn memory(&mut self) -> (Option<u64>, Option<u64>) {
         let Some(directory) = self.paths.memory.clone() else { return (None, None) };
-        let (usage, max) = match self.versions.memory {
-            None => return (None, None),
-            Some(Version::V1) => ("memory.usage_in_bytes", "memory.limit_in_bytes"),
-            Some(Version::V2) => ("memory.current", "memory.max"),
+        let Some((usage, max)) = self.versions.memory.map(Version::memory_files) else {
+            return (None, None);
         };
         (self.number(&directory, usage), self.number(&directory, max).and_then(limit))
     }

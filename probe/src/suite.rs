@@ -75,11 +75,7 @@ pub fn all_tests(targets: &[String]) -> Vec<Test> {
         .filter(|kind| !matches!(kind, BurstKind::Connect | BurstKind::Resolve))
         .map(Test::from)
         .collect();
-    for target in targets {
-        tests.push(Test { kind: BurstKind::Connect, target: Some(target.clone()) });
-        let name = crate::burst::name_in(target).map(str::to_owned);
-        tests.extend(name.map(|name| Test { kind: BurstKind::Resolve, target: Some(name) }));
-    }
+    tests.extend(targets.iter().flat_map(|target| Test::of_target(target)));
     tests
 }
 

@@ -48,10 +48,7 @@ fn against(report: &Report, figure: &Figure, past: &[&Report]) -> Against {
     let alike = past.iter().rev().filter(|past| report.is_alike(past, figure.test));
     let logs: Vec<f64> =
         alike.filter_map(|past| figure.worse_log(past.figure(figure)?.value?)).take(PAST_MAX).collect();
-    let name = match &figure.target {
-        Some(target) => format!("{} {target}", figure.test.label()),
-        None => figure.test.label().to_owned(),
-    };
+    let name = figure.name();
     if logs.len() < PAST_MIN {
         return Against { name, past: logs.len(), worse: None, is_worse: false };
     }

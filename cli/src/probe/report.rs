@@ -220,6 +220,14 @@ impl Figure {
         Some(figure)
     }
 
+    /// The test and whom it was done to, in words.
+    pub(super) fn name(&self) -> String {
+        match &self.target {
+            Some(target) => format!("{} {target}", self.test.label()),
+            None => self.test.label().to_owned(),
+        }
+    }
+
     /// By how much it is worse than a value, in log units; negative is better.
     pub(super) fn worse_log(&self, than: f64) -> Option<f64> {
         let log = (self.value? / than).ln();

@@ -25,7 +25,7 @@ pub(super) fn of(report: &Report, judgement: &Judgement, other: Option<&Report>)
     let reasons: String = report
         .tests
         .iter()
-        .filter_map(|figure| Some(format!("\n{}: {}", name(figure), figure.reason.as_ref()?)))
+        .filter_map(|figure| Some(format!("\n{}: {}", figure.name(), figure.reason.as_ref()?)))
         .collect();
     format!("{}\n{table}{reasons}", head(report))
 }
@@ -56,7 +56,7 @@ fn row(report: &Report, figure: &Figure, against: &Against, other: Option<&Repor
     });
     let arrow = if figure.better == Better::Higher { "↑" } else { "↓" };
     let mut cells = vec![
-        format!("{} {arrow}", name(figure)),
+        format!("{} {arrow}", figure.name()),
         value(figure.value),
         range,
         seconds(figure.p99_seconds),
@@ -72,13 +72,6 @@ fn row(report: &Report, figure: &Figure, against: &Against, other: Option<&Repor
         cells.push(ratio.map_or_else(dash, |ratio| format!("{ratio:.2}{unlike}")));
     }
     cells
-}
-
-fn name(figure: &Figure) -> String {
-    match &figure.target {
-        Some(target) => format!("{} {target}", figure.test.label()),
-        None => figure.test.label().to_owned(),
-    }
 }
 
 /// Three digits and a unit of a size that people read.

@@ -36,7 +36,7 @@ const FAR_OUT: f64 = 5.0;
 pub(super) const SILENT_TICKS: u32 = 24;
 
 /// One value of one side.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Value {
     Log(f64),
     /// It could not run.
@@ -55,18 +55,10 @@ pub(super) struct Null {
     pending: u8,
     pub(super) evidence: f64,
     /// The last value; `None` without a past to set it against, or after a long silence.
-    pub(super) last: Option<Last>,
+    pub(super) last: Option<Value>,
     /// The median of the past it was set against.
     pub(super) before: f64,
     pub(super) age: u32,
-}
-
-/// What a sense showed last.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Last {
-    Log(f64),
-    /// It could not run.
-    Saturated,
 }
 
 impl Default for Null {
@@ -98,10 +90,7 @@ impl Null {
         if PAST_MIN <= self.past.len() {
             let (median, scale) = self.level(floor);
             self.before = median;
-            self.last = Some(match value {
-                Value::Log(log) => Last::Log(log),
-                Value::Saturated => Last::Saturated,
-            });
+            self.last = Some(value);
             if judge {
                 let surprise = match value {
                     Value::Log(log) => surprise((log - median - zone) / scale),
@@ -154,8 +143,9 @@ impl Null {
     fn level(&self, floor: f64) -> (f64, f64) {
         let mut sorted: Vec<f64> = self.past.iter().map(|&value| f64::from(value)).collect();
         sorted.sort_by(f64::total_cmp);
-        let median = median_of(&mut sorted.clone());
-        let upper = sorted[(sorted.len() * 9 / 10).min(sorted.len() - 1)] - median;
+        let tenth = sorted[(sorted.len() * 9 / 10).min(sorted.len() - 1)];
+        let median = median_of(&mut sorted);
+        let upper = tenth - median;
         let mut apart: Vec<f64> = sorted.iter().map(|value| (value - median).abs()).collect();
         // 1.28 is the upper tenth of the normal distribution, as 1/1.4826 is the middle of its deviations.
         (median, (1.4826 * median_of(&mut apart)).max(upper / 1.28).max(floor))
@@ -164,8 +154,8 @@ impl Null {
     /// By how much the last value was worse, in log units; `None` if nothing is known of it, or if it could not run.
     pub(super) fn worse_by(&self) -> Option<f64> {
         match self.last? {
-            Last::Log(log) => Some((log - self.before).max(0.0)),
-            Last::Saturated => None,
+            Value::Log(log) => Some((log - self.before).max(0.0)),
+            Value::Saturated => None,
         }
     }
 }

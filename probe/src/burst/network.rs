@@ -283,7 +283,7 @@ impl Work for Resolve {
 
 /// The name in `host:port` that can be looked up; `None` if it is an address already.
 #[must_use]
-pub fn name_in(target: &str) -> Option<&str> {
+pub(super) fn name_in(target: &str) -> Option<&str> {
     let (host, _port) = target.rsplit_once(':')?;
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.parse::<IpAddr>().is_err().then_some(host)
