@@ -27,7 +27,7 @@ use self::null::{CALM, EVIDENCE_MAX, Null, SILENT_TICKS, Value};
 use crate::resources::{lost_log, per_second_log, run_delay_log, share, waiting_log, work_log};
 
 /// Evidence in nats at which a resource is called worse. Two values beyond all doubt, or some that agree.
-const ALARM: f64 = 9.5;
+const ALARM: f64 = 9.0;
 
 /// Below this an alarm is over.
 const OVER: f64 = 5.0;
@@ -37,6 +37,9 @@ const RENAME: f64 = 4.0;
 
 /// Ticks after which a host that is worse and hurts nobody is the new normal: an hour at the tick of 5 s.
 const ADOPT_TICKS: u32 = 720;
+
+/// Pages a second that begin to matter: at a tenth of a millisecond each, 1 % of the time.
+const PAGES_THAT_MATTER: f64 = 100.0;
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +84,8 @@ impl Sense {
             Self::Throttled => (0.05, 0.20),
             Self::CpuPressure | Self::RunDelay => (0.03, 0.28),
             Self::MemoryPressure | Self::IoPressure | Self::NodeIoPressure => (0.02, 0.10),
-            Self::Refaults | Self::MajorFaults | Self::LimitHits => (0.5, 1.5),
+            Self::Refaults | Self::MajorFaults => (0.25, std::f64::consts::LN_2),
+            Self::LimitHits => (0.5, 1.5),
             Self::Retransmits => (0.001, 0.002),
         }
     }
@@ -95,7 +99,13 @@ impl Sense {
         match self {
             Self::Burst(..) => format!("{} takes {:.1} × as long", self.name(), (now - before).exp()),
             Self::Refaults | Self::MajorFaults | Self::LimitHits => {
-                format!("{:.0} {} a second ({:.0} before)", count(now), self.name(), count(before))
+                let unit = if *self == Self::LimitHits { 1.0 } else { PAGES_THAT_MATTER };
+                format!(
+                    "{:.0} {} a second ({:.0} before)",
+                    unit * count(now),
+                    self.name(),
+                    unit * count(before)
+                )
             }
             Self::RunDelay => {
                 format!("{:.2} s runnable per second run ({:.2} before)", count(now), count(before))
@@ -258,9 +268,14 @@ impl HostWatch {
         if shares || ALARM <= shadow.evidence { HostScope::Shared } else { HostScope::Live }
     }
 
-    /// Forgets what was normal: after a deploy, a resize, a new shadow.
+    /// Forgets what was normal: after a deploy, a resize.
     pub fn rebaseline(&mut self) {
         *self = Self::default();
+    }
+
+    /// Forgets what was normal of the shadow: it is another one.
+    pub(crate) fn renew_shadow(&mut self) {
+        self.senses.iter_mut().for_each(|sensed| sensed.shadow = Null::default());
     }
 
     /// Drops all evidence; what is normal stays.
@@ -290,8 +305,8 @@ fn values(bursts: &[Burst], signals: Option<&CgroupSignals>) -> Vec<(Sense, Valu
         (Sense::CpuPressure, signals.cpu_pressure_share().map(waiting_log)),
         (Sense::RunDelay, run_delay_log(signals)),
         (Sense::MemoryPressure, share(signals, signals.memory_pressure_seconds)),
-        (Sense::Refaults, per_second_log(signals, signals.refaults)),
-        (Sense::MajorFaults, per_second_log(signals, signals.major_faults)),
+        (Sense::Refaults, many_log(signals, signals.refaults)),
+        (Sense::MajorFaults, many_log(signals, signals.major_faults)),
         (Sense::LimitHits, per_second_log(signals, signals.memory_limit_hits)),
         (Sense::IoPressure, share(signals, signals.io_pressure_seconds)),
         (Sense::NodeIoPressure, share(signals, signals.node_io_pressure_seconds)),
@@ -302,6 +317,11 @@ fn values(bursts: &[Burst], signals: Option<&CgroupSignals>) -> Vec<(Sense, Valu
         .filter_map(|(sense, log)| Some((sense, Value::Log(log.filter(|log| log.is_finite())?))));
     all.extend(finite);
     all
+}
+
+/// How many pages a second, beside those that begin to matter: from none to a few dozen is nothing, however rare it was.
+fn many_log(signals: &CgroupSignals, pages: Option<u64>) -> Option<f64> {
+    Some((per_second_log(signals, pages)?.exp_m1() / PAGES_THAT_MATTER).ln_1p())
 }
 
 /// Nodes on which two instances or more show the same resource worse at the same time. `findings` are of lives, with the

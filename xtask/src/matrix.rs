@@ -66,6 +66,9 @@ pub(crate) struct Options {
     /// Where to keep what is seen.
     #[arg(long, default_value = "target/matrix.jsonl")]
     keep: PathBuf,
+    /// Say what is found in every tick.
+    #[arg(long)]
+    tell: bool,
     /// Where to draw it.
     #[arg(long, default_value = "target/matrix.svg")]
     picture: PathBuf,
@@ -103,6 +106,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
         Some(file) => read(file)?,
         None => perform(root, options)?,
     };
+    if options.tell {
+        tell(&seen);
+    }
     let score = Score::of(&seen);
     println!("{score}");
     let picture = root.join(&options.picture);
@@ -110,6 +116,23 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<bool> {
         .with_context(|| format!("failed to draw `{}`", picture.display()))?;
     println!("drawn: {}", options.picture.display());
     Ok(true)
+}
+
+/// Every change of what is found, and every span.
+fn tell(seen: &[Seen]) {
+    let (mut watch, mut span, mut said) = (HostWatch::default(), None, None);
+    for (tick, seen) in seen.iter().enumerate() {
+        if span != Some(&seen.span) {
+            println!("{tick}: {:?}", seen.span);
+            span = Some(&seen.span);
+        }
+        let found = watch.observe(&seen.window, true, false);
+        let now = found.as_ref().map(|found| (found.resource, found.scope, found.words.clone()));
+        if now != said {
+            println!("{tick}:   {}", found.map_or_else(|| "nothing".to_owned(), |found| found.to_string()));
+            said = now;
+        }
+    }
 }
 
 fn perform(root: &Path, options: &Options) -> anyhow::Result<Vec<Seen>> {

@@ -108,7 +108,7 @@ impl Null {
     /// A surprise, held against how often values as far out were alone here: one in a hundred on some machines, whatever the
     /// tail of the rest says.
     fn alone(&mut self, surprise: f64) -> f64 {
-        const FOLLOW: f32 = 0.002;
+        const FOLLOW: f32 = 0.0005;
         let is_far_out = FAR_OUT <= surprise;
         if ALARM <= self.evidence {
             // Enough of them in a row are no outliers.

@@ -83,6 +83,19 @@ fn a_resource_that_is_taken_away_is_found_in_three_ticks() {
 }
 
 #[test]
+fn a_new_shadow_leaves_live_its_past_and_has_none_itself() {
+    let mut watch = HostWatch::default();
+    for tick in 0..40 {
+        assert_eq!(watch.observe(&window(tick, CALM_SIDE, CALM_SIDE), true, false), None);
+    }
+    watch.renew_shadow();
+    let side = Side { storage: 8.0, waits: 0.2, ..CALM_SIDE };
+    let found = (40..43).map(|tick| watch.observe(&window(tick, side, CALM_SIDE), true, false)).last();
+    let found = found.flatten().unwrap();
+    assert_eq!((found.resource, found.scope), (Resource::Storage, HostScope::Unknown), "{found}");
+}
+
+#[test]
 fn what_the_shadow_shows_too_is_shared() {
     let side = Side { storage: 8.0, waits: 0.2, ..CALM_SIDE };
     assert_eq!(after(3, side, side).unwrap().scope, HostScope::Shared);

@@ -9,7 +9,8 @@ use foreshadow_model::{HostFinding, HostScope, Resource};
 use super::{Seen, Span};
 use crate::bench::ratio::middle;
 
-/// A fault that makes live's own work take less than this longer has cost it nothing.
+/// A fault that makes live's own work take less than this longer, or no longer than some tick without it, has cost it
+/// nothing.
 const EFFECT_MIN: f64 = 1.15;
 
 /// The product's tick. A tick of the matrix may be shorter; looks are what counts, for faults and for controls alike.
@@ -27,17 +28,22 @@ pub(crate) struct Trial {
     pub(crate) expected: Option<Resource>,
     /// How many times as long live's own work took.
     pub(crate) effect: f64,
+    /// It took longer than in the slowest tick of the control before.
+    pub(crate) is_beyond_noise: bool,
+    /// Seconds until live's own work took longer for the first time, at the product's tick: a leak hurts late.
+    pub(crate) hurts_from: Option<f64>,
     /// Seconds until something was found, at the product's tick, and what.
     pub(crate) found: Option<(f64, HostFinding)>,
 }
 
 impl Trial {
     pub(crate) fn is_effective(&self) -> bool {
-        EFFECT_MIN <= self.effect
+        EFFECT_MIN <= self.effect && self.is_beyond_noise
     }
 
     fn is_soon(&self) -> bool {
-        self.found.as_ref().is_some_and(|(seconds, _)| *seconds <= SOON_SECONDS)
+        let late = self.hurts_from.map_or(0.0, |from| (from - TICK_SECONDS).max(0.0));
+        self.found.as_ref().is_some_and(|(seconds, _)| *seconds <= late + SOON_SECONDS)
     }
 
     pub(crate) fn is_right(&self) -> bool {
@@ -99,8 +105,16 @@ impl Score {
             Span::Calm => self.controls += 1,
             Span::Fault { name, expected, .. } => {
                 self.during.clear();
+                self.silent = 0;
                 let (name, expected) = (name.clone(), *expected);
-                self.trials.push(Trial { name, expected, effect: 0.0, found: None });
+                self.trials.push(Trial {
+                    name,
+                    expected,
+                    effect: 0.0,
+                    is_beyond_noise: false,
+                    hurts_from: None,
+                    found: None,
+                });
             }
             Span::Recovery => {}
         }
@@ -116,6 +130,11 @@ impl Score {
             self.during.extend(tick.live_ms.or(stuck));
             let mean = self.during.iter().sum::<f64>() / self.during.len().max(1) as f64;
             trial.effect = mean / middle(calm.iter().copied());
+            trial.is_beyond_noise = calm.iter().copied().fold(0.0, f64::max) < mean;
+        }
+        let usual = middle(calm.iter().copied());
+        if trial.hurts_from.is_none() && tick.live_ms.is_none_or(|ms| EFFECT_MIN * usual <= ms) {
+            trial.hurts_from = Some(in_span);
         }
         if trial.found.is_none() {
             trial.found = finding.map(|finding| (in_span, finding.clone()));
