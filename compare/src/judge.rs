@@ -145,7 +145,7 @@ impl Judge {
         self.assess(window, Verdict::Inconclusive(Inconclusive::RollingOut), Silence::WHOLE)
     }
 
-    /// Forgets what was normal and goes back to the provisional phase: after a deploy, a resize or a new shadow.
+    /// Forgets what was normal and goes back to the provisional phase: after a deploy or a resize.
     ///
     /// What was learned of the noise is kept, all evidence is dropped. Verdicts come back after five ticks with
     /// data, at first for large shifts only.
@@ -155,12 +155,26 @@ impl Judge {
         self.start_anew();
     }
 
+    /// Another shadow stands beside the same live: what was normal between the two is forgotten, live's own past is not,
+    /// nor what was found on its host.
+    pub fn renew_shadow(&mut self) {
+        self.streams.renew_shadow();
+        self.own.renew_shadow();
+        self.watch.renew_shadow();
+        self.resources.renew_shadow();
+        self.forget_course();
+    }
+
     fn start_anew(&mut self) {
+        self.resources = Resources::default();
+        self.watch.rebaseline();
+        self.forget_course();
+    }
+
+    fn forget_course(&mut self) {
         self.course = Course::default();
         self.overload = Overload::default();
         self.thin = Thin::default();
-        self.resources = Resources::default();
-        self.watch.rebaseline();
         (self.shadow_suspect, self.quarantined_ticks) = (false, 0.0);
     }
 

@@ -77,6 +77,11 @@ impl OwnHistory {
         self.shadow.drop_evidence();
     }
 
+    /// Forgets the shadow's level: it is another one.
+    pub(crate) fn renew_shadow(&mut self) {
+        self.shadow.rebaseline();
+    }
+
     /// Forgets levels and evidence.
     pub(crate) fn rebaseline(&mut self) {
         self.live.rebaseline();

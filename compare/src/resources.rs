@@ -191,6 +191,12 @@ impl Resources {
         }
     }
 
+    /// Forgets what was normal of the shadow: it is another one.
+    pub(crate) fn renew_shadow(&mut self) {
+        self.bursts.iter_mut().for_each(|tested| tested.shadow = Series::default());
+        self.shadow_io_pressure = Series::default();
+    }
+
     fn tested(&mut self, burst: &Burst) -> &mut Tested {
         let is_it = |tested: &Tested| tested.kind == burst.kind && tested.target == burst.target;
         let at = self.bursts.iter().position(is_it).unwrap_or_else(|| {

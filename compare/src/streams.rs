@@ -200,6 +200,14 @@ impl Streams {
         self.host.rebaseline();
     }
 
+    /// Forgets what was said of live *and its shadow*; what live alone was like is kept.
+    pub(crate) fn renew_shadow(&mut self) {
+        self.centre.rebaseline();
+        self.errors.rebaseline();
+        self.tails.rebaseline();
+        self.host.rebaseline();
+    }
+
     /// Takes the present levels as normal.
     pub(crate) fn acknowledge(&mut self, recent: &TickCounts) {
         self.centre.acknowledge();

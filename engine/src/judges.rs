@@ -227,10 +227,14 @@ impl Judged {
         if !pair.live.is_ready() {
             return;
         }
-        // A new shadow asks for a new baseline, but not while live is sick: it would be learned as normal.
         let only_shadow_changed = self.revisions.0 == now.0;
         let is_forgiven = std::mem::take(&mut self.taken_back);
-        if !is_forgiven && (!only_shadow_changed || !self.is_degraded) {
+        if is_forgiven || (only_shadow_changed && self.is_degraded) {
+            // A new shadow asks for a new baseline, but not while live is sick: it would be learned as normal.
+        } else if only_shadow_changed {
+            self.judge.renew_shadow();
+            (self.is_degraded, self.is_warned) = (false, false);
+        } else {
             self.judge.rebaseline();
             self.answered();
         }
