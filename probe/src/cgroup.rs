@@ -51,10 +51,12 @@ pub(crate) fn limit(bytes: u64) -> Option<u64> {
 pub fn memory_room(paths: Option<&CgroupPaths>) -> Option<Bytes> {
     let node = fs::read("/proc/meminfo").ok().and_then(|text| parse::keyed(&text, b"MemAvailable:"));
     let node = node.map(|kibi| Bytes::new(kibi.saturating_mul(1024)));
-    let own = paths.and_then(|paths| paths.memory.as_deref()).and_then(cgroup_room);
-    [node, own].into_iter().flatten().min()
+    // A parent's limit holds for all below it.
+    let above = paths.and_then(|paths| paths.memory.as_deref()).into_iter().flat_map(Path::ancestors);
+    above.filter_map(cgroup_room).chain(node).min()
 }
 
+/// What the limit of this cgroup alone leaves free; `None` if it has none, or is none.
 fn cgroup_room(directory: &Path) -> Option<Bytes> {
     // Above `memory.high` live's own allocations are slowed down.
     let (usage_file, limit_file) = version_of(directory)?.memory_files();
@@ -81,6 +83,15 @@ mod tests {
             fs::write(directory.path().join(usage_file), "48576\n").unwrap();
             let paths = CgroupPaths { memory: Some(directory.path().to_owned()), ..CgroupPaths::default() };
             assert_eq!(memory_room(Some(&paths)), Some(Bytes::new(1_000_000)));
+            let child = directory.path().join("child");
+            fs::create_dir(&child).unwrap();
+            let paths = CgroupPaths { memory: Some(child), ..CgroupPaths::default() };
+            assert_eq!(
+                memory_room(Some(&paths)),
+                Some(Bytes::new(1_000_000)),
+                "its parent's limit is its own"
+            );
+            let paths = CgroupPaths { memory: Some(directory.path().to_owned()), ..CgroupPaths::default() };
             if marker.is_some() {
                 fs::write(directory.path().join("memory.high"), "548576\n").unwrap();
                 assert_eq!(
