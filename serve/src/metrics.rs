@@ -239,6 +239,16 @@ fn of_instances(sheet: &mut Sheet, pairs: &[PairRow]) {
         "How often a live died and was started again",
         per(pairs, |pair| Some(f64::from(pair.live.restarts))),
     );
+    let untested = |pair: &PairRow| -> Vec<(Labels, f64)> {
+        let row = |test: &String| (vec![("live", pair.live.id.to_string()), ("test", test.clone())], 1.0);
+        pair.untested.keys().map(row).collect()
+    };
+    sheet.gauge(
+        "probe_untested",
+        None,
+        "1 for a test that is not tried in this pair; the status says why",
+        pairs.iter().flat_map(untested).collect(),
+    );
     let drops = |pair: &PairRow| -> Vec<(Labels, f64)> {
         let row = |(reason, n): (&DropReason, &u64)| {
             (vec![("live", pair.live.id.to_string()), ("reason", reason.label().to_owned())], count(*n))
