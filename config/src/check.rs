@@ -37,6 +37,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
     let mut warnings = Vec::new();
     let place = platform::Place { directory, state: &Located { value: state.clone(), at: state_at } };
     let shadow_ratio = platform::ratio(&file.shadow.ratio)?;
+    let seed_shadows = file.shadow.seed == file::Seed::Checkpoint;
     let made = platform::made(local, file.shadow, &place, &mut warnings)?;
     let action = action::policy(file.action, &sizing, &mut warnings)?;
     let mirror = mirror::policy(file.mirror, directory)?;
@@ -64,6 +65,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         template: made.template,
         nodes: made.nodes,
         shadow_ratio,
+        seed_shadows,
         alerts: AlertPolicy::try_from(file.alerts)?,
         api: alerts::api(file.api)?,
         policy,

@@ -41,6 +41,8 @@ pub struct Config {
     pub nodes: Option<Vec<LocalNode>>,
     /// Shadows per live, above 0 up to 1.
     pub shadow_ratio: Ratio,
+    /// Whether new shadows begin with the memory of their live.
+    pub seed_shadows: bool,
     /// Whom to tell of alarms.
     pub alerts: AlertPolicy,
     /// Where the API for dashboards and scrapers is served, a loopback address; `None` is nowhere.

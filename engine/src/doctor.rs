@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use foreshadow_config::Config;
 use foreshadow_model::with_causes;
-use foreshadow_platform::local::{Abilities, default_nodes};
+use foreshadow_platform::local::{Abilities, default_nodes, seeding};
 use rustix::process::{Resource, getrlimit};
 
 use crate::proposals::Proposal;
@@ -36,6 +36,7 @@ pub fn examine(config: &Config) -> Vec<Check> {
     let mut checks: Vec<Check> = Abilities::detect()
         .findings
         .into_iter()
+        .chain(config.seed_shadows.then(seeding))
         .map(|finding| Check {
             what: finding.what.into(),
             is_fine: finding.works,

@@ -180,5 +180,6 @@ fn platform(config: &Config, program: &Path) -> Settings {
         launcher: program.to_path_buf(),
         shadow_ratio: config.shadow_ratio,
         shadow_turn: SHADOW_TURN,
+        seed_shadows: config.seed_shadows,
     }
 }

@@ -38,12 +38,15 @@ pub use lock::is_held;
 pub use proposals::{Proposal, propose};
 pub use run::{Ended, RunError, run};
 
+pub use foreshadow_compare as compare;
 pub use foreshadow_config as config;
 pub use foreshadow_mirror as mirror;
 pub use foreshadow_model as model;
 pub use foreshadow_platform::local::{LAUNCH_FAILED, NotReadyError, launch};
 pub use foreshadow_probe as probe;
-pub use foreshadow_serve::{Client, ClientError, Command, MirrorTotals, Refusal, Refused};
+pub use foreshadow_serve::{
+    Client, ClientError, Command, MirrorTotals, Prometheus, Range, RangeError, Refusal, Refused,
+};
 pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
 
 use std::path::{Path, PathBuf};

@@ -102,6 +102,7 @@ impl Changes {
                 ("tick", was.tick == is.tick),
                 ("platform.local.nodes", old.nodes == new.nodes),
                 ("shadow.ratio", old.shadow_ratio == new.shadow_ratio),
+                ("shadow.seed", old.seed_shadows == new.seed_shadows),
                 ("api.listen", old.api == new.api),
                 ("state", old.state == new.state),
                 ("logs", old.logs == new.logs),

@@ -23,6 +23,7 @@ mod ready;
 mod recipe;
 mod record;
 mod replace;
+mod seed;
 mod shadows;
 mod supervise;
 
@@ -48,6 +49,7 @@ pub use begin::NotReadyError;
 pub use launch::{LAUNCH_FAILED, LaunchError, launch};
 pub use logs::LogLimits;
 pub use nodes::default_nodes;
+pub use seed::seeding;
 
 use make::ShadowRoom;
 use member::Member;
@@ -80,6 +82,8 @@ pub struct Settings {
     pub shadow_ratio: Ratio,
     /// How long one of too few shadows stays with a live.
     pub shadow_turn: Duration,
+    /// Whether new shadows begin with the memory of their live, where that can be done.
+    pub seed_shadows: bool,
 }
 
 /// Something that happened to an instance, for the journal.
@@ -217,6 +221,9 @@ impl Local {
         let mut all = self.inner.abilities.unenforced();
         if self.inner.settings.nodes.len() < 2 {
             all.push("nodes: there is one only, so a live and its shadow share it and a sick node stays unseen; give two sets of processors".into());
+        }
+        if self.inner.settings.seed_shadows {
+            all.extend(seeding().lack());
         }
         all
     }

@@ -21,6 +21,14 @@ pub struct Finding {
     pub remedy: String,
 }
 
+impl Finding {
+    /// What is lost and what would help, in a sentence; `None` if it works.
+    pub(crate) fn lack(&self) -> Option<String> {
+        let Self { what, found, remedy, .. } = self;
+        (!self.works).then(|| format!("{what}: {found}; {remedy}"))
+    }
+}
+
 /// What this machine lets us enforce.
 #[derive(Clone, Debug)]
 pub struct Abilities {
@@ -58,21 +66,20 @@ impl Abilities {
     /// Memory that instances can have: the machine's, or less where all of this is in a container.
     pub(crate) fn memory(&self) -> Option<Bytes> {
         let container = self.cgroups.as_ref().and_then(Hierarchy::memory_of_all);
-        [machine_memory(), container].into_iter().flatten().min()
+        [meminfo("MemTotal:"), container].into_iter().flatten().min()
     }
 
     /// What cannot be enforced, one sentence each.
     #[must_use]
     pub fn unenforced(&self) -> Vec<String> {
-        let lacks = self.findings.iter().filter(|finding| !finding.works);
-        lacks.map(|finding| format!("{}: {}; {}", finding.what, finding.found, finding.remedy)).collect()
+        self.findings.iter().filter_map(Finding::lack).collect()
     }
 }
 
-/// All memory of the machine.
-fn machine_memory() -> Option<Bytes> {
+/// A line of `/proc/meminfo`, by its name with the colon.
+pub(crate) fn meminfo(name: &str) -> Option<Bytes> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibi: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(Bytes::new(kibi << 10))
 }

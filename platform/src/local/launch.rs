@@ -18,6 +18,7 @@ use rustix::process::{Signal, getpid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use super::isolate::{self, Isolation};
+use super::seed::{Opened, Seed};
 
 /// Exit code of a launcher that could not get as far as the command.
 pub const LAUNCH_FAILED: u8 = 125;
@@ -38,6 +39,8 @@ pub(crate) struct LaunchSpec {
     pub netns: Option<PathBuf>,
     /// How its view of the disk is shut off; `None` leaves it as it is.
     pub isolation: Option<Isolation>,
+    /// Whose memory it begins with, the first time; needs isolation.
+    pub seed: Option<Seed>,
 }
 
 /// Why the command was not reached.
@@ -69,10 +72,11 @@ pub fn launch() -> LaunchError {
         Err(error) => return error,
     };
     // The first process of a namespace is the one that an attendant started.
-    let result = if spec.isolation.is_some() && !getpid().is_init() { attend(&text) } else { settle(&spec) };
-    match result {
+    let is_outside = spec.isolation.is_some() && !getpid().is_init();
+    match if is_outside { attend(&text) } else { settle(&spec) } {
         Err(error) => error,
-        Ok(()) => become_command(&spec),
+        Ok(None) => become_command(&spec),
+        Ok(Some(clone)) => std::process::exit(clone.outlive()),
     }
 }
 
@@ -90,7 +94,7 @@ fn read() -> Result<(String, LaunchSpec), LaunchError> {
 }
 
 /// Starts this program again as the first process of a namespace, and ends as it ends.
-fn attend(spec: &str) -> Result<(), LaunchError> {
+fn attend(spec: &str) -> Result<Option<Opened>, LaunchError> {
     step("make a process namespace", unshare(CloneFlags::CLONE_NEWPID))?;
     let mut inner = Command::new("/proc/self/exe");
     let mut child =
@@ -104,8 +108,8 @@ fn attend(spec: &str) -> Result<(), LaunchError> {
     std::process::exit(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
 }
 
-/// Moves this process to where the command shall run.
-fn settle(spec: &LaunchSpec) -> Result<(), LaunchError> {
+/// Moves this process to where the command shall run. If it is to begin as a clone and that could be done, the clone.
+fn settle(spec: &LaunchSpec) -> Result<Option<Opened>, LaunchError> {
     for cgroup in &spec.cgroups {
         let file = cgroup.join("cgroup.procs");
         // Zero is whoever writes: in a namespace of its own a process knows no number that means it outside.
@@ -120,14 +124,18 @@ fn settle(spec: &LaunchSpec) -> Result<(), LaunchError> {
         let file = step(format!("open `{}`", netns.display()), File::open(netns))?;
         step("enter the network namespace", setns(&file, CloneFlags::CLONE_NEWNET))?;
     }
+    // The folder is out of sight once the disk is shut off.
+    let seed = spec.seed.as_ref().and_then(|seed| Opened::open(seed).ok());
     if let Some(isolation) = &spec.isolation {
         step("shut off the machine", isolate::isolate(isolation))?;
     }
     step(format!("change to `{}`", spec.workdir.display()), std::env::set_current_dir(&spec.workdir))?;
+    // While there are privileges; what it cannot be is said in its log, and it begins as its command instead.
+    let clone = seed.filter(|seed| seed.begin().inspect_err(|why| eprintln!("{why}")).is_ok());
     if spec.isolation.is_some() {
         step("give up privileges", isolate::give_up_privileges())?;
     }
-    Ok(())
+    Ok(clone)
 }
 
 fn become_command(spec: &LaunchSpec) -> LaunchError {

@@ -17,7 +17,7 @@ use super::launch::LaunchSpec;
 use super::member::Member;
 use super::nodes::cpu_list;
 use super::recipe::{PORT, Recipe};
-use super::{Inner, cgroup, netns, port};
+use super::{Inner, cgroup, netns, port, seed};
 
 /// What a shadow holds beyond its process.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ impl ShadowRoom {
     pub(crate) async fn leave(self) -> io::Result<()> {
         self.cancel.cancel();
         netns::remove(&self.netns)?;
+        seed::let_go(&self.folder)?;
         match tokio::fs::remove_dir_all(&self.folder).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -179,6 +180,7 @@ impl Inner {
             cpus: node.cpus.clone(),
             netns: instance.netns.clone(),
             isolation,
+            seed: None,
         };
         let log = self.log_of(&instance.id);
         let environment = environment.into_iter().map(|(name, value)| (name, filled(&value))).collect();

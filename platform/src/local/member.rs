@@ -217,6 +217,8 @@ impl Member {
         self.signal(Signal::SIGKILL);
         self.process = None;
         let spec = serde_json::to_vec(&self.launch)?;
+        // Once: what it began with is gone when it begins again.
+        self.launch.seed = None;
         let log = logs::open(&self.log)?;
         let mut child = Command::new(launcher)
             .arg("launch")
@@ -334,6 +336,7 @@ mod tests {
             cpus: Vec::new(),
             netns: None,
             isolation: None,
+            seed: None,
         };
         let template = foreshadow_model::Template {
             command: Vec::new(),

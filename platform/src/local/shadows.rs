@@ -253,7 +253,11 @@ impl Inner {
         there.chain(not_there_yet.filter_map(|(_, want)| want.making.clone())).collect()
     }
 
-    async fn create_shadow(&self, live: &InstanceId, node: &NodeName) -> Result<(), PlatformError> {
+    async fn create_shadow(
+        self: &Arc<Self>,
+        live: &InstanceId,
+        node: &NodeName,
+    ) -> Result<(), PlatformError> {
         let found =
             self.members().get(live).map(|member| (self.resources_owed(member), member.recipe.clone()));
         let (Some((resources, recipe)), Some(node)) = (found, self.node(node)) else {
@@ -261,8 +265,15 @@ impl Inner {
         };
         let id = live.shadow_of();
         let made = async {
-            let (member, room) = self.make_shadow(&id, node, resources, recipe).await?;
-            self.launch(member, room, Some(live)).await
+            let (mut member, room) = self.make_shadow(&id, node, resources, recipe).await?;
+            self.seed(live, &mut member, room.as_ref()).await;
+            let seeded = member.launch.seed.is_some();
+            let folder = room.as_ref().map(|room| room.folder.clone()).filter(|_| seeded);
+            self.launch(member, room, Some(live)).await?;
+            if let Some(folder) = folder {
+                self.tasks.spawn(self.clone().finish_seed(id.clone(), folder));
+            }
+            Ok(())
         };
         self.reserved_for(&id, made).await
     }

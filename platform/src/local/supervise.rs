@@ -128,11 +128,17 @@ impl Inner {
             return;
         }
         let Ok(port) = port::free(ports) else { return };
-        let Some(node) = self.node(&member.instance.node) else { return };
         tracing::warn!(instance = %member.id(), old = member.instance.port, port, "Port was taken, moving on");
         ports.insert(port);
+        self.move_to(port, member);
+    }
+
+    /// Has an instance that does not run listen elsewhere when it is started.
+    pub(crate) fn move_to(&self, port: u16, member: &mut Member) {
+        let Some(node) = self.node(&member.instance.node) else { return };
         member.instance.port = port;
-        let fresh = self.member(member.instance.clone(), node, None, member.recipe.clone());
+        let isolation = member.launch.isolation.clone();
+        let fresh = self.member(member.instance.clone(), node, isolation, member.recipe.clone());
         (member.launch, member.environment) = (fresh.launch, fresh.environment);
     }
 

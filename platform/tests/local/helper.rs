@@ -40,6 +40,7 @@ fn settings(service: &str, state: &str, template: &str) -> Settings {
         launcher: std::env::current_exe().expect("own path"),
         shadow_ratio: Ratio::new(1.0).expect("a ratio"),
         shadow_turn: Duration::from_secs(600),
+        seed_shadows: false,
     }
 }
 

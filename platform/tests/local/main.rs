@@ -16,5 +16,6 @@ mod life;
 mod many;
 mod privileges;
 mod resources;
+mod seed;
 mod unprivileged;
 mod world;

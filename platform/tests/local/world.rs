@@ -102,6 +102,7 @@ impl World {
             launcher: PathBuf::from(HELPER),
             shadow_ratio: Ratio::new(1.0).unwrap(),
             shadow_turn: Duration::from_secs(600),
+            seed_shadows: false,
         };
         Some(Self { folder, settings, abilities, python })
     }
@@ -343,16 +344,26 @@ pub(crate) fn connect(instance: &Instance) -> io::Result<TcpStream> {
 
 /// Runs a shell command within an instance.
 pub(crate) async fn sh(instance: &Instance, command: &str) -> Answer {
-    let (instance, command) = (instance.clone(), command.to_owned());
+    let length = command.len();
+    let body = ask(instance, format!("POST / HTTP/1.0\r\ncontent-length: {length}\r\n\r\n{command}")).await;
+    let (code, output) = body.split_once('\n').unwrap();
+    Answer { code: code.parse().unwrap(), output: output.to_owned() }
+}
+
+/// What an instance answers.
+pub(crate) async fn get(instance: &Instance, path: &str) -> String {
+    ask(instance, format!("GET {path} HTTP/1.0\r\n\r\n")).await
+}
+
+async fn ask(instance: &Instance, request: String) -> String {
+    let instance = instance.clone();
     let ask = move || {
         let mut stream = connect(&instance).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "POST / HTTP/1.0\r\ncontent-length: {}\r\n\r\n{command}", command.len()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        let (_, body) = text.split_once("\r\n\r\n").unwrap();
-        let (code, output) = body.split_once('\n').unwrap();
-        Answer { code: code.parse().unwrap(), output: output.to_owned() }
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
     };
     tokio::task::spawn_blocking(ask).await.unwrap()
 }
