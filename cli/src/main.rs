@@ -8,6 +8,7 @@ mod demo;
 mod exit;
 mod failure;
 mod init;
+mod judge;
 mod lab;
 mod probe;
 mod show;
@@ -59,6 +60,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Replay(args) => command::replay::replay(&args),
         Verb::Redact(args) => command::redact::redact(&args),
         Verb::Probe(args) => probe::dispatch(&args),
+        Verb::Judge(args) => judge::judge(&args),
         Verb::Demo(demo) => demo::run(&demo),
         Verb::Completions { shell } => command::completions::print(shell),
         Verb::Launch => command::hidden::launch(),

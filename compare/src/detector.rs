@@ -100,6 +100,11 @@ impl Direction {
         self.alarmed
     }
 
+    /// Ticks between the likeliest onset of a shift and the last tick.
+    pub(crate) fn age(&self) -> u32 {
+        self.mixture.age()
+    }
+
     /// `recent_mean` is signed so that positive is worse in this direction.
     fn count_calm(&mut self, recent_mean: Option<f64>, ticks: u32) {
         let Some(mean) = recent_mean else { return };
@@ -347,16 +352,32 @@ impl Detector {
     /// only where nothing was seen yet) or what the last ticks show, whichever is more, and the error of the level. While a shift is just beginning, what was seen is much more.
     #[expect(clippy::cast_precision_loss, reason = "a count of ticks")]
     pub(crate) fn recent_error(&self, recent: &Summary) -> f64 {
+        self.median_error(recent.n as f64, recent.variance)
+    }
+
+    /// The same of `n` residuals in a row of this variance.
+    #[expect(clippy::cast_precision_loss, reason = "below 520")]
+    pub(crate) fn median_error(&self, n: f64, variance: f64) -> f64 {
         /// A median is less sure than a mean, by π/2 in variance.
         const MEDIAN_OVER_MEAN: f64 = std::f64::consts::FRAC_PI_2;
-        let n = recent.n as f64;
         let ticks = self.baseline.ticks().clamp(1, 520) as f64;
         let of_mean = |n| {
             let seen = self.noise.seen_variance_of_mean(n);
             seen.unwrap_or_else(|| self.noise.variance_of_mean(n, self.sampling))
         };
         let (modelled, level) = (of_mean(n), of_mean(ticks));
-        (MEDIAN_OVER_MEAN * modelled.max(recent.variance / n) + level).sqrt()
+        (MEDIAN_OVER_MEAN * modelled.max(variance / n) + level).sqrt()
+    }
+
+    /// Standard deviation of a residual.
+    pub(crate) fn deviation(&self) -> f64 {
+        self.noise.deviation(self.sampling)
+    }
+
+    /// The shift that is found within so many ticks on average (`DELTA.md` §7): `δ0 + √(2 ln A · V / N)`.
+    pub(crate) fn smallest_within(&self, ticks: f64) -> f64 {
+        let variance = self.noise.long_run_variance(self.sampling);
+        self.indifference + (2.0 * self.threshold.max(1.0).ln() * variance / ticks).sqrt()
     }
 
     /// `c`: variance of the log ratio of one sample.

@@ -33,17 +33,21 @@ pub(crate) fn cap_of(a: f64) -> f64 {
 pub(crate) struct Arm {
     r: f64,
     c: f64,
+    /// Ticks since the e-CUSUM began anew: where the shift began, if there is one.
+    #[serde(default)]
+    age: u32,
 }
 
 impl Default for Arm {
     fn default() -> Self {
-        Self { r: 0.0, c: 1.0 }
+        Self { r: 0.0, c: 1.0, age: 0 }
     }
 }
 
 impl Arm {
     /// Takes the e-value of one tick in.
     pub(crate) fn step(&mut self, likelihood: f64, cap: f64) {
+        self.age = if self.c <= 1.0 { 0 } else { self.age.saturating_add(1) };
         self.r = ((1.0 + self.r) * likelihood).min(cap);
         self.c = (self.c.max(1.0) * likelihood).min(cap);
     }
@@ -93,6 +97,12 @@ impl Mixture {
     pub(crate) fn cusum(&self) -> f64 {
         self.arms.iter().map(Arm::cusum).fold(0.0, f64::max) / 3.0
     }
+
+    /// Ticks between the likeliest onset and the last tick.
+    pub(crate) fn age(&self) -> u32 {
+        let likeliest = self.arms.iter().reduce(|best, next| if best.c < next.c { next } else { best });
+        likeliest.map_or(0, |arm| arm.age)
+    }
 }
 
 impl Null {
@@ -135,6 +145,14 @@ mod tests {
         assert_eq!(arm.cusum().to_bits(), 0.5_f64.to_bits());
         arm.step(8.0, 1e9);
         assert_eq!(arm.cusum().to_bits(), 8.0_f64.to_bits());
+    }
+
+    #[test]
+    fn the_onset_is_where_the_cusum_began() {
+        let mut mixture = Mixture::default();
+        (0..30).for_each(|_| mixture.step(tilt_of(-1.0), GAUSSIAN.discount(), 1e9));
+        (0..8).for_each(|_| mixture.step(tilt_of(2.0), GAUSSIAN.discount(), 1e9));
+        assert_eq!(mixture.age(), 7);
     }
 
     #[test]

@@ -33,6 +33,8 @@ mod overload;
 mod own_history;
 mod quality;
 mod recent;
+mod recorded;
+mod regression;
 mod resources;
 mod sampling;
 mod streams;
@@ -46,4 +48,5 @@ mod whitening;
 
 pub use judge::Judge;
 pub use recent::RECENT_TICKS;
+pub use recorded::{Found, RecordedPolicy, Recording, Shift, Worse, judge_recording};
 pub use watch::{HostWatch, node_events};

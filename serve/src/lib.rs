@@ -5,6 +5,7 @@
 //!   and every command that tells a running controller something are its clients ([`Client`]).
 //! * **The API** ([`serve_api`]): the same reading routes over TCP on the loopback, for dashboards and scrapers.
 //!   OpenAPI describes it ([`openapi`]).
+//! * **Questions** to a Prometheus ([`Prometheus`]), for data that is judged afterwards.
 //! * **Alarms** ([`Desk`], [`announce`]): from what ticks tell to a webhook and an Alertmanager.
 //!
 //! Nothing here holds up the loop: it hands values over and goes on.
@@ -17,6 +18,7 @@ mod feed;
 mod host;
 mod metrics;
 mod mirror;
+mod prometheus;
 mod records;
 mod routes;
 
@@ -26,5 +28,6 @@ pub use command::{Command, Done, Refusal, Refused, Request};
 pub use door::{listen, serve, serve_api};
 pub use feed::Feed;
 pub use mirror::{LiveTotals, MirrorTotals, serve_mirror};
+pub use prometheus::{Points, Prometheus, Range, RangeError};
 pub use records::{JournalQuery, Records, RecordsError, SeriesRow};
 pub use routes::{Readings, openapi};

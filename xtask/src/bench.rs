@@ -2,6 +2,7 @@
 
 mod capture;
 mod copies;
+mod delta;
 mod effect;
 mod harm;
 mod load;
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     Harm(Options),
     /// Processor time per request of a live that is captured, against the same live alone.
     Capture(Options),
+    /// False alarms and delays of the delta engine, against the rules that people use instead.
+    Delta(delta::Options),
     /// What the tests in an instance cost the users of nginx.
     ProbeEffect(Options),
     /// Every performance test against the usual tool for it: sysbench, STREAM's triad, fio, iperf3.
@@ -56,6 +59,7 @@ pub(crate) fn run(root: &Path, bench: Bench) -> anyhow::Result<bool> {
         Bench::Harm(options) => harm::run(root, &options.plan())?,
         Bench::ProbeEffect(options) => effect::run(root, &options.plan())?,
         Bench::Probe(options) => probe::run(root, &options.plan())?,
+        Bench::Delta(options) => delta::run(root, &options)?,
         Bench::Capture(options) => capture::run(root, &options.plan())?,
     }
     Ok(true)

@@ -51,22 +51,26 @@ pub(crate) fn history(args: &HistoryArgs) -> Result<Exit, Failure> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line is an edge: spans count back from now")]
-fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
 /// A moment as it was written, in Unix milliseconds.
-fn moment(text: &str, now: i64) -> Result<i64, Failure> {
-    let span = text.parse::<jiff::Span>().ok().and_then(|span| {
-        let days = jiff::SpanRelativeTo::days_are_24_hours();
-        i64::try_from(span.to_duration(days).ok()?.as_millis()).ok().filter(|&ms| 0 <= ms)
-    });
+pub(crate) fn moment(text: &str, now: i64) -> Result<i64, Failure> {
+    let span = milliseconds(text);
     let written = || text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
     span.map(|ms| now - ms).or_else(written).ok_or_else(|| {
         let expected =
             "expected a span back from now such as `1h`, or a moment such as `2026-05-01T12:00:00Z`";
         Failure::message(Exit::Usage, format!("{expected}, got `{text}`"))
     })
+}
+
+/// A span such as `90m` or `2d`, in milliseconds.
+pub(crate) fn milliseconds(span: &str) -> Option<i64> {
+    let days = jiff::SpanRelativeTo::days_are_24_hours();
+    let span = span.parse::<jiff::Span>().ok()?.to_duration(days).ok()?;
+    i64::try_from(span.as_millis()).ok().filter(|&ms| 0 <= ms)
 }
 
 /// `live-1.latency_p95`.
