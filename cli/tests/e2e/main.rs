@@ -21,6 +21,7 @@ mod full_disk;
 mod harm;
 mod http;
 mod httpbin;
+mod judge;
 mod killed;
 mod lifecycle;
 mod matrix;
