@@ -116,6 +116,8 @@ pub(crate) struct Inner {
     memory: Option<Bytes>,
     /// Last revision of every name that was retired: the next of that name must not look like it.
     retired: Mutex<BTreeMap<InstanceId, u64>>,
+    /// Lives that could not be written down to seed a shadow, by the process that was tried.
+    unwritable: Mutex<BTreeMap<InstanceId, member::ProcessMark>>,
     /// One writer of the record at a time.
     recording: Arc<tokio::sync::Mutex<()>>,
     /// The last try to write the record failed.
@@ -155,6 +157,7 @@ impl Local {
             wants: Mutex::default(),
             reserved: Mutex::default(),
             retired: Mutex::default(),
+            unwritable: Mutex::default(),
             recording: Arc::default(),
             record_owed: AtomicBool::default(),
             change: tokio::sync::Mutex::default(),

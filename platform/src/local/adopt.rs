@@ -124,6 +124,8 @@ impl Inner {
             }
         };
         let node = self.node(&instance.node).ok_or("its node is gone")?;
+        // The controller before may have been killed while it began: what it began with is not kept for it.
+        super::seed::let_go(&room.folder).map_err(|error| error.to_string())?;
         if instance.netns.is_some() {
             self.rooms().insert(id.clone(), room);
         }

@@ -19,6 +19,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde::{Deserialize, Serialize};
 
+use super::seed::is_seed;
+
 /// Folders that programs expect to write to.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -80,7 +82,7 @@ pub(crate) fn isolate(isolation: &Isolation) -> io::Result<()> {
     }
     let empty = File::open(within("empty"))?;
     devices::replace(&isolation.scratch.join("dev"))?;
-    let mounted = make_read_only(&isolation.scratch)?;
+    let mounted = make_read_only(&isolation.scratch, &isolation.state)?;
     for (number, path) in TEMPORARY.iter().map(Path::new).enumerate() {
         if path.is_dir() {
             overlay(path, &within(&number.to_string())).map_err(|error| named(path, error))?;
@@ -112,11 +114,12 @@ pub(crate) fn give_up_privileges() -> io::Result<()> {
 }
 
 /// Makes every file system read-only but the shadow's own; returns where they are mounted.
-fn make_read_only(scratch: &Path) -> io::Result<Vec<PathBuf>> {
+fn make_read_only(scratch: &Path, state: &Path) -> io::Result<Vec<PathBuf>> {
     let mut mounted = Vec::new();
     for Mounted { point, kind, no_exec } in mounts(&fs::read_to_string("/proc/self/mountinfo")?) {
-        if kind == "nsfs" {
-            // Namespaces of other shadows: kept open here they would outlive those.
+        if kind == "nsfs" || is_seed(&point, state) {
+            // Namespaces of other shadows: kept open here they would outlive those. What was written down of a live: nobody
+            // may read it, and a mount below the state folder would keep that from being covered.
             umount2(&point, MntFlags::MNT_DETACH).ok();
             continue;
         }

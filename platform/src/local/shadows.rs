@@ -267,11 +267,11 @@ impl Inner {
         let made = async {
             let (mut member, room) = self.make_shadow(&id, node, resources, recipe).await?;
             self.seed(live, &mut member, room.as_ref()).await;
-            let seeded = member.launch.seed.is_some();
-            let folder = room.as_ref().map(|room| room.folder.clone()).filter(|_| seeded);
+            let seeded = room.as_ref().filter(|_| member.launch.seed.is_some());
+            let seeded = seeded.map(|room| (room.folder.clone(), room.cancel.clone()));
             self.launch(member, room, Some(live)).await?;
-            if let Some(folder) = folder {
-                self.tasks.spawn(self.clone().finish_seed(id.clone(), folder));
+            if let Some((folder, ends)) = seeded {
+                self.tasks.spawn(self.clone().finish_seed(id.clone(), folder, ends));
             }
             Ok(())
         };

@@ -41,6 +41,13 @@ fn counter(world: &mut World, is_root: bool) {
     world.settings.seed_shadows = true;
 }
 
+/// The number of a process in its own namespace.
+fn numbered(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    line.split_ascii_whitespace().last().unwrap_or_default().to_owned()
+}
+
 async fn pair_of(local: &foreshadow_platform::local::Local) -> Pair {
     until(local, "a pair", |inventory| ready_pair(inventory, 1)).await
 }
@@ -60,10 +67,23 @@ async fn a_shadow_begins_with_what_its_live_remembers_and_live_goes_on() {
     for n in 1..=5 {
         assert!(get(&first.live, "/count").await.starts_with(&format!("live-1 {n} ")));
     }
+    // A user who is connected, and others who come all the time, are not in the way.
+    let kept = crate::world::connect(&first.live).unwrap();
+    let live = first.live.clone();
+    let coming = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let come = coming.clone();
+    let users = std::thread::spawn(move || {
+        while come.load(std::sync::atomic::Ordering::Relaxed) {
+            crate::world::connect(&live).unwrap();
+        }
+    });
     local.recreate_shadow(&InstanceId::live(1)).await.unwrap();
     told(&mut events, "retired").await;
-    let said = told(&mut events, "seeded from live-1, which stood still for").await;
-    eprintln!("{said}");
+    eprintln!("{}", told(&mut events, "was written down to seed its shadow and stood still for").await);
+    told(&mut events, "seeded with what its live holds").await;
+    coming.store(false, std::sync::atomic::Ordering::Relaxed);
+    users.join().unwrap();
+    drop(kept);
     let second = pair_of(&local).await;
     let shadow = second.shadow.as_ref().unwrap();
     let remembered = get(shadow, "/count").await;
@@ -71,10 +91,16 @@ async fn a_shadow_begins_with_what_its_live_remembers_and_live_goes_on() {
     assert!(get(&second.live, "/count").await.starts_with("live-1 6 "), "and so does its live");
     assert_eq!(first.live.pids, second.live.pids, "which is the same process");
     // What is shut in stays shut in, and nothing that was written down is left.
-    let pid = shadow.pids[0];
+    let number = remembered.rsplit(' ').next().unwrap();
+    let pid = *shadow.pids.iter().find(|pid| numbered(**pid) == number).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("CapEff:\t0000000000000000\nCapBnd:\t0000000000000000"), "{status}");
     let inside = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     let root = inside.lines().find(|line| line.contains(" / / "));
     assert!(root.is_some_and(|line| line.contains(" ro,")), "{inside}");
+    assert!(!inside.contains("/shadow-1/seed"), "nobody keeps what was written down: {inside}");
+    let state = format!(" {} ", world.settings.state.display());
+    assert!(inside.lines().any(|line| line.contains(&state)), "the state folder is covered: {inside}");
     let written = world.settings.state.join("shadows").join(shadow.id.as_str()).join("seed");
     let deleted = async {
         while written.exists() {

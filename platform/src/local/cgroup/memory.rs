@@ -65,6 +65,12 @@ impl Hierarchy {
         self.memory(&self.mounts)
     }
 
+    /// What that leaves free; what is cached of files counts as free. `None` without a limit.
+    pub(crate) fn memory_left(&self) -> Option<Bytes> {
+        let held = self.held(self.mounts.memory.as_ref()?);
+        Some(Bytes::new(self.memory_of_all()?.get().saturating_sub(held)))
+    }
+
     fn memory_file(&self) -> &'static str {
         match self.version {
             Version::V1 => "memory.limit_in_bytes",
