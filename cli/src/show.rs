@@ -63,6 +63,23 @@ fn head(status: &StatusReport) -> String {
         status.requests,
         share * 100.0,
         status.false_alarms_per_day,
+    ) + &flipped(status)
+}
+
+/// What the mirrored detector measured.
+fn flipped(status: &StatusReport) -> String {
+    let seen = status.flipped;
+    if seen.days < 0.01 {
+        return String::new();
+    }
+    let (_, at_most) = seen.per_day();
+    #[expect(clippy::cast_precision_loss, reason = "a count of lives")]
+    let lives = status.pairs.len().max(1) as f64;
+    format!(
+        ", measured {} in {:.1} days of one live (so at most {:.2} a day with 95 %)",
+        seen.alarms,
+        seen.days,
+        at_most * lives
     )
 }
 

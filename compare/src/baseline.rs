@@ -7,7 +7,8 @@
 //! *First start*: `b` is the median of what there is, up to the first 45 ticks with data; a median, since the start
 //! of a service is full of outliers. *Then* an exponentially weighted mean of clipped residuals with a half-life of
 //! 180 ticks. The caller does not teach it while evidence stands: a degradation is never learned as normal.
-//! *Cannot see*: a drift slower than its half-life; the method's alarm on chronic drift (§4.3) is not here yet.
+//! *A drift slower than its half-life* it follows, and says so once it has come 10 % from where it was and stayed for a
+//! day (§4.3). The method says six hours; there the load was taken out, whose daily swing the level follows here.
 //!
 //! The load terms `β1`, `β2` of §4.1 are left at zero: the half-life already follows a daily swing of load to
 //! within 1 % of latency, and a fit needs a day of load that spans a factor of two.
@@ -36,6 +37,12 @@ const FOLLOW_MAX: f64 = 0.022_8;
 /// Residuals are clipped at this many standard deviations before they move the baseline.
 const CLIP_DEVIATIONS: f64 = 3.0;
 
+/// Ticks from which the level is where a drift is counted from: an hour at the tick of 5 s.
+const ORIGIN_TICKS: u64 = 720;
+
+/// `ln 1.10`: a drift of less is nobody's business.
+const DRIFT_LOG: f64 = 0.095_310_179_804_324_9;
+
 /// The level that is no difference, and how well it is known.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Baseline {
@@ -45,11 +52,17 @@ pub(crate) struct Baseline {
     /// Ticks it was learned from.
     ticks: u64,
     needed: usize,
+    /// The level once it was known well: what it has drifted from.
+    #[serde(default)]
+    origin: Option<f64>,
+    /// Ticks in a row in which the level was worse than that by [`DRIFT_LOG`].
+    #[serde(default)]
+    away: u64,
 }
 
 impl Default for Baseline {
     fn default() -> Self {
-        Self { start: Vec::new(), level: 0.0, ticks: 0, needed: CALIBRATION_TICKS }
+        Self { start: Vec::new(), level: 0.0, ticks: 0, needed: CALIBRATION_TICKS, origin: None, away: 0 }
     }
 }
 
@@ -75,6 +88,21 @@ impl Baseline {
         &self.start
     }
 
+    fn watch_drift(&mut self, ticks: u64) {
+        if ORIGIN_TICKS <= self.ticks {
+            let origin = *self.origin.get_or_insert(self.level);
+            let is_away = DRIFT_LOG <= self.level - origin;
+            self.away = if is_away { self.away.saturating_add(ticks) } else { 0 };
+        }
+    }
+
+    /// How far the level has come from where it was, if it has been that far for so many ticks without a break.
+    pub(crate) fn drift(&self, ticks: f64) -> Option<f64> {
+        #[expect(clippy::cast_precision_loss, reason = "ticks of some years")]
+        let lasts = ticks <= self.away as f64;
+        self.origin.filter(|_| 0 < self.away && lasts).map(|origin| self.level - origin)
+    }
+
     /// Starts anew from what was seen last: that is normal from now on.
     pub(crate) fn restart_at(&mut self, seen: impl Iterator<Item = f64>) {
         self.restart(true);
@@ -89,6 +117,7 @@ impl Baseline {
             let reach = CLIP_DEVIATIONS * deviation;
             let follow = (FOLLOW * f64::from(ticks)).min(FOLLOW_MAX);
             self.level += follow * (x - self.level).clamp(-reach, reach);
+            self.watch_drift(u64::from(ticks));
             return;
         }
         self.start.push(x);
@@ -117,6 +146,19 @@ mod tests {
         let mut baseline = Baseline::default();
         (0..45).for_each(|i| baseline.learn(if i % 4 == 0 { 9.0 } else { 0.1 }, 1.0, 1));
         assert_eq!(baseline.level(), Some(0.1));
+    }
+
+    #[test]
+    fn a_level_that_came_away_little_by_little_and_stayed_is_a_drift() {
+        let mut baseline = Baseline::default();
+        (0..800).for_each(|_| baseline.learn(0.0, 1.0, 1));
+        for tick in 0..20_000 {
+            baseline.learn((f64::from(tick) * 1e-5).min(0.15), 1.0, 1);
+        }
+        assert!(baseline.drift(5000.0).is_some_and(|drift| (drift - 0.15).abs() < 0.01));
+        assert_eq!(baseline.drift(15_000.0), None, "not for so long");
+        (0..2000).for_each(|_| baseline.learn(0.0, 1.0, 1));
+        assert_eq!(baseline.drift(1.0), None, "it came back");
     }
 
     #[test]

@@ -170,6 +170,11 @@ impl Detector {
         Self { indifference, effect: 2.0 * indifference, ..Self::new(policy) }
     }
 
+    /// The detector of a recording.
+    pub(crate) fn of_recording(policy: &ComparePolicy, sparse: bool) -> Self {
+        Self { noise: Noise::of_recording(sparse), ..Self::new(policy) }
+    }
+
     /// Says how many ticks the next statistic stands for.
     pub(crate) fn set_pace(&mut self, ticks: u32) {
         self.pace = ticks.max(1);
@@ -263,14 +268,17 @@ impl Detector {
     }
 
     fn weigh(&mut self, whitened: Whitened, tilt: [f64; 3], sampling: f64) {
+        let zone = self.zone_log(sampling);
         let null = Null {
             psi: self.noise.psi(),
             variance_factor: self.noise.variance_factor(),
-            zone: self.zone_log(sampling) * whitened.sensitivity,
+            zone: zone * whitened.sensitivity,
         };
         let (discount, cap) = (null.discount(), cap_of(self.threshold));
-        self.up.mixture.step(tilt, discount, cap);
-        self.down.mixture.step(tilt.map(f64::recip), discount, cap);
+        let sizes = (self.effect, zone);
+        let [worse, better] = null.onset(whitened.z, &whitened.response, sizes);
+        self.up.mixture.step(tilt, discount, &worse, cap);
+        self.down.mixture.step(tilt.map(f64::recip), discount, &better, cap);
         self.up.alarmed |= self.threshold <= self.up.evidence();
         self.down.alarmed |= self.threshold <= self.down.evidence();
     }
@@ -369,15 +377,37 @@ impl Detector {
         (MEDIAN_OVER_MEAN * modelled.max(variance / n) + level).sqrt()
     }
 
+    /// How far the level has come from where it was, worse, and stayed for so many ticks; in log units.
+    pub(crate) fn drift_log(&self, ticks: f64) -> Option<f64> {
+        self.baseline.drift(ticks)
+    }
+
+    /// Mean of the last residuals, 12 at most; `None` if too few say something.
+    pub(crate) fn mean_of_last(&self, count: usize) -> Option<f64> {
+        self.recent.mean(count)
+    }
+
+    /// Long-run variance of a residual.
+    pub(crate) fn long_run_variance(&self) -> f64 {
+        self.noise.long_run_variance(self.sampling)
+    }
+
     /// Standard deviation of a residual.
     pub(crate) fn deviation(&self) -> f64 {
         self.noise.deviation(self.sampling)
     }
 
-    /// The shift that is found within so many ticks on average (`DELTA.md` §7): `δ0 + √(2 ln A · V / N)`.
+    /// The shift that is found within so many ticks on average (`DELTA.md` §7): `δ0 + √(2 ln A · V / N)`, and never less
+    /// than what counts as calm.
     pub(crate) fn smallest_within(&self, ticks: f64) -> f64 {
         let variance = self.noise.long_run_variance(self.sampling);
-        self.indifference + (2.0 * self.threshold.max(1.0).ln() * variance / ticks).sqrt()
+        // One that calm ends as soon as it is found is never told.
+        (self.indifference + (2.0 * self.threshold.max(1.0).ln() * variance / ticks).sqrt()).max(CALM_LOG)
+    }
+
+    /// Says that what the noise was learned from was seen twice.
+    pub(crate) fn count_half(&mut self) {
+        self.noise.count_half();
     }
 
     /// `c`: variance of the log ratio of one sample.

@@ -13,6 +13,12 @@ use serde::{Deserialize, Serialize};
 /// How strongly each member of the mixture bets on a shift: on small, medium and large ones.
 pub(crate) const LAMBDAS: [f64; 3] = [0.2, 0.5, 1.2];
 
+/// Between the second and the third of them.
+const MIDDLE_BET: f64 = 0.85;
+
+/// The largest bet on an onset.
+const BET_MAX: f64 = 1.6;
+
 /// Evidence is capped at `A·e⁶`: without a cap an hour of degradation would take another hour to be forgotten.
 const CAP_OVER_THRESHOLD_LOG: f64 = 6.0;
 
@@ -63,6 +69,56 @@ impl Arm {
     }
 }
 
+/// Ticks after its onset in which a shift shows more than later: the filter has not taken it for lingering noise yet.
+pub(crate) const FRESH: usize = 5;
+
+/// A bet on a shift of the size that matters, as large in each tick as such a shift shows then.
+///
+/// *Why not one more [`Arm`]*: with noise that lingers, half of what there is to be seen of a shift is seen in its first
+/// five ticks, and a bet that suits those is too bold for the rest. So each of the last onsets has a product of its own,
+/// and those that are older are one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Onset {
+    /// Products of the e-values since each of the last onsets, the newest first.
+    fresh: [f64; FRESH],
+    /// Sum and largest of the older ones.
+    r: f64,
+    c: f64,
+    /// Ticks since the onset of the largest.
+    age: u32,
+}
+
+impl Onset {
+    /// Takes one tick in: its e-values by the age of the onset, the last one for all that are older.
+    pub(crate) fn step(&mut self, likelihoods: &[f64; FRESH + 1], cap: f64) {
+        let oldest = self.fresh[FRESH - 1];
+        let (of_old, fresh) = (likelihoods[FRESH], &likelihoods[..FRESH]);
+        self.age =
+            if self.c < oldest { u32::try_from(FRESH).unwrap_or(0) } else { self.age.saturating_add(1) };
+        self.r = ((self.r + oldest) * of_old).min(cap);
+        self.c = (self.c.max(oldest) * of_old).min(cap);
+        self.fresh.rotate_right(1);
+        self.fresh[0] = 1.0;
+        self.fresh.iter_mut().zip(fresh).for_each(|(product, likelihood)| *product *= likelihood);
+    }
+
+    /// `R`.
+    fn shiryaev_roberts(&self) -> f64 {
+        self.r + self.fresh.iter().sum::<f64>()
+    }
+
+    /// `C`.
+    fn cusum(&self) -> f64 {
+        self.fresh.iter().copied().fold(self.c, f64::max)
+    }
+
+    /// Ticks between the likeliest onset and the last tick.
+    fn age(&self) -> u32 {
+        let newest = self.fresh.iter().zip(0..).filter(|(product, _)| self.c < **product);
+        newest.max_by(|a, b| a.0.total_cmp(b.0)).map_or(self.age, |(_, ticks)| ticks)
+    }
+}
+
 /// What a whitened residual is weighed against.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Null {
@@ -74,38 +130,77 @@ pub(crate) struct Null {
     pub(crate) zone: f64,
 }
 
-/// Three bets, so that shifts of every size are found soon.
+/// Four bets, so that shifts of every size are found soon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Mixture {
     arms: [Arm; 3],
+    #[serde(default)]
+    onset: Onset,
 }
 
+/// How many bets there are.
+const BETS: f64 = 4.0;
+
 impl Mixture {
-    /// Takes one tick in: `L(λ) = e^{λ z} · discount(λ)`.
-    pub(crate) fn step(&mut self, tilt: [f64; 3], discount: [f64; 3], cap: f64) {
+    /// Takes one tick in: `L(λ) = e^{λ z} · discount(λ)`, and the e-values by the age of the onset.
+    pub(crate) fn step(&mut self, tilt: [f64; 3], discount: [f64; 3], onset: &[f64; FRESH + 1], cap: f64) {
         for ((arm, tilt), discount) in self.arms.iter_mut().zip(tilt).zip(discount) {
             arm.step(tilt * discount, cap);
         }
+        self.onset.step(onset, cap);
     }
 
     /// `R`, the mean over the bets.
     pub(crate) fn shiryaev_roberts(&self) -> f64 {
-        self.arms.iter().map(Arm::shiryaev_roberts).sum::<f64>() / 3.0
+        let arms: f64 = self.arms.iter().map(Arm::shiryaev_roberts).sum();
+        (arms + self.onset.shiryaev_roberts()) / BETS
     }
 
-    /// `C`, a third of the largest bet.
+    /// `C`, a fourth of the largest bet.
     pub(crate) fn cusum(&self) -> f64 {
-        self.arms.iter().map(Arm::cusum).fold(0.0, f64::max) / 3.0
+        self.arms.iter().map(Arm::cusum).fold(self.onset.cusum(), f64::max) / BETS
     }
 
     /// Ticks between the likeliest onset and the last tick.
     pub(crate) fn age(&self) -> u32 {
         let likeliest = self.arms.iter().reduce(|best, next| if best.c < next.c { next } else { best });
-        likeliest.map_or(0, |arm| arm.age)
+        match likeliest {
+            Some(arm) if self.onset.cusum() <= arm.c => arm.age,
+            _ => self.onset.age(),
+        }
     }
 }
 
 impl Null {
+    /// The e-values of `z`, and of `−z`, for a shift of `effect` log units by the age of its onset. `response` is by how much
+    /// one log unit moves `z` then, `indifference` is `δ0`.
+    ///
+    /// The best bet on a known shift is as large as the shift shows, less what is nobody's business and what the margins
+    /// cost. Never larger than [`BET_MAX`]: what is far out is no normal noise.
+    pub(crate) fn onset(
+        &self,
+        z: f64,
+        response: &[f64; FRESH + 1],
+        (effect, indifference): (f64, f64),
+    ) -> [[f64; FRESH + 1]; 2] {
+        let margin = VARIANCE_MARGIN * self.variance_factor;
+        let mut values = [[0.0; FRESH + 1]; 2];
+        for (k, response) in response.iter().enumerate() {
+            let lambda = ((effect - indifference).max(0.0) * response / margin).min(BET_MAX);
+            let cost = margin * self.psi_at(lambda) + lambda * indifference * response;
+            let (tilt, discount) = ((lambda * z).exp(), (-cost).exp());
+            (values[0][k], values[1][k]) = (tilt * discount, discount / tilt);
+        }
+        values
+    }
+
+    /// `ψ` between the bets it was measured for: of the normal distribution, times how much more it was at the nearest.
+    fn psi_at(&self, lambda: f64) -> f64 {
+        let normal = |lambda: f64| lambda * lambda / 2.0;
+        let nearest = if lambda < MIDDLE_BET { 1 } else { 2 };
+        normal(lambda) * (self.psi[nearest] / normal(LAMBDAS[nearest])).max(1.0)
+    }
+
     /// `L(λ) / e^{λ z}` for every bet: what a tick without a shift costs it.
     pub(crate) fn discount(&self) -> [f64; 3] {
         std::array::from_fn(|k| {
@@ -128,14 +223,46 @@ mod tests {
     #[test]
     fn two_ticks_agree_with_a_hand_computed_case() {
         let mut mixture = Mixture::default();
-        mixture.step(tilt_of(1.0), GAUSSIAN.discount(), 1e9);
-        mixture.step(tilt_of(2.0), GAUSSIAN.discount(), 1e9);
+        // An onset that is bet nothing on.
+        let none = [1.0; FRESH + 1];
+        mixture.step(tilt_of(1.0), GAUSSIAN.discount(), &none, 1e9);
+        mixture.step(tilt_of(2.0), GAUSSIAN.discount(), &none, 1e9);
         // L(λ) of z = 1 and z = 2: exp(λ z − 1.1·λ²/2 − 0.1·λ).
         let first = [0.158_f64.exp(), 0.3125_f64.exp(), 0.288_f64.exp()];
         let second = [0.358_f64.exp(), 0.8125_f64.exp(), 1.488_f64.exp()];
-        let r: f64 = (0..3).map(|k| (1.0 + first[k]) * second[k]).sum::<f64>() / 3.0;
-        assert!((mixture.shiryaev_roberts() - r).abs() < 1e-12);
-        assert!((mixture.cusum() - (0.288_f64 + 1.488).exp() / 3.0).abs() < 1e-12);
+        let r: f64 = (0..3).map(|k| (1.0 + first[k]) * second[k]).sum::<f64>();
+        assert!((mixture.shiryaev_roberts() - (r + 2.0) / 4.0).abs() < 1e-12);
+        assert!((mixture.cusum() - (0.288_f64 + 1.488).exp() / 4.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn onsets_agree_with_the_products_they_stand_for() {
+        // Likelihoods by age; the sum over all onsets of the products since, and the largest of them.
+        let of_age = |age: usize, tick: usize| 0.8 + 0.1 * age.min(FRESH) as f64 + 0.03 * tick as f64;
+        let mut onset = Onset::default();
+        for tick in 0..12 {
+            onset.step(&std::array::from_fn(|age| of_age(age, tick)), 1e9);
+        }
+        let product = |from: usize| (from..12).map(|tick| of_age(tick - from, tick)).product::<f64>();
+        let sum: f64 = (0..12).map(product).sum();
+        let largest = (0..12).map(product).fold(0.0, f64::max);
+        assert!((onset.shiryaev_roberts() - sum).abs() < 1e-9 * sum);
+        assert!((onset.cusum() - largest).abs() < 1e-9 * largest);
+    }
+
+    #[test]
+    fn the_e_values_of_an_onset_have_mean_one_at_most_under_the_null() {
+        let response = [19.0, 13.0, 10.0, 9.0, 8.0, 7.5];
+        let null = Null { psi: [0.02, 0.125, 0.72], variance_factor: 1.0, zone: 0.1 };
+        let (mut sums, n) = ([0.0; FRESH + 1], 20_000);
+        for i in 0..n {
+            // Quantiles of the normal distribution by Box and Muller on an even lattice.
+            let (u, v) = ((f64::from(i) + 0.5) / f64::from(n), (f64::from(i) * 0.618_034).fract());
+            let z = (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos();
+            let [up, _] = null.onset(z, &response, (0.14, 0.025));
+            sums.iter_mut().zip(up).for_each(|(sum, value)| *sum += value / f64::from(n));
+        }
+        assert!(sums.iter().all(|mean| *mean < 1.0), "{sums:?}");
     }
 
     #[test]
@@ -150,9 +277,16 @@ mod tests {
     #[test]
     fn the_onset_is_where_the_cusum_began() {
         let mut mixture = Mixture::default();
-        (0..30).for_each(|_| mixture.step(tilt_of(-1.0), GAUSSIAN.discount(), 1e9));
-        (0..8).for_each(|_| mixture.step(tilt_of(2.0), GAUSSIAN.discount(), 1e9));
-        assert_eq!(mixture.age(), 7);
+        let response = [3.0, 2.5, 2.0, 1.8, 1.6, 1.5];
+        let mut step = |z: f64| {
+            let [onset, _] = GAUSSIAN.onset(z, &response, (0.5, 0.02));
+            mixture.step(tilt_of(z), GAUSSIAN.discount(), &onset, 1e9);
+            mixture.age()
+        };
+        for _ in 0..30 {
+            step(-1.0);
+        }
+        assert_eq!((0..8).map(|_| step(2.0)).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
     }
 
     #[test]

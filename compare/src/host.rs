@@ -115,6 +115,12 @@ impl Host {
         self.signals.rebaseline();
     }
 
+    /// Forgets what the shadow, the control, was like: it is another one.
+    pub(crate) fn renew_shadow(&mut self) {
+        self.probes.control = Series::default();
+        self.signals.control = Series::default();
+    }
+
     /// Takes the present levels as normal.
     pub(crate) fn acknowledge(&mut self) {
         self.probes.detector.acknowledge();

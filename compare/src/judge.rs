@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foreshadow_model::{
-    Assessment, Attribution, ComparePolicy, Inconclusive, Pressure, Ratio, Verdict, Window,
+    Assessment, Attribution, ComparePolicy, Inconclusive, Pressure, Ratio, SamplingNeed, Verdict, Window,
 };
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,7 @@ use crate::attribution::{attribute, pressure_of};
 use crate::detector::{CALM_LOG, SAMPLES_MIN, Use, effect_log};
 use crate::errors::EXCESS_ACT;
 use crate::evidence::FREEZE_CUSUM;
+use crate::flipped::Flipped;
 use crate::load::{Load, Range};
 use crate::overload::{Overload, Strain};
 use crate::own_history::OwnHistory;
@@ -48,6 +49,8 @@ pub struct Judge {
     resources: Resources,
     #[serde(default)]
     watch: HostWatch,
+    #[serde(default)]
+    flipped: Flipped,
     course: Course,
     frozen: bool,
     shadow_suspect: bool,
@@ -85,6 +88,7 @@ impl Judge {
             thin: Thin::default(),
             resources: Resources::default(),
             watch: HostWatch::default(),
+            flipped: Flipped::default(),
             course: Course::default(),
             frozen: false,
             shadow_suspect: false,
@@ -127,6 +131,9 @@ impl Judge {
             self.load.learn(usual, self.may_learn() && !self.overload.explains());
         }
         self.resources.observe(window, learn && self.own.cusum() < FREEZE_CUSUM);
+        if !silent && self.streams.centre.is_ready() {
+            self.flipped.observe(self.streams.flipped_evidence(), self.policy.threshold);
+        }
         let host = self.watch.observe(window, range != Range::TooHigh, self.streams.is_alarmed());
         let verdict = self.course.judge(&self.facts(objection, range));
         self.shadow_suspect = match verdict {
@@ -136,6 +143,13 @@ impl Judge {
         let assessment = Assessment { host, ..self.assess(window, verdict, silence) };
         self.end_quarantine(verdict);
         assessment
+    }
+
+    /// What the sample rate needs to know, once the noise was measured; `None` while it is assumed.
+    #[must_use]
+    pub fn measured_need(&self) -> Option<SamplingNeed> {
+        let centre = &self.streams.centre;
+        (!centre.is_provisional()).then(|| sampling::need(&self.policy, centre, 0.0, 0.0, false))
     }
 
     /// Lets a tick pass that says nothing, because users are being moved about for a roll-out. Nothing is learned, no
@@ -360,6 +374,8 @@ impl Judge {
             load: self.load.relative(),
             overloaded: self.overload.is_overloaded(),
             host: None,
+            flipped: self.flipped.seen(self.ticks_per_day),
+            drift: self.streams.centre.drift_log(self.ticks_per_day).map(Ratio::from_log),
         }
     }
 

@@ -26,6 +26,7 @@ mod baseline;
 mod detector;
 mod errors;
 mod evidence;
+mod flipped;
 mod host;
 mod judge;
 mod load;
@@ -48,5 +49,5 @@ mod whitening;
 
 pub use judge::Judge;
 pub use recent::RECENT_TICKS;
-pub use recorded::{Found, RecordedPolicy, Recording, Shift, Worse, judge_recording};
+pub use recorded::{Found, RecordedPolicy, Recording, Shift, Worse, judge_recording, usual_step};
 pub use watch::{HostWatch, node_events};

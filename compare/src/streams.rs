@@ -86,19 +86,27 @@ impl Streams {
 
     /// `R` of the instance.
     pub(crate) fn evidence(&self) -> f64 {
+        self.mean(Detector::weighed_evidence, self.errors.weighed_evidence())
+    }
+
+    /// The same of shifts to the better.
+    pub(crate) fn flipped_evidence(&self) -> f64 {
+        self.mean(|detector| detector.down.evidence(), self.errors.shadow.evidence())
+    }
+
+    fn mean(&self, of: fn(&Detector) -> f64, errors: f64) -> f64 {
         let (mut sum, mut weights) = (0.0, 0.0);
         let mut add = |weight: f64, evidence: f64| {
             sum += weight * evidence;
             weights += weight;
         };
-        add(CENTRE_WEIGHT, self.centre.weighed_evidence());
-        let errors = self.errors.weighed_evidence();
+        add(CENTRE_WEIGHT, of(&self.centre));
         if 0.0 < errors {
             add(ERRORS_WEIGHT, errors);
         }
         for (stream, detector) in self.others() {
             if self.speaks(stream) {
-                add(OTHER_WEIGHT, detector.weighed_evidence());
+                add(OTHER_WEIGHT, of(detector));
             }
         }
         sum / weights
@@ -205,7 +213,7 @@ impl Streams {
         self.centre.rebaseline();
         self.errors.rebaseline();
         self.tails.rebaseline();
-        self.host.rebaseline();
+        self.host.renew_shadow();
     }
 
     /// Takes the present levels as normal.

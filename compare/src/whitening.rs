@@ -20,7 +20,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::LAMBDAS;
+use crate::evidence::{FRESH, LAMBDAS};
 
 /// `φ` while there is too little to measure it. Higher than most services need: it errs towards saying less.
 const PROVISIONAL_PHI: f64 = 0.8;
@@ -37,6 +37,13 @@ const MEMORY_CLIP: f64 = 0.7;
 
 /// `z` is clipped here: no single tick can decide.
 const WHITENED_CLIP: f64 = 5.0;
+
+/// The same of a recording, in which nobody waits for what only some rows show: where bursts are part of every day, this much
+/// less of them is believed, and lasting shifts are found as soon.
+const WHITENED_CLIP_RECORDED: f64 = 4.0;
+
+/// The same where rows are few and far between. What noise that far out costs is in `ψ`, if it was ever seen.
+const WHITENED_CLIP_SPARSE: f64 = 8.0;
 
 /// Residuals are clipped at this many standard deviations before the noise is learned from them.
 const LEARN_CLIP_DEVIATIONS: f64 = 3.5;
@@ -59,6 +66,22 @@ const BLOCK_MAX: f64 = 16.0;
 /// Ticks after which what was learned weighs half: the noise of a service changes over weeks.
 const MEMORY_TICKS: f64 = 17_280.0;
 
+/// What must be seen before the noise is measured rather than assumed, and how much what was assumed goes on counting.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Patience {
+    ticks: u64,
+    /// Blocks that count as having been at [`PROVISIONAL_VARIANCE_FACTOR`].
+    blocks: f64,
+    /// Where `z` is clipped.
+    clip: f64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { ticks: PROVISIONAL_TICKS, blocks: BLOCKS_ASSUMED, clip: WHITENED_CLIP }
+    }
+}
+
 /// A residual with all that was learned of its noise taken out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whitened {
@@ -66,11 +89,15 @@ pub(crate) struct Whitened {
     pub(crate) z: f64,
     /// `g/σ_eff`: by how much a lasting shift of one log unit moves `z`.
     pub(crate) sensitivity: f64,
+    /// The same by the age of its onset: the filter takes a shift in tick by tick. The last one is `sensitivity`.
+    pub(crate) response: [f64; FRESH + 1],
 }
 
 /// The noise model of one stream, its filter, and what it learns from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Noise {
+    #[serde(default)]
+    patience: Patience,
     /// `φ` until it is measured.
     assumed_phi: f64,
     phi: f64,
@@ -109,6 +136,7 @@ struct Learned {
 impl Default for Noise {
     fn default() -> Self {
         Self {
+            patience: Patience::default(),
             assumed_phi: PROVISIONAL_PHI,
             phi: PROVISIONAL_PHI,
             tick_variance: 0.0,
@@ -123,9 +151,23 @@ impl Default for Noise {
 }
 
 impl Noise {
+    /// Of a recording, whose healthy part is all there is and is gone through twice: measured from few rows, rather than
+    /// assumed for most of it.
+    /// Where rows are `sparse`, one of them may say nearly all.
+    pub(crate) fn of_recording(sparse: bool) -> Self {
+        let clip = if sparse { WHITENED_CLIP_SPARSE } else { WHITENED_CLIP_RECORDED };
+        Self { patience: Patience { ticks: 240, blocks: 4.0, clip }, ..Self::default() }
+    }
+
+    /// Halves what it was learned from.
+    pub(crate) fn count_half(&mut self) {
+        self.learned.halve();
+        self.learned.ticks /= 2;
+    }
+
     /// Whether the model is still assumed rather than measured.
     pub(crate) fn is_provisional(&self) -> bool {
-        self.learned.ticks < PROVISIONAL_TICKS
+        self.learned.ticks < self.patience.ticks
     }
 
     /// Whether there is any model at all.
@@ -194,7 +236,15 @@ impl Noise {
         self.spread *= 1.0 - kept;
         let gain = (1.0 - self.phi) / (1.0 - self.phi * (1.0 - kept));
         let deviation = variance.sqrt().max(effect * gain / 4.0).max(f64::MIN_POSITIVE);
-        Whitened { z: (news / deviation).clamp(-WHITENED_CLIP, WHITENED_CLIP), sensitivity: gain / deviation }
+        let (mut response, mut taken_in) = ([gain / deviation; FRESH + 1], 0.0);
+        for response in &mut response[..FRESH] {
+            let shows = 1.0 - taken_in;
+            *response = shows / deviation;
+            taken_in = self.phi * (taken_in + kept * shows);
+        }
+        let clip = self.patience.clip;
+        let z = (news / deviation).clamp(-clip, clip);
+        Whitened { z, sensitivity: gain / deviation, response }
     }
 
     /// One tick passes: in part the filter forgets what lingered.
@@ -251,7 +301,7 @@ impl Noise {
         let covariance: [f64; LAGS + 1] =
             std::array::from_fn(|k| learned.products[k] / learned.n[k].max(1.0));
         let sampling = learned.sampling / learned.n[0];
-        if learned.ticks < PROVISIONAL_TICKS {
+        if learned.ticks < self.patience.ticks {
             self.fit_provisional(covariance[0], sampling);
         } else {
             self.fit_full(&covariance, sampling);
@@ -288,9 +338,10 @@ impl Noise {
         let noticeable = 2.0 * covariance[0] / self.learned.n[0].sqrt() < lagged[0];
         self.tick_variance = if noticeable { (along / norm).clamp(0.0, covariance[0]) } else { 0.0 };
         self.white_variance = (covariance[0] - self.tick_variance - sampling).max(0.0);
-        let assumed = BLOCKS_ASSUMED * PROVISIONAL_VARIANCE_FACTOR;
+        let blocks = self.patience.blocks;
+        let assumed = blocks * PROVISIONAL_VARIANCE_FACTOR;
         let learned = &self.learned;
-        self.variance_factor = ((assumed + learned.blocks_sq) / (BLOCKS_ASSUMED + learned.blocks)).max(1.0);
+        self.variance_factor = ((assumed + learned.blocks_sq) / (blocks + learned.blocks)).max(1.0);
         #[expect(clippy::cast_precision_loss, reason = "720")]
         let prior = PROVISIONAL_TICKS as f64;
         for (k, lambda) in LAMBDAS.iter().enumerate() {
@@ -337,9 +388,12 @@ impl Learned {
 
     /// Old ticks make room for new ones.
     fn fade(&mut self) {
-        if self.n[0] <= 2.0 * MEMORY_TICKS {
-            return;
+        if 2.0 * MEMORY_TICKS < self.n[0] {
+            self.halve();
         }
+    }
+
+    fn halve(&mut self) {
         self.n.iter_mut().chain(&mut self.products).chain(&mut self.tilts).for_each(|sum| *sum /= 2.0);
         self.sampling /= 2.0;
         self.tilted /= 2.0;
@@ -364,6 +418,26 @@ mod tests {
         // (0.2 − 0.8·0.1) / √(0.01·(1−0.64)), and g = 1 − 0.8.
         assert!((whitened.z - 0.12 / 0.06).abs() < 1e-9);
         assert!((whitened.sensitivity - 0.2 / 0.06).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_shift_shows_less_and_less_as_the_filter_takes_it_in() {
+        let mut noise = measured(0.8, 0.01);
+        for _ in 0..200 {
+            noise.whiten(0.0, 0.01, 0.0);
+        }
+        let seen: Vec<f64> = (0..40).map(|_| noise.whiten(0.1, 0.01, 0.0).z).collect();
+        let mut steady = measured(0.8, 0.01);
+        let whitened = (0..200).map(|_| steady.whiten(0.0, 0.01, 0.0)).last().unwrap();
+        for (age, response) in whitened.response[..FRESH].iter().enumerate() {
+            assert!(
+                (seen[age] - 0.1 * response).abs() < 1e-6,
+                "{age}: {} is not {}",
+                seen[age],
+                0.1 * response
+            );
+        }
+        assert!((seen[39] - 0.1 * whitened.sensitivity).abs() < 1e-3);
     }
 
     #[test]

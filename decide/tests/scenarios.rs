@@ -10,10 +10,10 @@ use std::time::Duration;
 use foreshadow_decide::{Inputs, Usage, plan};
 use foreshadow_model::{
     Action, ActionId, ActionPolicy, ActionType, Assessment, Attribution, Bytes, ComparePolicy, Decision,
-    Effect, Estimate, Forecast, ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy, Inconclusive,
-    Instance, InstanceId, Inventory, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair,
-    PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role, SamplingNeed,
-    ShadowLimit, Share, Taken, Tick, Verdict, VerticalPolicy, Weight,
+    Effect, Estimate, FlippedAlarms, Forecast, ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy,
+    Inconclusive, Instance, InstanceId, Inventory, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom,
+    OnExit, Pair, PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role,
+    SamplingNeed, ShadowLimit, Share, Taken, Tick, Verdict, VerticalPolicy, Weight,
 };
 use serde::Deserialize;
 
@@ -243,6 +243,8 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         load: live.overloaded.then_some(2.5),
         overloaded: live.overloaded,
         host: None,
+        flipped: FlippedAlarms::default(),
+        drift: None,
     }
 }
 

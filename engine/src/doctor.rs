@@ -7,6 +7,7 @@ use foreshadow_model::with_causes;
 use foreshadow_platform::local::{Abilities, default_nodes, seeding};
 use rustix::process::{Resource, getrlimit};
 
+use crate::judges::remembered_soonest;
 use crate::proposals::Proposal;
 
 /// One thing that was looked at.
@@ -26,6 +27,9 @@ pub struct Check {
     /// Lines for the configuration file that would mend it; more than one is a choice.
     pub proposals: Vec<Proposal>,
 }
+
+/// Ticks in which the sample rate aims to decide while nothing is wrong.
+const TICKS_AIMED_AT: f64 = 60.0;
 
 /// Open files that are enough for a few hundred connections and a handful of pairs.
 const OPEN_FILES_MIN: u64 = 4096;
@@ -54,7 +58,22 @@ pub fn examine(config: &Config) -> Vec<Check> {
         room(config),
         state(config),
     ]);
+    checks.extend(detection(config));
     checks
+}
+
+/// How soon a shift can be found at the noise that was seen, if a controller has seen any.
+fn detection(config: &Config) -> Option<Check> {
+    let (live, soonest) =
+        remembered_soonest(&config.state).into_iter().max_by_key(|(_, soonest)| *soonest)?;
+    let (effect, seconds) = (config.policy.compare.effect, soonest.as_secs_f64());
+    let aim = config.policy.tick.as_secs_f64() * TICKS_AIMED_AT;
+    let found = format!(
+        "a shift of {effect} is found in {live} after {seconds:.0} s on average at best, by the noise seen so far"
+    );
+    let lost = format!("{found}: a mean of {aim:.0} s cannot be had, and more copies do not help");
+    let remedy = "raise `compare.effect`, or find out what makes one tick so unlike the next";
+    Some(check("detection", (aim < seconds).then_some((lost.as_str(), remedy)), found))
 }
 
 fn check(what: &str, problem: Option<(&str, &str)>, fine: String) -> Check {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operator::NoAlarm;
 
-pub(crate) use kept::KEY;
+pub(crate) use kept::{KEY, remembered_soonest};
 
 /// The judges of all pairs.
 #[derive(Debug)]
@@ -44,6 +44,9 @@ struct Judged {
     /// Tests and signals say something of its host, which the operator may answer in the same way.
     #[serde(default)]
     shows_host: bool,
+    /// It has become worse little by little, which the operator may answer in the same way.
+    #[serde(default)]
+    drifted: bool,
     /// The judge from before an action that helped and changed what is normal, for the case that it is taken back.
     #[serde(default)]
     before: Option<(ActionId, Box<Judge>)>,
@@ -62,7 +65,7 @@ impl Judges {
 
     /// Judges every window. A pair with an action under way keeps its baseline, frozen: it must be judged against what
     /// was there before. So does a pair whose action was taken back, or the degradation would be learned as normal. A
-    /// pair that changed otherwise (started again, resized for good, new shadow) starts a new one.
+    /// pair that changed otherwise (started again, resized for good) starts a new one; beside a new shadow live keeps its own past.
     pub(crate) fn update(
         &mut self,
         inventory: &Inventory,
@@ -78,6 +81,7 @@ impl Judges {
                 judged.is_warned = assessment.verdict == Verdict::Warn;
             }
             judged.shows_host = assessment.host.is_some();
+            judged.drifted = assessment.drift.is_some();
             assessment
         })
     }
@@ -135,6 +139,7 @@ impl Judges {
                     is_degraded: false,
                     is_warned: false,
                     shows_host: false,
+                    drifted: false,
                     before: None,
                 });
                 judged.follow(pair, under_way.contains(&window.live));
@@ -189,7 +194,7 @@ impl Judges {
 
     fn alarmed(&mut self, live: &InstanceId) -> Result<&mut Judged, NoAlarm> {
         let judged = self.judges.get_mut(live).ok_or(NoAlarm::NoSuchLive)?;
-        let is_raised = judged.is_degraded || judged.is_warned || judged.shows_host;
+        let is_raised = judged.is_degraded || judged.is_warned || judged.shows_host || judged.drifted;
         if is_raised { Ok(judged) } else { Err(NoAlarm::NotRaised) }
     }
 }
@@ -197,7 +202,7 @@ impl Judges {
 impl Judged {
     /// Nothing that was said against live still holds.
     fn answered(&mut self) {
-        (self.is_degraded, self.is_warned, self.shows_host) = (false, false, false);
+        (self.is_degraded, self.is_warned, self.shows_host, self.drifted) = (false, false, false, false);
     }
 
     /// The operator took an action back: live is what it was before, and so is what is normal for it.
@@ -229,12 +234,12 @@ impl Judged {
         }
         let only_shadow_changed = self.revisions.0 == now.0;
         let is_forgiven = std::mem::take(&mut self.taken_back);
-        if is_forgiven || (only_shadow_changed && self.is_degraded) {
-            // A new shadow asks for a new baseline, but not while live is sick: it would be learned as normal.
-        } else if only_shadow_changed {
+        // A new shadow asks for a new baseline, but not while live is sick: it would be learned as normal.
+        let is_kept = is_forgiven || (only_shadow_changed && self.is_degraded);
+        if !is_kept && only_shadow_changed {
             self.judge.renew_shadow();
             (self.is_degraded, self.is_warned) = (false, false);
-        } else {
+        } else if !is_kept {
             self.judge.rebaseline();
             self.answered();
         }

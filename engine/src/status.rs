@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{
-    ActionRow, Agreement, BurstOutcome, Decision, DeployRow, Drops, InstanceId, Ledger, Pair, PairRow,
-    Policy, StatusReport, Weight, Window,
+    ActionRow, Agreement, BurstOutcome, Decision, DeployRow, Drops, FlippedAlarms, InstanceId, Ledger, Pair,
+    PairRow, Policy, StatusReport, Weight, Window,
 };
 use foreshadow_platform::local::Local;
 use tokio::net::TcpListener;
@@ -163,6 +163,7 @@ impl Board {
             mirrored: self.totals.mirrored,
             shadows_refused: facts.closed.inventory.shadows_refused,
             false_alarms_per_day: assessments.iter().map(|assessment| assessment.false_alarms_per_day).sum(),
+            flipped: assessments.iter().fold(FlippedAlarms::default(), |sum, of| sum.and(of.flipped)),
             controller_cpu_seconds: clock::cpu_seconds(),
             mirror_cpu_seconds: self.totals.mirror_cpu_seconds,
             config_error: self.config_error.clone(),

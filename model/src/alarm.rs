@@ -23,6 +23,8 @@ pub enum AlarmKind {
     NodeSuspect,
     /// Tests and signals of a live, or of several on one node, are worse than their own past; users feel nothing of it yet.
     Host,
+    /// A live has become worse than its shadow little by little, for a day; no single step was a shift.
+    Drift,
     /// For a while nothing can be said about a live.
     Inconclusive,
     /// For a while a live has had no shadow that is ready.
@@ -46,6 +48,7 @@ impl AlarmKind {
             Self::ShadowSuspect => "shadow_suspect",
             Self::NodeSuspect => "node_suspect",
             Self::Host => "host",
+            Self::Drift => "drift",
             Self::Inconclusive => "inconclusive",
             Self::NoShadow => "no_shadow",
             Self::ActionInVain => "action_in_vain",
@@ -60,9 +63,12 @@ impl AlarmKind {
     pub const fn severity(self) -> Severity {
         match self {
             Self::Degraded | Self::NodeSuspect | Self::BothDegraded | Self::Unwritten => Severity::Critical,
-            Self::Warn | Self::Host | Self::ActionInVain | Self::ActionFailed | Self::NoShadow => {
-                Severity::Warning
-            }
+            Self::Warn
+            | Self::Host
+            | Self::Drift
+            | Self::ActionInVain
+            | Self::ActionFailed
+            | Self::NoShadow => Severity::Warning,
             Self::ShadowSuspect | Self::Inconclusive => Severity::Info,
         }
     }

@@ -248,6 +248,45 @@ pub struct SamplingNeed {
     pub suspicious: bool,
 }
 
+impl SamplingNeed {
+    /// `N_min = 2 V_u ln A / (δ1 − δ0)²`: ticks until a shift of the policy's effect is found, on average and however many
+    /// pairs there are. No number of copies gives less.
+    #[must_use]
+    pub fn soonest_ticks(&self) -> f64 {
+        2.0 * self.tick_variance * self.threshold_log / self.effect_sq.max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Alarms for shifts to the better: where nothing really becomes better these are false, and as many of the others may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FlippedAlarms {
+    /// How many.
+    pub alarms: u64,
+    /// In so many days of one instance.
+    pub days: f64,
+}
+
+impl FlippedAlarms {
+    /// Alarms a day of one instance, and at most so many: the end of the Poisson interval that holds them in 95 of 100
+    /// cases (three over the days for none), by Wilson and Hilferty's approximation of the chi-squared quantile.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a count of alarms")]
+    pub fn per_day(self) -> (f64, f64) {
+        let (n, days) = (self.alarms as f64, self.days.max(f64::MIN_POSITIVE));
+        let next = n + 1.0;
+        let at_most = next * (1.0 - 1.0 / (9.0 * next) + 1.645 / (3.0 * next.sqrt())).powi(3);
+        (n / days, at_most / days)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { alarms: self.alarms + other.alarms, days: self.days + other.days }
+    }
+}
+
 /// What the delta engine says of one pair at one tick.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -294,6 +333,12 @@ pub struct Assessment {
     /// What probes and signals alone say against its host; it may warn, and never acts by itself.
     #[serde(default)]
     pub host: Option<HostFinding>,
+    /// What the same evidence with its sign flipped has raised since live is judged.
+    #[serde(default)]
+    pub flipped: FlippedAlarms,
+    /// How much worse than its shadow live has become little by little, and stayed for a day: its baseline followed.
+    #[serde(default)]
+    pub drift: Option<Ratio>,
 }
 
 impl Assessment {
@@ -301,5 +346,19 @@ impl Assessment {
     #[must_use]
     pub fn shift_log(&self) -> Option<f64> {
         self.delta.map(|estimate| estimate.delta.get().ln_1p())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_of_no_alarm_is_three_over_the_days() {
+        let (per_day, at_most) = FlippedAlarms { alarms: 0, days: 100.0 }.per_day();
+        assert!(per_day.abs() < 1e-12 && (at_most - 0.03).abs() < 0.001, "{at_most}");
+        // A half of the 95th percentile of chi-squared with 22 degrees of freedom.
+        let (_, at_most) = FlippedAlarms { alarms: 10, days: 1.0 }.per_day();
+        assert!((at_most - 16.96).abs() < 0.1, "{at_most}");
     }
 }

@@ -29,8 +29,8 @@ pub mod wire;
 pub use agreement::{Agreement, BodyAgreement, Difference, FIELDS_MAX, ROUTES_MAX, by_name};
 pub use alarm::{Alarm, AlarmKind, AlarmReport, DeliveryRow, Severity};
 pub use assessment::{
-    Assessment, Attribution, Estimate, Inconclusive, Pressure, Resource, SamplingNeed, Share, Stream,
-    StreamState, Verdict,
+    Assessment, Attribution, Estimate, FlippedAlarms, Inconclusive, Pressure, Resource, SamplingNeed, Share,
+    Stream, StreamState, Verdict,
 };
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
 pub use error::with_causes;

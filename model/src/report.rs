@@ -404,8 +404,11 @@ pub struct StatusReport {
     /// How often no node had room for a shadow since the start.
     #[serde(default)]
     pub shadows_refused: u64,
-    /// False alarms to be expected per day, of the whole service.
+    /// False alarms to be expected per day, of the whole service, at most.
     pub false_alarms_per_day: f64,
+    /// What evidence for shifts to the better has raised, of all lives together: a measure of the false ones.
+    #[serde(default)]
+    pub flipped: crate::FlippedAlarms,
     /// Cpu time of the controller, in seconds, since its start.
     pub controller_cpu_seconds: f64,
     /// Cpu time of the mirror, in seconds, since the controller started.

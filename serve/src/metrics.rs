@@ -124,6 +124,14 @@ fn of_service(sheet: &mut Sheet, status: &StatusReport) {
         "False alarms to be expected, at most",
         bare(status.false_alarms_per_day),
     );
+    sheet.counter(
+        "flipped_alarms",
+        None,
+        "Alarms for shifts to the better: as many of the others may be false",
+        bare(count(status.flipped.alarms)),
+    );
+    let judged = 86_400.0 * status.flipped.days;
+    sheet.counter("judged", Some("seconds"), "Time of single lives that was judged", bare(judged));
     sheet.counter("requests", None, "Requests to all lives", bare(count(status.requests)));
     sheet.counter("mirrored", None, "Copies sent to shadows", bare(count(status.mirrored)));
     let process = |name: &str| vec![("process", name.to_owned())];

@@ -107,14 +107,14 @@ impl Prometheus {
         let mut all: Vec<(String, Points)> = Vec::new();
         let mut from = range.from;
         while from <= range.to {
-            let to = range.to.min(from + range.step * (POINTS_MAX - 1));
+            let to = range.to.min(from.saturating_add(range.step.saturating_mul(POINTS_MAX - 1)));
             for (labels, mut points) in self.ask(query, Range { from, to, ..range }).await? {
                 match all.iter_mut().find(|(of, _)| *of == labels) {
                     Some((_, known)) => known.append(&mut points),
                     None => all.push((labels, points)),
                 }
             }
-            from = to + range.step;
+            from = to.saturating_add(range.step);
         }
         Ok(all)
     }

@@ -142,9 +142,12 @@ fn verdict(assessment: &Assessment) -> String {
             );
         }
     }
+    if let Some(drift) = assessment.drift {
+        text += &format!("\n    drift      {drift} in small steps that the baseline followed, for a day now");
+    }
     text + &format!(
-        "\n    at this threshold at most {:.2} false alarms a day are to be expected",
-        assessment.false_alarms_per_day
+        "\n    at this threshold at most {:.2} false alarms a day are to be expected; {} shifts to the better in {:.1} days",
+        assessment.false_alarms_per_day, assessment.flipped.alarms, assessment.flipped.days
     )
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Null {
     past: Vec<f32>,
     next: usize,
     skipped: u32,
-    /// Share of the last five hundred values or so that were far out, or could not run, and stood alone: what one is worth.
+    /// Share of the last two thousand values or so that were far out, or could not run, and stood alone: what one is worth.
     outliers: f32,
     /// Values far out since it was last calm.
     pending: u8,

@@ -6,19 +6,22 @@
 //! provisional is safe, a baseline of other days is not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use foreshadow_model::{ComparePolicy, InstanceId, Inventory};
+use foreshadow_store::Reader;
 use serde::{Deserialize, Serialize};
 
 use super::{Judged, Judges, pids};
+use crate::database;
 use crate::history::History;
 
 /// The name under which it is kept.
 pub(crate) const KEY: &str = "judges";
 
 /// Version of the shape.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// The longest time without a controller after which a baseline still holds: the load of a day moves little in it.
 const GAP_MAX: Duration = Duration::from_secs(15 * 60);
@@ -87,6 +90,18 @@ impl Judges {
         let judges = self.judges.iter().map(|(live, judged)| (live.clone(), judged)).collect();
         Kept { format: FORMAT, unix_ms, policy: self.policy, tick: self.tick, judges }
     }
+}
+
+/// How soon a shift of the effect that matters can be found in each live, on average and however many requests are
+/// copied: as the last controller of this state folder learned it. None where nothing was kept, or not for long enough.
+pub(crate) fn remembered_soonest(state: &Path) -> BTreeMap<InstanceId, Duration> {
+    let kept = Reader::open(&database(state)).ok().and_then(|reader| reader.kept(KEY).ok().flatten());
+    let Some(kept) = kept.and_then(|bytes| read(&bytes).ok()) else { return BTreeMap::new() };
+    let soonest = |judged: &Judged| {
+        let ticks = judged.judge.measured_need()?.soonest_ticks();
+        Duration::try_from_secs_f64(kept.tick.as_secs_f64() * ticks).ok()
+    };
+    kept.judges.iter().filter_map(|(live, judged)| Some((live.clone(), soonest(judged)?))).collect()
 }
 
 fn read(bytes: &[u8]) -> Result<Kept<Judged>, String> {

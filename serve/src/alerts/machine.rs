@@ -5,7 +5,7 @@
 //! own for its end.
 //!
 //! * *Begins:* `Degraded`, `BothDegraded`, `ShadowSuspect` at once (the verdict has waited long enough); `Warn` after
-//!   [`WARN_TICKS`], and so does what tests and signals alone say of a host, if nothing is said of the live itself;
+//!   [`WARN_TICKS`], a drift when it has lasted a day, and so does what tests and signals alone say of a host, if nothing is said of the live itself;
 //!   nothing to be said, or no shadow, after [`BLIND`] (or [`WARN_TICKS`] when
 //!   it is known that no shadow can be made); an action that failed or did not help, and a
 //!   journal or history that cannot be written, at once.
@@ -65,6 +65,8 @@ enum Subject {
     Action(Option<InstanceId>),
     /// What tests and signals say of the host of a live.
     Host(InstanceId),
+    /// A live that became worse little by little.
+    Drift(InstanceId),
     /// The same of a node that several lives stand on.
     Node(NodeName),
     Journal,
@@ -74,7 +76,11 @@ enum Subject {
 impl Subject {
     fn live(&self) -> Option<&InstanceId> {
         match self {
-            Self::Pair(live) | Self::Blind(live) | Self::Action(Some(live)) | Self::Host(live) => Some(live),
+            Self::Pair(live)
+            | Self::Blind(live)
+            | Self::Action(Some(live))
+            | Self::Host(live)
+            | Self::Drift(live) => Some(live),
             Self::Action(None) | Self::Node(_) | Self::Journal | Self::History => None,
         }
     }
@@ -134,6 +140,7 @@ impl Machine {
     pub(crate) fn dismiss(&mut self, live: &InstanceId) {
         self.complaints.remove(&Subject::Pair(live.clone()));
         self.complaints.remove(&Subject::Host(live.clone()));
+        self.complaints.remove(&Subject::Drift(live.clone()));
         self.streaks.entry(live.clone()).or_default().host = 0;
     }
 
@@ -226,6 +233,8 @@ impl Machine {
             self.complaints.remove(&Subject::Action(Some(live.clone())));
         }
 
+        let drift = assessment.drift.map(|_| AlarmKind::Drift);
+        self.set(Subject::Drift(live.clone()), drift, now, || (words::drift(assessment), None));
         self.blind(assessment, streak, facts);
     }
 

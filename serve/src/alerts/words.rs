@@ -51,6 +51,15 @@ fn decided(decision: &Decision) -> String {
     }
 }
 
+/// What became of a live little by little.
+pub(super) fn drift(assessment: &Assessment) -> String {
+    let (live, drift) = (&assessment.live, assessment.drift.unwrap_or(foreshadow_model::Ratio::ZERO));
+    format!(
+        "{live} has become {drift} against its shadow, little by little, and stayed so for a day: no single step was a shift, and its \
+         baseline followed. `foreshadow acknowledge {live}` says that this is its new normal"
+    )
+}
+
 /// What several lives of one node show.
 pub(super) fn node_event(event: &NodeEvent) -> String {
     let lives: Vec<&str> = event.instances.iter().map(InstanceId::as_str).collect();

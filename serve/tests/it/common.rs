@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_model::{
-    Assessment, CycleReport, Instance, InstanceId, Inventory, JournalEntry, Mode, NodeName, Pair, Phase,
-    Plan, Pressure, Role, SamplingNeed, StatusReport, Tick, Verdict,
+    Assessment, CycleReport, FlippedAlarms, Instance, InstanceId, Inventory, JournalEntry, Mode, NodeName,
+    Pair, Phase, Plan, Pressure, Role, SamplingNeed, StatusReport, Tick, Verdict,
 };
 use foreshadow_serve::{
     Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, SeriesRow, serve_api,
@@ -115,6 +115,8 @@ pub(crate) fn cycle(tick: u64, verdicts: &[Verdict]) -> CycleReport {
         load: None,
         overloaded: false,
         host: None,
+        flipped: FlippedAlarms::default(),
+        drift: None,
         carrier: None,
     };
     CycleReport {
@@ -183,6 +185,7 @@ pub(crate) fn status() -> StatusReport {
         mirrored: 0,
         shadows_refused: 0,
         false_alarms_per_day: 0.0,
+        flipped: FlippedAlarms::default(),
         controller_cpu_seconds: 0.0,
         mirror_cpu_seconds: 0.0,
         config_error: None,

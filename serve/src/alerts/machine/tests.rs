@@ -1,6 +1,6 @@
 use foreshadow_model::{
-    Action, ActionId, HostFinding, HostScope, Instance, NodeEvent, Outcome, Pair, Phase, Plan, Pressure,
-    Ratio, Resource, Role, SamplingNeed, Weight,
+    Action, ActionId, FlippedAlarms, HostFinding, HostScope, Instance, NodeEvent, Outcome, Pair, Phase, Plan,
+    Pressure, Ratio, Resource, Role, SamplingNeed, Weight,
 };
 use proptest::prelude::*;
 
@@ -45,6 +45,8 @@ fn assessment(live: u32, verdict: Verdict) -> Assessment {
         load: None,
         overloaded: false,
         host: None,
+        flipped: FlippedAlarms::default(),
+        drift: None,
         carrier: None,
     }
 }
@@ -62,6 +64,8 @@ struct Story {
     /// Lives whose host shows something, and nodes of which several do.
     hosts: Vec<u32>,
     node_events: Vec<NodeEvent>,
+    /// How far all have drifted.
+    drift: Option<Ratio>,
 }
 
 impl Story {
@@ -72,6 +76,7 @@ impl Story {
             now: 0,
             hosts: Vec::new(),
             node_events: Vec::new(),
+            drift: None,
         }
     }
 
@@ -85,7 +90,7 @@ impl Story {
                 .zip(verdicts)
                 .map(|(live, verdict)| {
                     let host = self.hosts.contains(&live).then(finding);
-                    Assessment { host, ..assessment(live, *verdict) }
+                    Assessment { host, drift: self.drift, ..assessment(live, *verdict) }
                 })
                 .collect(),
             plan: Plan::default(),
@@ -365,4 +370,18 @@ proptest! {
         }
         prop_assert!(story.machine.active().any(|alarm| alarm.key == "degraded/live-1"));
     }
+}
+
+#[test]
+fn a_drift_is_one_alarm_until_it_is_gone() {
+    let mut story = Story::new();
+    assert!(story.tick(&[Verdict::Healthy], Vec::new(), false).is_empty());
+    story.drift = Ratio::new(0.12);
+    let told = story.tick(&[Verdict::Healthy], Vec::new(), false);
+    assert_eq!(told[0].key, "drift/live-1");
+    assert!(told[0].summary.contains("+12 %") && told[0].summary.contains("acknowledge live-1"), "{told:?}");
+    story.drift = Ratio::new(0.14);
+    assert!(story.tick(&[Verdict::Healthy], Vec::new(), false).is_empty(), "one and the same");
+    story.drift = None;
+    assert!(story.tick(&[Verdict::Healthy], Vec::new(), false)[0].resolved_unix_ms.is_some());
 }
