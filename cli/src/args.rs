@@ -319,6 +319,13 @@ pub(crate) struct JudgeArgs {
     /// Metrics of a long table that are better when they are higher, whatever `--better` says.
     #[arg(long, value_delimiter = ',', value_name = "METRIC")]
     pub(crate) higher: Vec<String>,
+    /// The figures are shares of requests, such as an error rate or an availability (0 to 1, or 0 to 100): their odds are
+    /// judged, with the certainty that the column n gives them.
+    #[arg(long)]
+    pub(crate) share: bool,
+    /// Rows are few and far between (a few minutes each): two or three must be enough where they are far out.
+    #[arg(long)]
+    pub(crate) sparse: bool,
     /// The worsening that matters.
     #[arg(long, default_value = "15%")]
     pub(crate) effect: String,

@@ -7,7 +7,7 @@ mod table;
 
 use std::io::{self, Write};
 
-use foreshadow_engine::compare::{Found, RecordedPolicy, Recording, Worse, judge_recording};
+use foreshadow_engine::compare::{Found, RecordedPolicy, Recording, Worse, judge_recording, usual_step};
 use foreshadow_engine::model::{ComparePolicy, Ratio};
 
 use self::report::Report;
@@ -49,7 +49,12 @@ pub(crate) fn judge(args: &JudgeArgs) -> Result<Exit, Failure> {
     };
     let past = args.baseline.as_deref().map(|file| Table::read_file(file, args)).transpose()?;
     let count = table.series.len();
+    let is_known = |name: &&String| table.series.iter().any(|of| of.name.metric.as_ref() == Some(*name));
+    if let Some(odd) = args.higher.iter().find(|name| !is_known(name)) {
+        return Err(usage(format!("--higher: no series is of a metric `{odd}`")));
+    }
     let mut judged = Vec::with_capacity(count);
+    let mut skipped = 0;
     for series in table.series {
         let past = past.as_ref().and_then(|past| past.series.iter().find(|of| of.name == series.name));
         if let (Some(_), None) = (&args.baseline, past) {
@@ -60,14 +65,34 @@ pub(crate) fn judge(args: &JudgeArgs) -> Result<Exit, Failure> {
             Some(past) => series.after(past)?,
             None => series,
         };
-        let policy = policy(args, &series, (effect, tolerated, count))?;
+        let policy = match policy(args, &series, (effect, tolerated, count)) {
+            // One of many that has just begun is no reason to say nothing of the others.
+            Err(failure) if 1 < count => {
+                eprintln!("warning: left out: {failure}");
+                skipped += 1;
+                continue;
+            }
+            policy => policy?,
+        };
         let higher_is_better = series.name.metric.as_ref().is_some_and(|name| args.higher.contains(name))
             || args.better == Better::Higher;
-        let recording = recording(&series, higher_is_better, args.own_history);
+        let shadow = series.shadow.as_deref().filter(|_| !args.own_history);
+        let columns = if args.share { shares(&series, shadow)? } else { logs(&series, shadow) };
+        let recording = columns.recording(&series, higher_is_better);
         let found = judge_recording(&recording, &policy);
+        if found.learned < CALIBRATE_MIN {
+            let name = series.name.words();
+            return Err(usage(format!(
+                "expected at least {CALIBRATE_MIN} healthy rows with figures to learn from, {} of the {} of {name} have some",
+                found.learned, found.calibrated
+            )));
+        }
         judged.push(Judged { series, policy, found });
     }
-    let report = Report { judged: &judged, rows: table.rows, gaps: table.gaps };
+    if judged.is_empty() {
+        return Err(usage("no series has enough rows to be judged"));
+    }
+    let report = Report { judged: &judged, rows: table.rows, skipped };
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.output {
         Output::Json => report.lines(&mut out)?,
@@ -90,8 +115,8 @@ fn effect(text: &str) -> Result<Ratio, Failure> {
         Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
         None => text.trim().parse(),
     };
-    let fits = number.ok().filter(|effect| (0.01..=5.0).contains(effect)).and_then(Ratio::new);
-    fits.ok_or_else(|| usage(format!("--effect: expected a percentage from `1%` to `500%`, got `{text}`")))
+    let fits = number.ok().filter(|effect| (0.05..=5.0).contains(effect)).and_then(Ratio::new);
+    fits.ok_or_else(|| usage(format!("--effect: expected a percentage from `5%` to `500%`, got `{text}`")))
 }
 
 /// False alarms that are tolerated: so many in a span of time, or in so many rows.
@@ -150,7 +175,7 @@ fn policy(
     series: &Series,
     (effect, tolerated, count): (Ratio, Option<Tolerated>, usize),
 ) -> Result<RecordedPolicy, Failure> {
-    let step = series.step();
+    let step = usual_step(&series.seconds);
     let threshold = tolerated.map_or(THRESHOLD, |tolerated| tolerated.threshold(step, count));
     if !THRESHOLDS.contains(&threshold) {
         return Err(usage(format!(
@@ -166,7 +191,8 @@ fn policy(
         Some(rows) => rows,
         None => calibrate(args.calibrate.as_deref(), series)?,
     };
-    Ok(RecordedPolicy { compare: ComparePolicy { effect, threshold }, calibrate, worse, adopt })
+    let (compare, sparse) = (ComparePolicy { effect, threshold }, args.sparse);
+    Ok(RecordedPolicy { compare, calibrate, worse, adopt, sparse })
 }
 
 /// Rows from the first on that are taken for healthy.
@@ -205,27 +231,71 @@ fn calibrate(asked: Option<&str>, series: &Series) -> Result<usize, Failure> {
     Ok(calibrate)
 }
 
-/// Logarithms, positive when live is worse. A zero counts as half of the smallest that is more.
-fn recording(series: &Series, higher_is_better: bool, is_alone: bool) -> Recording {
+/// Figures in log units, and the variance that sampling gives them, if that is known.
+struct Columns {
+    live: Vec<f64>,
+    shadow: Option<Vec<f64>>,
+    variances: Option<Vec<f64>>,
+}
+
+impl Columns {
+    /// Larger when it is worse.
+    fn recording(self, series: &Series, higher_is_better: bool) -> Recording {
+        let sign = if higher_is_better { -1.0 } else { 1.0 };
+        let signed = |column: Vec<f64>| column.into_iter().map(|log| sign * log).collect();
+        Recording {
+            live: signed(self.live),
+            shadow: self.shadow.map(signed),
+            seconds: series.seconds.clone(),
+            samples: series.samples.clone(),
+            variances: self.variances,
+            load: series.load.clone(),
+        }
+    }
+}
+
+/// Logarithms. A zero counts as half of the smallest that is more.
+fn logs(series: &Series, shadow: Option<&[f64]>) -> Columns {
     let smallest =
         |column: &[f64]| column.iter().copied().filter(|&value| 0.0 < value).fold(f64::INFINITY, f64::min);
-    let floor = smallest(&series.live).min(series.shadow.as_deref().map_or(f64::INFINITY, smallest)) / 2.0;
-    let log = |value: f64| if floor.is_finite() { value.max(floor).ln() } else { 0.0 };
-    let sign = if higher_is_better { -1.0 } else { 1.0 };
-    let shadow = series.shadow.as_ref().filter(|_| !is_alone);
-    let ratio = |(row, &live): (usize, &f64)| {
-        // `max` would turn what is not a number into the floor.
-        let other = shadow.map_or(1.0, |shadow| shadow[row]);
-        let is_there = !live.is_nan() && !other.is_nan();
-        let below = if shadow.is_some() { log(other) } else { 0.0 };
-        if is_there { sign * (log(live) - below) } else { f64::NAN }
+    let floor = smallest(&series.live).min(shadow.map_or(f64::INFINITY, smallest)) / 2.0;
+    let log = |&value: &f64| match value {
+        // `max` would make a floor of it.
+        value if value.is_nan() => f64::NAN,
+        value if floor.is_finite() => value.max(floor).ln(),
+        _ => 0.0,
     };
-    Recording {
-        ratios: series.live.iter().enumerate().map(ratio).collect(),
-        seconds: series.seconds.clone(),
-        samples: series.samples.clone(),
-        load: series.load.clone(),
+    let all = |column: &[f64]| column.iter().map(log).collect();
+    Columns { live: all(&series.live), shadow: shadow.map(all), variances: None }
+}
+
+/// Requests behind a share where nobody says how many.
+const REQUESTS_ASSUMED: f64 = 1000.0;
+
+/// Logarithms of odds, with half a request more on either side (Haldane), so that none and all are no special cases.
+fn shares(series: &Series, shadow: Option<&[f64]>) -> Result<Columns, Failure> {
+    let highest = |column: &[f64]| column.iter().copied().fold(0.0, f64::max);
+    let largest = highest(&series.live).max(shadow.map_or(0.0, highest));
+    if 100.0 < largest {
+        return Err(usage(format!("--share: expected figures from 0 to 1, or to 100, found {largest}")));
     }
+    let whole = if 1.0 < largest { 100.0 } else { 1.0 };
+    let requests = |row: usize| series.samples.as_ref().map_or(REQUESTS_ASSUMED, |samples| samples[row]);
+    let counts = |(row, share): (usize, &f64)| {
+        let (n, share) = (requests(row), share / whole);
+        (n * share + 0.5, n * (1.0 - share) + 0.5)
+    };
+    let odds = |column: &[f64]| -> Vec<f64> {
+        column.iter().enumerate().map(counts).map(|(of, other)| (of / other).ln()).collect()
+    };
+    let variance = |column: &[f64]| -> Vec<f64> {
+        column.iter().enumerate().map(counts).map(|(of, other)| of.recip() + other.recip()).collect()
+    };
+    let mut variances = variance(&series.live);
+    if let Some(shadow) = shadow {
+        variances.iter_mut().zip(variance(shadow)).for_each(|(own, others)| *own += others);
+    }
+    Ok(Columns { live: odds(&series.live), shadow: shadow.map(odds), variances: Some(variances) })
 }
 
 #[cfg(test)]
@@ -256,7 +326,7 @@ mod tests {
     fn an_effect_is_a_percentage_or_a_ratio() {
         assert!((effect("15%").unwrap().get() - 0.15).abs() < 1e-12);
         assert!((effect("0.3").unwrap().get() - 0.3).abs() < 1e-12);
-        for text in ["", "0%", "600%", "much", "NaN"] {
+        for text in ["", "0%", "4%", "600%", "much", "NaN"] {
             assert!(effect(text).is_err(), "{text}");
         }
     }
@@ -269,9 +339,34 @@ mod tests {
             seconds: vec![0.0, 5.0, 10.0, 15.0],
             ..Series::default()
         };
-        let ratios = recording(&series, false, false).ratios;
-        assert!((ratios[0] + 2.0_f64.ln()).abs() < 1e-12 && ratios[1].abs() < 1e-12, "{ratios:?}");
-        assert!((ratios[2] - 2.0_f64.ln()).abs() < 1e-12 && ratios[3].is_nan(), "{ratios:?}");
-        assert!((recording(&series, true, false).ratios[0] - 2.0_f64.ln()).abs() < 1e-12);
+        let shadow = series.shadow.clone();
+        let columns = || logs(&series, shadow.as_deref());
+        let Recording { live, shadow, .. } = columns().recording(&series, false);
+        let shadow = shadow.unwrap();
+        // Half of the smallest is 1.
+        assert!(live[0].abs() < 1e-12 && (shadow[0] - 2.0_f64.ln()).abs() < 1e-12, "{live:?} {shadow:?}");
+        assert!(live[1].abs() < 1e-12 && shadow[1].abs() < 1e-12 && live[3].is_nan(), "{live:?} {shadow:?}");
+        assert!((columns().recording(&series, true).live[2] + 2.0_f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_share_is_judged_by_its_odds_and_trusted_by_its_requests() {
+        let series = Series {
+            live: vec![0.0, 10.0, 100.0],
+            samples: Some(vec![100.0, 1000.0, 10.0]),
+            seconds: vec![0.0, 5.0, 10.0],
+            ..Series::default()
+        };
+        let Columns { live, variances, .. } = shares(&series, None).unwrap();
+        let variances = variances.unwrap();
+        // ln(½ / 100½), and 1/½ + 1/100½.
+        assert!(
+            (live[0] - (0.5 / 100.5_f64).ln()).abs() < 1e-12
+                && (variances[0] - (2.0 + 1.0 / 100.5)).abs() < 1e-12
+        );
+        assert!((live[1] - (100.5 / 900.5_f64).ln()).abs() < 1e-12 && variances[1] < 0.012);
+        assert!(live[2].is_finite());
+        let odd = Series { live: vec![101.0], ..Series::default() };
+        assert!(shares(&odd, None).is_err());
     }
 }

@@ -8,7 +8,7 @@
 
 use foreshadow_model::{ComparePolicy, Estimate, Ratio};
 
-use crate::detector::{CALM_TICKS, Detector, Statistic, Use};
+use crate::detector::{CALM_TICKS, Detector, Direction, Statistic, Use};
 use crate::evidence::FREEZE_CUSUM;
 use crate::recent::{RECENT_TICKS, median_of};
 use crate::regression::{Beside, Explained};
@@ -18,6 +18,21 @@ const NORMAL_95: f64 = 1.96;
 
 /// Rows in which [`Found::smallest_detectable`] is found on average: 5 min at a row every 5 s.
 const FOUND_WITHIN: f64 = 60.0;
+
+/// How much of the shadow is tried, beside all of it.
+const SHARES: [f64; 4] = [0.0, 0.25, 0.5, 0.75];
+
+/// Less of the shadow must leave so much less long-run variance to be worth it.
+const CLEARLY_LESS: f64 = 0.85;
+
+/// Rows on which that is chosen.
+const CHOOSE_MAX: usize = 20_000;
+
+/// How much of live's shift its shadow must not share.
+const CONFIRMED_PART: f64 = 0.4;
+
+/// Rows in which what live's shadow shares is taken for a new normal of both.
+const SHARED_MAX: u32 = 120;
 
 /// Steps of a gap that count: after more nothing lingers.
 const GAP_MAX: f64 = 60.0;
@@ -31,15 +46,19 @@ const SAMPLES_SPAN: f64 = 2.0;
 /// Of squared differences the largest twentieth is left out: outliers.
 const SQUARES_KEPT: f64 = 0.95;
 
-/// A metric as it was recorded. Every column has as many rows as `ratios`.
+/// A metric as it was recorded. Every column has as many rows as `live`.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
-    /// `ln(live / shadow)`, or `ln` of one side: positive when live is worse. Not a number where a row says nothing.
-    pub ratios: Vec<f64>,
+    /// Logarithms of live's figures, larger when they are worse; not a number where there is none.
+    pub live: Vec<f64>,
+    /// The same of the shadow; `None` where live is judged by its own past alone.
+    pub shadow: Option<Vec<f64>>,
     /// Moments, Unix seconds, ascending.
     pub seconds: Vec<f64>,
     /// Requests behind each row, if that is known.
     pub samples: Option<Vec<f64>>,
+    /// The variance that sampling gives each row, if that is known; it is learned from `samples` otherwise.
+    pub variances: Option<Vec<f64>>,
     /// Load in any unit, if that is known; not a number where it is not.
     pub load: Option<Vec<f64>>,
 }
@@ -64,6 +83,8 @@ pub struct RecordedPolicy {
     pub worse: Worse,
     /// Rows after which a shift that stands is the new normal.
     pub adopt: usize,
+    /// Rows are few and far between, so that two or three of them must be enough where they are far out.
+    pub sparse: bool,
 }
 
 /// A lasting shift, as it was found.
@@ -92,8 +113,12 @@ pub struct Found {
     pub shifts: Vec<Shift>,
     /// Rows that calibrated.
     pub calibrated: usize,
+    /// Those of them that say something.
+    pub learned: usize,
     /// Rows that were judged.
     pub judged: usize,
+    /// Those of them that say nothing: a figure, the requests behind it or what it is compared with is not there.
+    pub silent: usize,
     /// Alarms of the same detector for shifts to the *better*: where live does not really become better, as many are to
     /// be expected that are false. `None` where either direction is an alarm.
     pub mirrored: Option<usize>,
@@ -103,60 +128,146 @@ pub struct Found {
     pub smallest_detectable: f64,
     /// What was taken out, in words.
     pub explained: Vec<&'static str>,
+    /// How much the shadow counts, 0 to 1.
+    pub shadow_weight: f64,
 }
 
 /// Judges a recording. Never fails: rows that say nothing are skipped, and of too few nothing is said.
+///
+/// *How much the shadow counts* is chosen on the healthy rows: `x = ln live − w ln shadow` with the `w` that leaves the least
+/// noise. The shadow takes out what both share (requests, hour, dependencies) and adds a noise of its own; where that is more,
+/// less of it is better. But what both show is nobody's fault: where `w` is below one, an alarm also needs that live has come
+/// away from its shadow.
 #[must_use]
 pub fn judge_recording(recording: &Recording, policy: &RecordedPolicy) -> Found {
-    let calibrate = policy.calibrate.min(recording.ratios.len());
-    let explained = Explained::fit(&recording.ratios[..calibrate], |row| recording.beside(row));
-    let per_sample = recording.variance_of_a_sample(calibrate);
-    let statistic = |row: usize| {
-        let x = recording.ratios[row] - explained.of(recording.beside(row));
-        let samples = recording.samples.as_ref().map_or(1.0, |samples| samples[row]);
-        (x.is_finite() && 0.0 < samples).then(|| Statistic { x, sampling: per_sample / samples })
+    let rows = recording.live.len();
+    let calibrate = policy.calibrate.min(rows);
+    let step = usual_step(&recording.seconds);
+    let view = |share: f64, learned: usize| View::new(recording, policy, (share, step), learned);
+    let share = match &recording.shadow {
+        None => 0.0,
+        Some(_) => least_noisy(|share| view(share, calibrate.min(CHOOSE_MAX)).detector.long_run_variance()),
     };
-    let mut detector = Detector::new(&policy.compare);
-    let calibrating = Use { learn: true, judge: false, calm: false };
-    for is_first in [true, false] {
-        (0..calibrate).for_each(|row| detector.observe(statistic(row), calibrating));
-        if is_first {
-            // The noise stays known.
-            detector.rebaseline();
-        }
-    }
+    let mut main = view(share, calibrate);
+    let mut pair = (recording.shadow.is_some() && share < 1.0).then(|| view(1.0, calibrate));
     let mut run = Run::new(policy, calibrate);
-    let step = recording.step();
-    for row in calibrate..recording.ratios.len() {
-        for _ in 0..recording.missing_before(row, step) {
-            detector.observe(None, run.uses(&detector));
+    for row in calibrate..rows {
+        let uses = run.uses(&main.detector);
+        main.observe(row, uses);
+        if let Some(pair) = &mut pair {
+            let learn = uses.learn && main.detector.learns(uses);
+            pair.observe(row, Use { learn, ..uses });
         }
-        detector.observe(statistic(row), run.uses(&detector));
-        run.take_in(row, &mut detector);
+        run.take_in(row, &mut main.detector, pair.as_ref().map(|pair| &pair.detector));
     }
-    run.end(&detector);
+    run.end(&main.detector);
+    let says = |row: &usize| main.statistic(*row).is_some();
     Found {
         residuals: run.residuals,
         shifts: run.shifts,
         calibrated: calibrate,
-        judged: recording.ratios.len() - calibrate,
+        learned: (0..calibrate).filter(says).count(),
+        judged: rows - calibrate,
+        silent: (calibrate..rows).filter(|row| !says(row)).count(),
         mirrored: (policy.worse == Worse::Higher).then_some(run.mirrored),
-        noise: detector.deviation(),
-        smallest_detectable: detector.smallest_within(FOUND_WITHIN),
-        explained: explained.words(),
+        noise: main.detector.deviation(),
+        smallest_detectable: main.detector.smallest_within(FOUND_WITHIN),
+        explained: main.explained.words(),
+        shadow_weight: share,
+    }
+}
+
+/// The share of the shadow that leaves the least noise; all of it, unless another leaves clearly less.
+fn least_noisy(variance: impl Fn(f64) -> f64) -> f64 {
+    let whole = variance(1.0);
+    let others = SHARES.map(|share| (share, variance(share)));
+    let best = others.into_iter().filter(|(_, variance)| *variance < CLEARLY_LESS * whole);
+    best.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(1.0, |(share, _)| share)
+}
+
+/// A recording with so much of its shadow taken out, and what was learned of it.
+struct View<'a> {
+    recording: &'a Recording,
+    ratios: Vec<f64>,
+    explained: Explained,
+    per_sample: f64,
+    step: f64,
+    detector: Detector,
+}
+
+impl<'a> View<'a> {
+    fn new(
+        recording: &'a Recording,
+        policy: &RecordedPolicy,
+        (share, step): (f64, f64),
+        learned: usize,
+    ) -> Self {
+        let ratios = recording.ratios(share);
+        let explained = Explained::fit(&ratios[..learned], |row| recording.beside(row));
+        let per_sample = recording.variance_of_a_sample(&ratios[..learned]);
+        let detector = Detector::of_recording(&policy.both_sides(), policy.sparse);
+        let mut view = Self { recording, ratios, explained, per_sample, step, detector };
+        let calibrating = Use { learn: true, judge: false, calm: false };
+        (0..learned).for_each(|row| view.observe(row, calibrating));
+        // Once more, with the noise known from the first row on.
+        view.detector.rebaseline();
+        (0..learned).for_each(|row| view.observe(row, calibrating));
+        view.detector.count_half();
+        view
+    }
+
+    fn statistic(&self, row: usize) -> Option<Statistic> {
+        let recording = self.recording;
+        let x = self.ratios[row] - self.explained.of(recording.beside(row));
+        let samples = recording.samples.as_ref().map_or(1.0, |samples| samples[row]);
+        let known = recording.variances.as_ref().map(|variances| variances[row]);
+        let sampling = known.unwrap_or(self.per_sample / samples);
+        (x.is_finite() && sampling.is_finite() && 0.0 < samples).then_some(Statistic { x, sampling })
+    }
+
+    fn observe(&mut self, row: usize, uses: Use) {
+        for _ in 0..self.recording.missing_before(row, self.step) {
+            self.detector.observe(None, uses);
+        }
+        self.detector.observe(self.statistic(row), uses);
+    }
+}
+
+/// Usual seconds from one row to the next: their median; 1 with fewer than two rows.
+#[must_use]
+pub fn usual_step(seconds: &[f64]) -> f64 {
+    let mut steps: Vec<f64> = seconds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let middle = steps.len() / 2;
+    if steps.is_empty() {
+        1.0
+    } else {
+        steps.select_nth_unstable_by(middle, f64::total_cmp).1.max(f64::MIN_POSITIVE)
+    }
+}
+
+impl RecordedPolicy {
+    /// Two directions have each half of the false alarms.
+    fn both_sides(&self) -> ComparePolicy {
+        let sides = if self.worse == Worse::Either { 2.0 } else { 1.0 };
+        ComparePolicy { threshold: sides * self.compare.threshold, ..self.compare }
     }
 }
 
 impl Recording {
+    /// Live with so much of its shadow taken out.
+    fn ratios(&self, share: f64) -> Vec<f64> {
+        match &self.shadow {
+            None => self.live.clone(),
+            // Not `live − 0`: a row whose shadow is not there cannot be confirmed.
+            Some(shadow) => {
+                self.live.iter().zip(shadow).map(|(live, shadow)| live - share * shadow).collect()
+            }
+        }
+    }
+
     fn beside(&self, row: usize) -> Beside {
         let load = self.load.as_ref().map_or(f64::NAN, |load| load[row]);
         Beside { load, seconds: self.seconds[row] }
-    }
-
-    /// Usual seconds from one row to the next.
-    fn step(&self) -> f64 {
-        let mut steps: Vec<f64> = self.seconds.windows(2).take(1001).map(|pair| pair[1] - pair[0]).collect();
-        median_of(&mut steps).max(f64::MIN_POSITIVE)
     }
 
     /// Rows that are missing before this one.
@@ -172,14 +283,14 @@ impl Recording {
 
     /// `c`, what one sample adds to the variance: told by rows of many and of few samples. Zero where all have as many:
     /// then it is part of the noise.
-    fn variance_of_a_sample(&self, rows: usize) -> f64 {
-        let Some(samples) = &self.samples else { return 0.0 };
-        let usable = |row: usize| self.ratios[row].is_finite() && 0.0 < samples[row];
-        let mut pairs: Vec<(f64, f64)> = (1..rows)
+    fn variance_of_a_sample(&self, ratios: &[f64]) -> f64 {
+        let Some(samples) = self.samples.as_ref().filter(|_| self.variances.is_none()) else { return 0.0 };
+        let usable = |row: usize| ratios[row].is_finite() && 0.0 < samples[row];
+        let mut pairs: Vec<(f64, f64)> = (1..ratios.len())
             .filter(|&row| usable(row) && usable(row - 1))
             .map(|row| {
                 let part = f64::midpoint(samples[row].recip(), samples[row - 1].recip());
-                let apart = (self.ratios[row] - self.ratios[row - 1]).clamp(-APART_MAX, APART_MAX);
+                let apart = (ratios[row] - ratios[row - 1]).clamp(-APART_MAX, APART_MAX);
                 (part, apart.powi(2) / 2.0)
             })
             .collect();
@@ -219,6 +330,8 @@ struct Run {
     shifts: Vec<Shift>,
     /// The last of `shifts` stands.
     stands: bool,
+    /// Rows in which live is worse and its shadow as well.
+    shared: u32,
     mirrored: usize,
     is_mirrored: bool,
 }
@@ -232,6 +345,7 @@ impl Run {
             weighed: Vec::new(),
             shifts: Vec::new(),
             stands: false,
+            shared: 0,
             mirrored: 0,
             is_mirrored: false,
         }
@@ -242,7 +356,7 @@ impl Run {
         Use { learn: is_quiet, judge: true, calm: true }
     }
 
-    fn take_in(&mut self, row: usize, detector: &mut Detector) {
+    fn take_in(&mut self, row: usize, detector: &mut Detector, pair: Option<&Detector>) {
         self.residuals.push(detector.residual.unwrap_or(f64::NAN));
         if detector.whitened.is_some() {
             self.weighed.push(row);
@@ -254,7 +368,16 @@ impl Run {
             self.is_mirrored = down;
         }
         if alarmed && !self.stands {
-            self.raise(row, detector);
+            if Self::is_confirmed(detector, pair) {
+                self.shared = 0;
+                self.raise(row, detector);
+            } else {
+                self.shared += 1;
+                if SHARED_MAX <= self.shared {
+                    self.shared = 0;
+                    detector.acknowledge();
+                }
+            }
         } else if self.stands && !alarmed {
             self.close(row, detector);
         }
@@ -270,8 +393,25 @@ impl Run {
         }
     }
 
+    /// Whether live has come away from its shadow since the likeliest onset, by a good part of its shift.
+    fn is_confirmed(detector: &Detector, pair: Option<&Detector>) -> bool {
+        let Some(pair) = pair else { return true };
+        let (sign, direction) = Self::direction(detector);
+        let rows =
+            usize::try_from(direction.age()).unwrap_or(RECENT_TICKS).saturating_add(1).min(RECENT_TICKS);
+        match (detector.mean_of_last(rows), pair.mean_of_last(rows)) {
+            (Some(shift), Some(apart)) => CONFIRMED_PART * sign * shift <= sign * apart,
+            _ => false,
+        }
+    }
+
+    /// Which side is raised: its sign and its evidence.
+    fn direction(detector: &Detector) -> (f64, &Direction) {
+        if detector.up.is_alarmed() { (1.0, &detector.up) } else { (-1.0, &detector.down) }
+    }
+
     fn raise(&mut self, row: usize, detector: &Detector) {
-        let direction = if detector.up.is_alarmed() { &detector.up } else { &detector.down };
+        let (_, direction) = Self::direction(detector);
         let back = usize::try_from(direction.age()).unwrap_or(0);
         let onset = self.weighed.len().checked_sub(1 + back).map_or(row, |at| self.weighed[at]);
         let size = self.size(detector, onset, row);
@@ -326,119 +466,4 @@ fn evidence(detector: &Detector, worse: Worse) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A wobble that is the same in every run, of deviation 0.02 or so.
-    fn wobble(row: usize) -> f64 {
-        let mut z = (row as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z ^= z >> 27;
-        0.07 * ((z % 1000) as f64 / 1000.0 - 0.5)
-    }
-
-    fn recording(rows: usize, shift: impl Fn(usize) -> f64) -> Recording {
-        Recording {
-            ratios: (0..rows).map(|row| 0.3 + wobble(row) + shift(row)).collect(),
-            seconds: (0..rows).map(|row| 5.0 * row as f64).collect(),
-            ..Recording::default()
-        }
-    }
-
-    fn policy(calibrate: usize) -> RecordedPolicy {
-        RecordedPolicy { compare: ComparePolicy::default(), calibrate, worse: Worse::Higher, adopt: 17_280 }
-    }
-
-    fn during(from: usize, to: usize, by: f64) -> impl Fn(usize) -> f64 {
-        move |row| if (from..to).contains(&row) { by } else { 0.0 }
-    }
-
-    #[test]
-    fn a_shift_is_found_with_onset_size_and_end() {
-        let found = judge_recording(&recording(3000, during(1500, 1700, 0.2)), &policy(1000));
-        let [shift] = found.shifts[..] else { panic!("{:?}", found.shifts) };
-        assert!((1500..1510).contains(&shift.row) && shift.onset.abs_diff(1500) <= 3, "{shift:?}");
-        assert!(shift.cleared.is_some_and(|row| (1700..1760).contains(&row)), "{shift:?}");
-        let Estimate { delta, low, high } = shift.size;
-        assert!((delta.get() - 0.2_f64.exp_m1()).abs() < 0.01, "{shift:?}");
-        assert!(low < delta && delta < high && 0.19 < low.get() && high.get() < 0.26, "{shift:?}");
-        assert_eq!((found.mirrored, found.residuals.len()), (Some(0), 3000));
-        assert!((0.015..0.03).contains(&found.noise), "{}", found.noise);
-    }
-
-    #[test]
-    fn better_is_no_alarm_unless_either_is_and_counts_as_what_may_be_false() {
-        let better = recording(3000, during(1500, 1700, -0.2));
-        let found = judge_recording(&better, &policy(1000));
-        assert_eq!((found.shifts.len(), found.mirrored), (0, Some(1)));
-        let found = judge_recording(&better, &RecordedPolicy { worse: Worse::Either, ..policy(1000) });
-        assert_eq!((found.shifts.len(), found.mirrored), (1, None));
-        assert!((found.shifts[0].size.delta.get() - (-0.2_f64).exp_m1()).abs() < 0.01);
-    }
-
-    #[test]
-    fn what_stands_for_long_is_the_new_normal() {
-        let found = judge_recording(
-            &recording(4000, during(1500, 4000, 0.2)),
-            &RecordedPolicy { adopt: 500, ..policy(1000) },
-        );
-        let [shift] = found.shifts[..] else { panic!("{:?}", found.shifts) };
-        assert!(shift.adopted && shift.cleared.is_some_and(|row| row < 2100), "{shift:?}");
-        let end = RecordedPolicy { adopt: 5000, ..policy(1000) };
-        assert_eq!(judge_recording(&recording(2000, during(1500, 2000, 0.2)), &end).shifts[0].cleared, None);
-    }
-
-    #[test]
-    fn rows_of_few_samples_are_trusted_less() {
-        let mut recording = recording(3000, |_| 0.0);
-        // Every third row has four samples instead of four hundred, and ten times the noise.
-        let few = |row: usize| row.is_multiple_of(3);
-        recording.ratios = (0..3000).map(|row| wobble(row) * if few(row) { 10.0 } else { 1.0 }).collect();
-        recording.samples = Some((0..3000).map(|row| if few(row) { 4.0 } else { 400.0 }).collect());
-        let c = recording.variance_of_a_sample(1000);
-        assert!((0.05..0.4).contains(&c), "{c}");
-        assert!(judge_recording(&recording, &policy(1000)).shifts.is_empty());
-    }
-
-    #[test]
-    fn a_gap_is_not_a_shift_and_is_counted_once() {
-        let mut recording = recording(3000, |_| 0.0);
-        recording.seconds.iter_mut().skip(1600).for_each(|at| *at += 86_400.0);
-        assert_eq!((recording.missing_before(1600, 5.0), recording.missing_before(1601, 5.0)), (60, 0));
-        assert!(judge_recording(&recording, &policy(1000)).shifts.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn whatever_was_recorded_is_judged(
-            ratios in prop::collection::vec(prop_oneof![
-                8 => -1.0..1.0_f64,
-                1 => prop::num::f64::ANY,
-                1 => Just(0.0),
-            ], 0..300),
-            calibrate in 0..400_usize,
-            adopt in 0..50_usize,
-            either: bool,
-        ) {
-            let rows = ratios.len();
-            let recording = Recording {
-                ratios,
-                seconds: (0..rows).map(|row| (row * row) as f64).collect(),
-                samples: Some((0..rows).map(|row| (row % 7) as f64).collect()),
-                load: Some((0..rows).map(|row| if row % 5 == 0 { f64::NAN } else { row as f64 }).collect()),
-            };
-            let worse = if either { Worse::Either } else { Worse::Higher };
-            let found = judge_recording(&recording, &RecordedPolicy { worse, adopt, ..policy(calibrate) });
-            prop_assert_eq!(found.residuals.len(), rows);
-            prop_assert!(found.noise.is_finite() && found.smallest_detectable.is_finite());
-            let mut before = 0;
-            for shift in &found.shifts {
-                prop_assert!(shift.onset <= shift.row && before <= shift.row && shift.row < rows);
-                prop_assert!(shift.cleared.is_none_or(|row| shift.row <= row));
-                before = shift.cleared.unwrap_or(rows);
-            }
-        }
-    }
-}
+mod tests;

@@ -27,6 +27,9 @@ const DAY: f64 = 86_400.0;
 const DAILY: usize = 2;
 const WEEKLY: usize = 3;
 
+/// Parts of a day that must all have been seen.
+const DAY_PARTS: usize = 8;
+
 /// Constant, load, its square, and the harmonics.
 const TERMS_MAX: usize = 3 + 2 * (DAILY + WEEKLY);
 
@@ -44,6 +47,8 @@ pub(crate) struct Beside {
 pub(crate) struct Explained {
     coefficients: Vec<f64>,
     shape: Shape,
+    /// The mean of what is explained: a row of which nothing is known has that.
+    mean: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,15 +121,17 @@ impl Explained {
         }
         // The level is followed elsewhere.
         coefficients[0] = 0.0;
-        Self { coefficients, shape }
+        #[expect(clippy::cast_precision_loss, reason = "a count of rows")]
+        let mean = rows.iter().map(|(row, _)| product(&coefficients, row)).sum::<f64>() / rows.len() as f64;
+        Self { coefficients, shape, mean }
     }
 
-    /// The part of a statistic that is explained, beside a level.
+    /// The part of a statistic that is explained, beside a level. Zero on average over the rows that it was fitted on.
     pub(crate) fn of(&self, beside: Beside) -> f64 {
         if self.coefficients.is_empty() {
             return 0.0;
         }
-        self.shape.row(beside).map_or(0.0, |row| product(&self.coefficients, &row))
+        self.shape.row(beside).map_or(0.0, |row| product(&self.coefficients, &row) - self.mean)
     }
 
     /// In words, for people.
@@ -153,11 +160,24 @@ fn shape(statistics: &[f64], beside: &impl Fn(usize) -> Beside) -> Shape {
         };
     // Where the load is not always known, its part cannot always be taken out.
     let load = load.filter(|_| 9 * n <= 10 * loads.len());
-    let span = if n < 2 { 0.0 } else { beside(n - 1).seconds - beside(0).seconds };
+    let apart = if n < 2 { 0.0 } else { beside(n - 1).seconds - beside(0).seconds };
+    // A row stands for the time until the next one: 288 rows of 5 min are a day.
     #[expect(clippy::cast_precision_loss, reason = "a count of rows")]
-    let per_day = n as f64 * DAY / span.max(1.0);
-    let daily = 2.0 * DAY <= span && 8.0 <= per_day;
+    let span = apart * n as f64 / (n as f64 - 1.0).max(1.0);
+    let daily = 2.0 * DAY <= span && is_all_day(statistics, beside);
     Shape { load, daily, weekly: daily && 14.0 * DAY <= span }
+}
+
+/// Whether there are rows at all hours: of those that were never seen nothing is known.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a day")]
+fn is_all_day(statistics: &[f64], beside: &impl Fn(usize) -> Beside) -> bool {
+    let mut seen = [0_usize; DAY_PARTS];
+    for (at, _) in statistics.iter().enumerate().filter(|(_, x)| x.is_finite()) {
+        let hour = (beside(at).seconds / DAY).rem_euclid(1.0);
+        seen[((hour * DAY_PARTS as f64) as usize).min(DAY_PARTS - 1)] += 1;
+    }
+    // Half of an even share each.
+    seen.iter().all(|&rows| statistics.len() <= rows * DAY_PARTS * 2)
 }
 
 /// Normal equations by Gaussian elimination with pivots; `None` where terms cannot be told apart.
@@ -181,11 +201,10 @@ fn least_squares<'a>(
         if system[at][at].abs() <= 1e-10 * size {
             return None;
         }
-        for below in at + 1..terms {
-            let factor = system[below][at] / system[at][at];
-            for j in at..=terms {
-                system[below][j] -= factor * system[at][j];
-            }
+        let (done, below) = system.split_at_mut(at + 1);
+        for equation in below {
+            let factor = equation[at] / done[at][at];
+            equation.iter_mut().zip(&done[at]).for_each(|(own, of_pivot)| *own -= factor * of_pivot);
         }
     }
     let mut solution = vec![0.0; terms];
@@ -217,9 +236,8 @@ mod tests {
         let explained = Explained::fit(&x, beside);
         assert_eq!(explained.words(), ["load", "hour of the day"]);
         for at in [5, 700, 1901] {
-            let Beside { load, seconds } = beside(at);
-            let wanted = 0.3 * load + 0.2 * (TAU * seconds / DAY).cos();
-            let seen = explained.of(beside(at));
+            let truth = |at: usize| 0.3 * beside(at).load + 0.2 * (TAU * beside(at).seconds / DAY).cos();
+            let (wanted, seen) = (truth(at) - truth(0), explained.of(beside(at)) - explained.of(beside(0)));
             assert!((seen - wanted).abs() < 0.02, "{at}: {seen} is not {wanted}");
         }
     }
@@ -227,18 +245,26 @@ mod tests {
     #[test]
     fn a_load_that_never_changed_and_a_single_day_explain_nothing() {
         let flat = |at: usize| Beside { load: 0.5, seconds: 60.0 * at as f64 };
-        let x: Vec<f64> = (0..1440).map(|at| (at as f64).sin()).collect();
-        assert!(Explained::fit(&x, flat).words().is_empty());
+        let x: Vec<f64> = (0..2880).map(|at| (at as f64).sin()).collect();
+        assert!(Explained::fit(&x[..2879], flat).words().is_empty());
+        assert_eq!(Explained::fit(&x, flat).words(), ["hour of the day"], "two days are enough");
+        let office = |at: usize| Beside {
+            seconds: 86_400.0 * (at / 480) as f64 + 60.0 * (at % 480) as f64,
+            load: 0.5,
+        };
+        assert!(Explained::fit(&x, office).words().is_empty(), "of the night nothing is known");
         assert!(Explained::fit(&[], flat).words().is_empty());
         assert!(Explained::fit(&[f64::NAN; 5000], beside).words().is_empty());
     }
 
     #[test]
-    fn a_load_that_is_not_known_in_a_row_leaves_it_as_it_is() {
+    fn a_load_that_is_not_known_in_a_row_is_taken_for_the_usual_one() {
         let x: Vec<f64> = (0..500).map(|at| beside(at).load).collect();
         let explained = Explained::fit(&x, |at| Beside { seconds: at as f64, ..beside(at) });
         assert_eq!(explained.words(), ["load"]);
         assert!(explained.of(Beside { load: f64::NAN, seconds: 0.0 }).abs() < 1e-12);
+        let mean: f64 = (0..500).map(|at| explained.of(Beside { seconds: at as f64, ..beside(at) })).sum();
+        assert!((mean / 500.0).abs() < 1e-9, "what is explained is nothing on average");
         let (highest, beyond) = (Beside { load: 1.0, seconds: 0.0 }, Beside { load: 50.0, seconds: 0.0 });
         assert!((explained.of(beyond) - explained.of(highest)).abs() < 1e-9, "nothing is known beyond");
     }

@@ -30,9 +30,9 @@ pub(super) async fn read(url: &str, args: &JudgeArgs) -> Result<Table, Failure> 
     let to = args.until.as_deref().map_or(Ok(now), |until| moment(until, now))?;
     let step = crate::command::replay::span("--step", &args.step)?;
     let step = i64::try_from(step.as_millis()).unwrap_or(i64::MAX).max(1);
-    if to <= from || ROWS_MAX < (to - from) / step {
+    if to - from < step || ROWS_MAX < (to - from) / step {
         return Err(usage(format!(
-            "expected `--since` before `--until`, and at most {ROWS_MAX} steps between them"
+            "expected `--since` before `--until`, with 1 to {ROWS_MAX} steps between them"
         )));
     }
     let server = Prometheus::new(url, std::env::var(TOKEN).ok()).map_err(|error| refused(&error))?;
@@ -59,8 +59,7 @@ pub(super) async fn read(url: &str, args: &JudgeArgs) -> Result<Table, Failure> 
         samples: samples.as_ref().map(column),
         ..Series::default()
     };
-    let gaps = series.live.iter().filter(|value| value.is_nan()).count();
-    Ok(Table { rows: series.rows.len(), gaps, series: vec![series] })
+    Ok(Table { rows: series.rows.len(), series: vec![series] })
 }
 
 /// The only series of a query, by moment.

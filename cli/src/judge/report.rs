@@ -24,7 +24,8 @@ const PICTURES_MAX: usize = 12;
 pub(super) struct Report<'a> {
     pub(super) judged: &'a [Judged],
     pub(super) rows: usize,
-    pub(super) gaps: usize,
+    /// Series that are too short to be judged.
+    pub(super) skipped: usize,
 }
 
 #[derive(Serialize)]
@@ -57,9 +58,11 @@ struct SummaryLine {
     r#type: &'static str,
     rows: usize,
     series: usize,
-    gaps: usize,
+    skipped_series: usize,
     calibrated_rows: usize,
     judged_rows: usize,
+    /// Judged rows that say nothing: a figure is not there.
+    silent_rows: usize,
     alarms: usize,
     /// Alarms in a thousand judged rows.
     alarms_per_1000: f64,
@@ -76,6 +79,8 @@ struct SummaryLine {
     smallest_detectable: f64,
     /// What was taken out before.
     explained: Vec<&'static str>,
+    /// How much the shadow counts, 0 to 1; the median of the series.
+    shadow_weight: f64,
 }
 
 impl Report<'_> {
@@ -84,7 +89,7 @@ impl Report<'_> {
         let mut alarms: Vec<AlarmLine<'_>> = self
             .judged
             .iter()
-            .flat_map(|judged| judged.shown().map(|shift| AlarmLine::of(judged, shift)))
+            .flat_map(|judged| judged.found.shifts.iter().map(|shift| AlarmLine::of(judged, shift)))
             .collect();
         alarms.sort_by_key(|alarm| alarm.row);
         for alarm in alarms {
@@ -105,11 +110,12 @@ impl Report<'_> {
             .iter()
             .map(|judged| judged.found.judged as f64 / judged.policy.compare.threshold)
             .sum();
-        let middle = |of: fn(&Judged) -> f64| {
+        let median = |of: fn(&Judged) -> f64| {
             let mut values: Vec<f64> = self.judged.iter().map(of).collect();
             values.sort_by(f64::total_cmp);
-            Ratio::from_log(values.get(values.len() / 2).copied().unwrap_or(0.0)).get()
+            values.get(values.len() / 2).copied().unwrap_or(0.0)
         };
+        let middle = |of: fn(&Judged) -> f64| Ratio::from_log(median(of)).get();
         let mut explained: Vec<&str> =
             self.judged.iter().flat_map(|judged| judged.found.explained.iter().copied()).collect();
         explained.sort_unstable();
@@ -118,9 +124,10 @@ impl Report<'_> {
             r#type: "summary",
             rows: self.rows,
             series: self.judged.len(),
-            gaps: self.gaps,
+            skipped_series: self.skipped,
             calibrated_rows: sum(|judged| judged.found.calibrated),
             judged_rows,
+            silent_rows: sum(|judged| judged.found.silent),
             alarms,
             alarms_per_1000: per_thousand(alarms as f64),
             false_alarm_estimate: per_thousand(mirrored.map_or(bound, |n| n as f64)),
@@ -130,6 +137,7 @@ impl Report<'_> {
             noise: middle(|judged| judged.found.noise),
             smallest_detectable: middle(|judged| judged.found.smallest_detectable),
             explained,
+            shadow_weight: median(|judged| judged.found.shadow_weight),
         }
     }
 
@@ -144,11 +152,19 @@ impl Report<'_> {
             summary.calibrated_rows,
             summary.judged_rows,
         )?;
-        if 0 < summary.gaps {
-            writeln!(out, "warning: {} values are not there; nothing is said of their rows", summary.gaps)?;
+        if 0 < summary.silent_rows {
+            let silent = summary.silent_rows;
+            writeln!(out, "warning: {silent} of the judged rows lack a figure; nothing is said of them")?;
         }
         if !summary.explained.is_empty() {
             writeln!(out, "taken out: what {} explains", summary.explained.join(", "))?;
+        }
+        if self.judged.iter().any(|judged| judged.series.shadow.is_some()) && summary.shadow_weight < 1.0 {
+            writeln!(
+                out,
+                "the shadow counts {:.2}: it has a noise of its own; what it shows as well is still no alarm",
+                summary.shadow_weight
+            )?;
         }
         writeln!(
             out,
@@ -168,8 +184,10 @@ impl Report<'_> {
             summary.alarms_per_1000,
             summary.false_alarm_bound,
             match summary.false_alarm_basis {
-                "mirrored" =>
-                    format!(", and {:.2} shifts to the better were seen", summary.false_alarm_estimate),
+                "mirrored" => format!(
+                    ", and {:.2} of the same size to the better were seen",
+                    summary.false_alarm_estimate
+                ),
                 _ => String::new(),
             }
         )
@@ -182,11 +200,15 @@ impl Report<'_> {
         }
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        let mut hidden = 0;
         let is_named = self.judged.iter().any(|judged| judged.series.name != Name::default());
         let head = ["of", "raised", "began", "delta [95 %]", "evidence", "over"];
         table.set_header(head.into_iter().skip(usize::from(!is_named)));
         for judged in self.judged {
-            for shift in judged.shown().take(SHOWN_MAX) {
+            if SHOWN_MAX < judged.found.shifts.len() {
+                hidden += judged.found.shifts.len() - SHOWN_MAX;
+            }
+            for shift in judged.found.shifts.iter().take(SHOWN_MAX) {
                 let line = AlarmLine::of(judged, shift);
                 let over = match (&line.cleared_timestamp, line.adopted) {
                     (Some(at), false) => at.clone(),
@@ -205,19 +227,14 @@ impl Report<'_> {
             }
         }
         writeln!(out, "\n{table}")?;
-        if SHOWN_MAX < all {
-            writeln!(out, "{all} in all; `-o json` prints every one")?;
+        if 0 < hidden {
+            writeln!(out, "and {hidden} more, which `-o json` prints")?;
         }
         Ok(())
     }
 }
 
 impl Judged {
-    /// What was found; in rows that are this table's own.
-    fn shown(&self) -> impl Iterator<Item = &Shift> {
-        self.found.shifts.iter()
-    }
-
     fn moment(&self, row: usize) -> String {
         moment(self.series.seconds[row])
     }
@@ -252,7 +269,7 @@ pub(super) fn moment(seconds: f64) -> String {
         .map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }
 
-/// The largest residual of each part, and below it where alarms stood.
+/// The median residual of each part, and below it where alarms stood.
 fn picture(judged: &Judged) -> String {
     let residuals = &judged.found.residuals[judged.found.calibrated..];
     let parts = BLOCKS.min(residuals.len()).max(1);
@@ -268,7 +285,7 @@ fn picture(judged: &Judged) -> String {
         let (from, to) = bounds(part);
         let (from, to) = (from + judged.found.calibrated, to + judged.found.calibrated);
         let within = |shift: &&Shift| shift.onset < to && from <= shift.cleared.unwrap_or(usize::MAX);
-        if judged.shown().any(|shift| within(&shift)) { '▲' } else { ' ' }
+        if judged.found.shifts.iter().any(|shift| within(&shift)) { '▲' } else { ' ' }
     };
     let finite = || values.iter().copied().filter(|value| value.is_finite());
     let (low, high) = (finite().fold(0.0, f64::min), finite().fold(0.05, f64::max));

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use csv::{ByteRecord, ReaderBuilder};
+use foreshadow_engine::compare::usual_step;
 
 use crate::args::JudgeArgs;
 use crate::exit::Exit;
@@ -24,6 +25,12 @@ const ROLES: [(Role, &[&str]); 7] = [
 
 /// Seconds from here on are milliseconds: the year 5138.
 const SECONDS_MAX: f64 = 1e11;
+
+/// By how much the steps of two tables may differ.
+const STEPS_APART: f64 = 1.5;
+
+/// From here on they are no milliseconds either.
+const MILLISECONDS_MAX: f64 = 1e14;
 
 /// Series of one table.
 const SERIES_MAX: usize = 10_000;
@@ -75,13 +82,6 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Usual seconds from one row to the next.
-    pub(super) fn step(&self) -> f64 {
-        let mut steps: Vec<f64> = self.seconds.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        let middle = steps.len() / 2;
-        if steps.is_empty() { 1.0 } else { *steps.select_nth_unstable_by(middle, f64::total_cmp).1 }
-    }
-
     /// This series behind the whole of `past`. Moments of the past are moved so that they come before: a table of a
     /// healthy week may be younger than the one of the incident.
     pub(super) fn after(self, past: &Self) -> Result<Self, Failure> {
@@ -90,11 +90,21 @@ impl Series {
             (Some(past), Some(own)) => Some([past.as_slice(), &own].concat()),
             _ => None,
         };
-        if past.shadow.is_some() != self.shadow.is_some() {
-            return Err(Failure::message(
-                Exit::Usage,
-                "--baseline: expected the same columns in both tables",
-            ));
+        let refuse = |why: String| Failure::message(Exit::Usage, format!("--baseline: {why}"));
+        for (name, is_there, was_there) in [
+            ("shadow", self.shadow.is_some(), past.shadow.is_some()),
+            ("load", self.load.is_some(), past.load.is_some()),
+            ("n", self.samples.is_some(), past.samples.is_some()),
+        ] {
+            if is_there != was_there {
+                return Err(refuse(format!("expected a column `{name}` in both tables, or in none")));
+            }
+        }
+        let (step, before) = (usual_step(&self.seconds), usual_step(&past.seconds));
+        if 1 < self.seconds.len() && !(step / STEPS_APART..=step * STEPS_APART).contains(&before) {
+            return Err(refuse(format!(
+                "it has a row every {before} s, the table one every {step} s: their noise is not the same"
+            )));
         }
         let (first, last) = (self.seconds.first().copied(), past.seconds.last().copied());
         // Whole weeks, so that hours and weekdays stay what they are.
@@ -120,8 +130,6 @@ impl Series {
 pub(super) struct Table {
     pub(super) series: Vec<Series>,
     pub(super) rows: usize,
-    /// Values that are not there.
-    pub(super) gaps: usize,
 }
 
 impl Table {
@@ -179,8 +187,6 @@ fn parse(from: impl Read, args: &JudgeArgs, name: &str) -> Result<Table, Failure
         columns.push(&record, &mut table.series[at], row).map_err(here)?;
         table.rows += 1;
     }
-    table.gaps =
-        table.series.iter().map(|series| series.live.iter().filter(|value| value.is_nan()).count()).sum();
     if table.rows == 0 {
         return Err(refuse("expected rows below the header, found none".into()));
     }
@@ -277,7 +283,7 @@ impl Columns {
             let text = String::from_utf8_lossy(&record[self.moment]);
             (
                 self.moment,
-                format!("expected a moment such as `2026-05-01T12:00:00Z` or Unix seconds, got `{text}`"),
+                format!("expected a moment such as `2026-05-01T12:00:00Z`, or Unix seconds or milliseconds, got `{text}`"),
             )
         })?;
         if series.seconds.last().is_some_and(|&before| seconds <= before) {
@@ -340,7 +346,7 @@ fn moment(bytes: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(bytes).ok()?.trim();
     if let Ok(number) = text.parse::<f64>() {
         let seconds = if SECONDS_MAX <= number.abs() { number / 1000.0 } else { number };
-        return seconds.is_finite().then_some(seconds);
+        return (number.abs() < MILLISECONDS_MAX).then_some(seconds);
     }
     let of = |at: jiff::Timestamp| at.as_duration().as_secs_f64();
     // Without an offset it is taken for UTC.
@@ -366,8 +372,7 @@ mod tests {
         let wide = read(&[], "timestamp,live,shadow,load,n\n2026-05-01T12:00:00Z,1.5,1.2,0.4,200\n2026-05-01T12:00:05Z,,1,0.4,0\n").unwrap();
         let series = &wide.series[0];
         assert_eq!((series.live[0], series.shadow.as_ref().unwrap()[0]), (1.5, 1.2));
-        assert!(series.live[1].is_nan() && wide.gaps == 1 && wide.rows == 2);
-        assert!((series.step() - 5.0).abs() < 1e-9);
+        assert!(series.live[1].is_nan() && wide.rows == 2);
         let long = read(
             &[],
             "timestamp,instance,metric,live,shadow\n5,a,p50,1,1\n5,a,p99,2,2\n10,a,p50,3,3\n5,b,p50,4,4\n",
@@ -424,7 +429,7 @@ mod tests {
         ] {
             assert_eq!(moment(text.as_bytes()), Some(noon), "{text}");
         }
-        for text in ["", "nan", "inf", "12:00", "2026-13-01"] {
+        for text in ["", "nan", "inf", "12:00", "2026-13-01", "1777636800000000"] {
             assert_eq!(moment(text.as_bytes()), None, "{text}");
         }
     }

@@ -91,8 +91,12 @@ fn metrics_of_a_long_table_are_judged_each_by_itself_and_one_side_by_its_own_pas
     let mut long = String::from("timestamp,instance,metric,live,shadow\n");
     for (row, (live, shadow)) in latencies(3000).enumerate() {
         let at = BEGIN + 15 * row as u64;
-        writeln!(long, "{at},a,latency,{live},{shadow}\n{at},a,rate,{},100\n{at},b,latency,{shadow},{shadow}", 2.66 / live)
-            .unwrap();
+        writeln!(
+            long,
+            "{at},a,latency,{live},{shadow}\n{at},a,rate,{},100\n{at},b,latency,{shadow},{shadow}",
+            2.66 / live
+        )
+        .unwrap();
     }
     let found = lines(&judge(&["-", "--calibrate", "1000", "--higher", "rate", "-o", "json"], &long));
     let named: Vec<(&str, &str)> = found
@@ -149,8 +153,11 @@ fn prometheus(folder: &Path) -> Option<(Process, String)> {
     let mut text = String::from("# TYPE latency_seconds gauge\n");
     for (row, (live, shadow)) in latencies(3000).enumerate() {
         let at = BEGIN + 15 * row as u64;
-        writeln!(text, "latency_seconds{{role=\"live\"}} {live} {at}\nlatency_seconds{{role=\"shadow\"}} {shadow} {at}")
-            .unwrap();
+        writeln!(
+            text,
+            "latency_seconds{{role=\"live\"}} {live} {at}\nlatency_seconds{{role=\"shadow\"}} {shadow} {at}"
+        )
+        .unwrap();
     }
     let (file, data) = (folder.join("recorded.om"), folder.join("data"));
     std::fs::write(&file, text + "# EOF\n").unwrap();
@@ -183,7 +190,8 @@ fn a_real_prometheus_is_asked_for_what_it_has() {
     let Some((_prometheus, url)) = prometheus(folder.path()) else { return };
     let ask = |live: &str, shadow: &str| {
         let span = ["--since", "2026-05-01T00:00:00Z", "--until", "2026-05-01T12:29:45Z", "--step", "15s"];
-        let words = ["--prometheus", &url, "--live", live, "--shadow", shadow, "--calibrate", "1000", "-o", "json"];
+        let words =
+            ["--prometheus", &url, "--live", live, "--shadow", shadow, "--calibrate", "1000", "-o", "json"];
         judge(&[&words[..], &span].concat(), "")
     };
     is_the_shift(&lines(&ask("latency_seconds{role=\"live\"}", "latency_seconds{role=\"shadow\"}")));

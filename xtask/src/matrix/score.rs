@@ -133,7 +133,8 @@ impl Score {
             trial.is_beyond_noise = calm.iter().copied().fold(0.0, f64::max) < mean;
         }
         let usual = middle(calm.iter().copied());
-        if trial.hurts_from.is_none() && tick.live_ms.is_none_or(|ms| EFFECT_MIN * usual <= ms) {
+        let is_stuck = 2 <= self.silent;
+        if trial.hurts_from.is_none() && tick.live_ms.map_or(is_stuck, |ms| EFFECT_MIN * usual <= ms) {
             trial.hurts_from = Some(in_span);
         }
         if trial.found.is_none() {
@@ -166,7 +167,7 @@ impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| fault | tried | live's work × | effective | found in 15 s | delay p50 / p90 | right first | found as |"
+            "| fault | tried | live's work × | effective | found within 15 s of hurting | delay p50 / p90 | right first | found as |"
         )?;
         writeln!(f, "|---|--:|--:|--:|--:|---|--:|---|")?;
         let by_name = self.by_name();
