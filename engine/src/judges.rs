@@ -344,6 +344,24 @@ mod tests {
     }
 
     #[test]
+    fn a_new_shadow_leaves_live_its_own_past_and_another_live_begins_anew() {
+        let beside = |shadow: u64| {
+            let mut inventory = inventory(1);
+            inventory.pairs.iter_mut().flat_map(|pair| &mut pair.shadow).for_each(|of| of.revision = shadow);
+            inventory
+        };
+        let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
+        let mut judge =
+            |inventory: &Inventory, tick| judges.update(inventory, &[window(tick, 1.0)], &[], &[]).remove(0);
+        let known = (1..=80).map(|tick| judge(&beside(1), tick)).last().unwrap();
+        assert!(known.delta.is_some() && known.own_delta.is_some());
+        let anew = judge(&beside(2), 81);
+        assert!(anew.delta.is_none(), "nothing is known of this shadow");
+        assert!(anew.own_delta.is_some(), "and all of live");
+        assert!(judge(&inventory(2), 82).own_delta.is_none(), "it is another live");
+    }
+
+    #[test]
     fn a_warning_can_be_answered_like_an_alarm_and_once() {
         let mut judges = Judges::new(ComparePolicy::default(), Duration::from_secs(1));
         let judge = |judges: &mut Judges, tick, slower| {

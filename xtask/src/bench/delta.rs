@@ -176,66 +176,68 @@ fn grown(nature: Nature, seed: u64) -> (Sim, Vec<Box<dyn Rule>>) {
     (sim, rules)
 }
 
+/// What rules said tick by tick, and when there was a burst.
+struct Said {
+    /// For each rule, whether it alarmed in each tick.
+    alarms: Vec<Vec<bool>>,
+    /// Whether a burst is so recent that an alarm is about it.
+    in_burst: Vec<bool>,
+}
+
+/// Goes on for so many ticks, calm ones first.
+fn listen(sim: &mut Sim, rules: &mut [Box<dyn Rule>], calm: u64, (ill, trouble): (u64, &Trouble)) -> Said {
+    let mut said = Said { alarms: vec![Vec::new(); rules.len()], in_burst: Vec::new() };
+    let mut since_burst = BURST_GRACE;
+    for tick in 0..calm + ill {
+        let (window, assessment) = sim.seen(if tick < calm { &CALM } else { trouble });
+        since_burst = if sim.is_bursting() { 0 } else { since_burst + 1 };
+        said.in_burst.push(since_burst < BURST_GRACE);
+        for (rule, alarms) in rules.iter_mut().zip(&mut said.alarms) {
+            alarms.push(rule.alarms(&window, &assessment));
+        }
+    }
+    for (rule, alarms) in rules.iter().zip(&mut said.alarms) {
+        if let Some(afterwards) = rule.afterwards() {
+            *alarms = afterwards;
+        }
+    }
+    said
+}
+
 fn healthy(nature: Nature, seeds: std::ops::Range<u64>) -> Vec<Outcome> {
     let names = all();
     let mut outcomes: Vec<Outcome> =
         names.iter().map(|rule| Outcome { rule: rule.name(), ..Outcome::default() }).collect();
     for seed in seeds {
         let (mut sim, mut rules) = grown(nature, 500_000 + seed);
-        let mut since = vec![REFRACTORY; rules.len()];
-        let mut since_burst = BURST_GRACE;
-        for _ in 0..DAY {
-            let (window, assessment) = sim.seen(&CALM);
-            since_burst = if sim.is_bursting() { 0 } else { since_burst + 1 };
-            for ((rule, outcome), since) in rules.iter_mut().zip(&mut outcomes).zip(&mut since) {
-                let alarms = rule.alarms(&window, &assessment);
-                if alarms && REFRACTORY <= *since {
-                    let counted = if since_burst < BURST_GRACE {
-                        &mut outcome.on_bursts
-                    } else {
-                        &mut outcome.false_alarms
-                    };
-                    *counted += 1;
+        let said = listen(&mut sim, &mut rules, DAY, (0, &CALM));
+        for (alarms, outcome) in said.alarms.iter().zip(&mut outcomes) {
+            outcome.days += 1.0;
+            let mut since = REFRACTORY;
+            for (alarms, in_burst) in alarms.iter().zip(&said.in_burst) {
+                if *alarms && REFRACTORY <= since {
+                    *(if *in_burst { &mut outcome.on_bursts } else { &mut outcome.false_alarms }) += 1;
                 }
-                *since = if alarms { 0 } else { *since + 1 };
+                since = if *alarms { 0 } else { since + 1 };
             }
         }
-        outcomes.iter_mut().for_each(|outcome| outcome.days += 1.0);
     }
     outcomes
 }
 
-/// Ticks until each rule finds the trouble.
+/// Ticks until each rule finds the trouble: until it begins to alarm. One that alarms anyway has found nothing.
 fn delays(nature: Nature, trouble: &Trouble, seeds: std::ops::Range<u64>) -> Vec<Vec<u64>> {
     let mut all_delays = vec![Vec::new(); all().len()];
     for seed in seeds {
         let (mut sim, mut rules) = grown(nature, 900_000 + seed);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a tick of a day")]
         let onset = 1440 + (Rng::new(seed ^ 0xABCD).uniform() * 8000.0) as u64;
-        let mut stood = vec![false; rules.len()];
-        for _ in 0..onset {
-            let (window, assessment) = sim.seen(&CALM);
-            for (rule, stood) in rules.iter_mut().zip(&mut stood) {
-                *stood = rule.alarms(&window, &assessment);
-            }
-        }
-        let mut found = vec![HORIZON + 1; rules.len()];
-        for tick in 1..=HORIZON {
-            let (window, assessment) = sim.seen(trouble);
-            for ((rule, found), stood) in rules.iter_mut().zip(&mut found).zip(&mut stood) {
-                // One that alarms anyway has found nothing.
-                let alarms = rule.alarms(&window, &assessment);
-                if alarms && !*stood {
-                    *found = (*found).min(tick);
-                }
-                *stood = alarms;
-            }
-            if found.iter().all(|found| *found <= HORIZON) {
-                break;
-            }
-        }
-        for (delays, found) in all_delays.iter_mut().zip(found) {
-            delays.push(found);
+        let said = listen(&mut sim, &mut rules, onset, (HORIZON, trouble));
+        for (alarms, delays) in said.alarms.iter().zip(&mut all_delays) {
+            let rises = |at: &usize| alarms[*at] && !alarms[*at - 1];
+            let onset = usize::try_from(onset).unwrap_or(usize::MAX);
+            let found = (onset..alarms.len()).find(rises).map(|at| (at - onset + 1) as u64);
+            delays.push(found.unwrap_or(HORIZON + 1));
         }
     }
     all_delays

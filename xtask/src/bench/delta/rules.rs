@@ -1,6 +1,7 @@
 //! Ours, and the rules that people use instead.
 
-use foreshadow_model::{Assessment, Verdict, Window};
+use foreshadow_compare::{RecordedPolicy, Recording, Worse, judge_recording};
+use foreshadow_model::{Assessment, ComparePolicy, SideWindow, Verdict, Window};
 
 use super::kayenta::Kayenta;
 
@@ -18,6 +19,10 @@ pub(super) trait Rule {
     /// The healthy day is over.
     fn learned(&mut self) {}
     fn alarms(&mut self, window: &Window, assessment: &Assessment) -> bool;
+    /// What it says in the end of every tick since it has learned, if it says it in the end.
+    fn afterwards(&self) -> Option<Vec<bool>> {
+        None
+    }
 }
 
 /// Ours first.
@@ -25,6 +30,7 @@ pub(super) fn all() -> Vec<Box<dyn Rule>> {
     vec![
         Box::new(Ours { acts: false }),
         Box::new(Ours { acts: true }),
+        Box::new(Recorded::default()),
         Box::new(Ratio::new("raw ratio > 15 %, 3 ticks", 1.15, 1)),
         Box::new(Ratio::without_offset("constant offset removed, > 15 %, 3 ticks", 1.15, 1)),
         Box::new(Ratio::without_offset("constant offset removed, > 30 %, 3 ticks", 1.30, 1)),
@@ -49,6 +55,62 @@ impl Rule for Ours {
             Verdict::Warn => !self.acts,
             _ => false,
         }
+    }
+}
+
+/// `foreshadow judge` on what was recorded.
+#[derive(Default)]
+struct Recorded {
+    recording: Recording,
+    calibrate: usize,
+}
+
+impl Recorded {
+    fn record(&mut self, window: &Window) {
+        let log = |side: &SideWindow| side.paired_log.mean().unwrap_or(f64::NAN);
+        let Recording { live, shadow, seconds, samples, load, .. } = &mut self.recording;
+        live.push(log(&window.live_side));
+        shadow.get_or_insert_default().push(log(&window.shadow_side));
+        seconds.push(window.tick.0 as f64 * window.span_seconds);
+        samples.get_or_insert_default().push(f64::from(window.paired.n));
+        load.get_or_insert_default().push(window.live_side.requests as f64);
+    }
+}
+
+impl Rule for Recorded {
+    fn name(&self) -> &'static str {
+        "**ours, on the recording**"
+    }
+
+    fn learn(&mut self, window: &Window, _: &Assessment) {
+        self.record(window);
+    }
+
+    fn learned(&mut self) {
+        self.calibrate = self.recording.live.len();
+    }
+
+    fn alarms(&mut self, window: &Window, _: &Assessment) -> bool {
+        self.record(window);
+        false
+    }
+
+    fn afterwards(&self) -> Option<Vec<bool>> {
+        let compare = ComparePolicy::default();
+        let policy = RecordedPolicy {
+            compare,
+            calibrate: self.calibrate,
+            worse: Worse::Higher,
+            adopt: self.calibrate,
+            sparse: false,
+        };
+        let found = judge_recording(&self.recording, &policy);
+        let mut alarms = vec![false; found.judged];
+        for shift in &found.shifts {
+            let (from, to) = (shift.row - self.calibrate, shift.cleared.map(|row| row - self.calibrate));
+            alarms[from..to.unwrap_or(found.judged)].fill(true);
+        }
+        Some(alarms)
     }
 }
 
