@@ -99,8 +99,8 @@ async fn a_shadow_begins_with_what_its_live_remembers_and_live_goes_on() {
     let root = inside.lines().find(|line| line.contains(" / / "));
     assert!(root.is_some_and(|line| line.contains(" ro,")), "{inside}");
     assert!(!inside.contains("/shadow-1/seed"), "nobody keeps what was written down: {inside}");
-    let state = format!(" {} ", world.settings.state.display());
-    assert!(inside.lines().any(|line| line.contains(&state)), "the state folder is covered: {inside}");
+    // With it the state folder, which is below `/tmp` here, would hold a mount, and not be covered.
+    assert!(inside.contains(" /tmp rw,nosuid,nodev,relatime - overlay"), "{inside}");
     let written = world.settings.state.join("shadows").join(shadow.id.as_str()).join("seed");
     let deleted = async {
         while written.exists() {
