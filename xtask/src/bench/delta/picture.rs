@@ -1,6 +1,7 @@
 //! False alarms against delay, a panel for each kind of pair.
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Outcome;
 
@@ -39,15 +40,16 @@ pub(super) fn draw(kinds: &[(&str, Vec<Outcome>)]) -> anyhow::Result<String> {
                 let (per_day, bound) = outcome.per_day();
                 let is_none = outcome.false_alarms == 0;
                 let at = (if is_none { bound } else { per_day }, outcome.delay(1, 0.5).unwrap_or(NEVER));
+                // Towards the middle, where there is room.
+                let (side, label_at) =
+                    if at.0 < 1.0 { (HPos::Left, (8, -5)) } else { (HPos::Right, (-8, -5)) };
+                let font = ("sans-serif", 10).into_font().color(&colour);
+                let label = font.pos(Pos::new(side, VPos::Top));
                 let style = if is_none { ShapeStyle::from(&colour) } else { colour.filled() };
                 chart
                     .draw_series([EmptyElement::at(at)
                         + Circle::new((0, 0), 4, style)
-                        + Text::new(
-                            outcome.rule.replace('*', ""),
-                            (7, -5),
-                            ("sans-serif", 10).into_font().color(&colour),
-                        )])
+                        + Text::new(outcome.rule.replace('*', ""), label_at, label)])
                     .map_err(|error| failed(&error))?;
             }
         }
