@@ -1,5 +1,6 @@
 //! A controller under test: started as a user would, spoken to through the command line.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -262,6 +263,14 @@ pub(crate) fn needs(programs: &[&str]) -> bool {
         eprintln!("SKIPPED: needs {}", missing.join(", "));
     }
     missing.is_empty()
+}
+
+/// What a command that is given `input` answers. One that refuses its arguments reads nothing.
+pub(crate) fn fed(command: &mut Command, input: &str) -> Output {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap_or_default();
+    child.wait_with_output().unwrap()
 }
 
 /// Where a program is on the path.

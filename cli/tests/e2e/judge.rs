@@ -1,7 +1,6 @@
 //! `foreshadow judge`: recorded data, from a table and from a real Prometheus.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -10,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::alone::{Process, free_address};
-use crate::controller::{foreshadow, needs, wait_until};
+use crate::controller::{fed, foreshadow, needs, wait_until};
 
 /// 2026-05-01T00:00:00Z.
 const BEGIN: u64 = 1_777_593_600;
@@ -37,18 +36,7 @@ fn table(rows: usize) -> String {
 }
 
 fn judge(words: &[&str], input: &str) -> Output {
-    let mut command = foreshadow();
-    let mut child = command
-        .arg("judge")
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // One that refuses its arguments reads nothing.
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap_or_default();
-    child.wait_with_output().unwrap()
+    fed(foreshadow().arg("judge").args(words), input)
 }
 
 fn lines(output: &Output) -> Vec<Value> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{foreshadow, wait_until};
+use crate::controller::{fed, foreshadow, wait_until};
 
 /// How long something may take that takes a moment.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -172,17 +172,7 @@ fn a_replay_that_cannot_be_says_why() {
 }
 
 fn redact(request: &str, words: &[&str]) -> Output {
-    let mut child = foreshadow()
-        .arg("redact")
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // One that refuses its arguments reads nothing.
-    child.stdin.take().unwrap().write_all(request.as_bytes()).unwrap_or_default();
-    child.wait_with_output().unwrap()
+    fed(foreshadow().arg("redact").args(words), request)
 }
 
 #[test]
