@@ -48,10 +48,13 @@ impl ProcessMark {
     }
 }
 
-/// The child processes of a process; none where the kernel does not tell.
+/// The child processes of a process, whichever of its threads started them; none where the kernel does not tell.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids =
+        |text: String| text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>();
+    texts.flat_map(pids).collect()
 }
 
 /// Every process of this machine.

@@ -83,8 +83,13 @@ mod tests {
             scope.spawn(|| statuses(Path::new("/proc"), me).unwrap().len()).join().unwrap()
         });
         assert!(2 <= threads, "{threads}");
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        assert!(tree_of(me).contains(&child.id()) && tree_of(me)[0] == me);
-        child.kill().and_then(|()| child.wait()).unwrap();
+        // Started by a thread that is not the first one, as Go and Java do.
+        let start = || {
+            let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+            (tree_of(me), child.id(), child.kill().and_then(|()| child.wait()))
+        };
+        let (tree, child, ended) = std::thread::scope(|scope| scope.spawn(start).join().unwrap());
+        assert!(tree.contains(&child) && tree[0] == me, "{tree:?} holds {child}");
+        ended.unwrap();
     }
 }
