@@ -10,8 +10,8 @@
 //! *A drift slower than its half-life* it follows, and says so once it has come 10 % from where it was and stayed for a
 //! day (§4.3). The method says six hours; there the load was taken out, whose daily swing the level follows here.
 //!
-//! The load terms `β1`, `β2` of §4.1 are left at zero: the half-life already follows a daily swing of load to
-//! within 1 % of latency, and a fit needs a day of load that spans a factor of two.
+//! Load has no part here: the half-life follows a daily swing of it to within 1 % of latency. What is faster is taken out in
+//! [`crate::controlled`], and in [`crate::regression`] of recordings.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub(crate) const CALIBRATION_TICKS: usize = 24;
 const REBASELINE_TICKS: usize = 5;
 
 /// Weight of the newest residual: a half-life of 180 ticks, `1 − 2^(−1/180)`.
-const FOLLOW: f64 = 0.003_843_419_1;
+pub(crate) const FOLLOW: f64 = 0.003_843_419_1;
 
 /// A residual that stands for many ticks weighs more, but never more than so: a half-life of 30 residuals, or the
 /// level would be little but noise.
@@ -52,6 +52,7 @@ pub(crate) struct Baseline {
     /// Ticks it was learned from.
     ticks: u64,
     needed: usize,
+    is_thin: bool,
     /// The level once it was known well: what it has drifted from.
     #[serde(default)]
     origin: Option<f64>,
@@ -62,7 +63,15 @@ pub(crate) struct Baseline {
 
 impl Default for Baseline {
     fn default() -> Self {
-        Self { start: Vec::new(), level: 0.0, ticks: 0, needed: CALIBRATION_TICKS, origin: None, away: 0 }
+        Self {
+            start: Vec::new(),
+            level: 0.0,
+            ticks: 0,
+            needed: CALIBRATION_TICKS,
+            is_thin: false,
+            origin: None,
+            away: 0,
+        }
     }
 }
 
@@ -103,10 +112,36 @@ impl Baseline {
         self.origin.filter(|_| 0 < self.away && lasts).map(|origin| self.level - origin)
     }
 
+    /// The statistic is another one from now on, and its level lies this much higher.
+    pub(crate) fn shift(&mut self, by: f64) {
+        self.level += by;
+        self.start.iter_mut().chain(&mut self.origin).for_each(|x| *x += by);
+    }
+
     /// Starts anew from what was seen last: that is normal from now on.
     pub(crate) fn restart_at(&mut self, seen: impl Iterator<Item = f64>) {
         self.restart(true);
         seen.for_each(|x| self.learn(x, 0.0, 1));
+    }
+
+    /// Starts anew from these, however few they are: that is normal, and nothing else.
+    pub(crate) fn start_from(&mut self, mut seen: Vec<f64>) {
+        let ticks = u64::try_from(seen.len()).unwrap_or(u64::MAX);
+        *self = Self {
+            level: median_of(&mut seen),
+            ticks,
+            needed: seen.len().min(REBASELINE_TICKS),
+            ..Self::default()
+        };
+        self.is_thin = true;
+        if seen.len() < START_TICKS {
+            self.start = seen;
+        }
+    }
+
+    /// Whether it had to do with what there was and has not seen enough since: one odd value would move it.
+    pub(crate) fn is_thin(&self) -> bool {
+        self.is_thin && self.ticks < u64::try_from(START_TICKS).unwrap_or(u64::MAX)
     }
 
     /// Learns from a statistic of so many ticks; `deviation` is the standard deviation of a residual.

@@ -1,6 +1,6 @@
 //! One stream of log ratios: baseline, whitening and evidence in both directions, wired together.
 //!
-//! Used for every stream but the errors: the paired centre, live and shadow each against its own past, the tails,
+//! Used for every stream but the errors: the paired centre, the controlled one, live and shadow each against its own past, the tails,
 //! throughput, probes and signals. A stream that speaks once per block of ticks says so with [`Detector::set_pace`].
 
 use foreshadow_model::{ComparePolicy, LogMoments};
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::baseline::Baseline;
 use crate::evidence::{FREEZE_CUSUM, Mixture, Null, cap_of, tilt_of};
-use crate::recent::{RECENT_TICKS, Ring, Summary, median_of};
+use crate::recent::{RECENT_TICKS, Residuals, Summary, median_of};
 use crate::verdict::SHIFT_LOG;
 use crate::whitening::{Noise, PROVISIONAL_TICKS, Whitened};
 
 /// Samples a tick must have to say anything: below, the variance of the tick itself is unknown.
 pub(crate) const SAMPLES_MIN: u32 = 5;
 
-/// `δ0`: shifts of up to 2.5 % are nobody's business. In log units, `ln 1.025`.
-const INDIFFERENCE_LOG: f64 = 0.024_692_612_590_371_5;
+/// `δ0`: shifts of up to 3 % are nobody's business. In log units, `ln 1.03`.
+const INDIFFERENCE_LOG: f64 = 0.029_558_802_241_544_4;
 
 /// `ln 1.05`: a recent mean below this is calm.
 pub(crate) const CALM_LOG: f64 = 0.048_790_164_169_432;
@@ -39,6 +39,9 @@ const VARIANCE_ASSUMED: f64 = 0.32;
 
 /// Blocks that count as recent at least, where a block alone is longer than [`RECENT_TICKS`].
 const RECENT_BLOCKS_MIN: usize = 3;
+
+/// The same as [`FREEZE_CUSUM`] for a level that was taken from a few values: one more that is far out would move it.
+const FREEZE_THIN_CUSUM: f64 = 2.0;
 
 /// The threshold of a stream whose alarms were false rises by this factor, ...
 const REJECT_FACTOR: f64 = 10.0;
@@ -105,6 +108,13 @@ impl Direction {
         self.mixture.age()
     }
 
+    /// The calm before an alarm does not end it.
+    fn raise_at(&mut self, threshold: f64) {
+        if !self.alarmed && threshold <= self.evidence() {
+            (self.alarmed, self.calm) = (true, 0);
+        }
+    }
+
     /// `recent_mean` is signed so that positive is worse in this direction.
     fn count_calm(&mut self, recent_mean: Option<f64>, ticks: u32) {
         let Some(mean) = recent_mean else { return };
@@ -133,7 +143,7 @@ pub(crate) struct Detector {
     pub(crate) up: Direction,
     /// The opposite.
     pub(crate) down: Direction,
-    recent: Ring<Option<f64>>,
+    recent: Residuals,
     /// `c`: smoothed variance of one sample.
     sample_variance: Option<f64>,
     /// Smoothed variance that sampling gives to the mean of a tick.
@@ -156,7 +166,7 @@ impl Detector {
             noise: Noise::default(),
             up: Direction::default(),
             down: Direction::default(),
-            recent: Ring::default(),
+            recent: Residuals::default(),
             sample_variance: None,
             sampling: 0.0,
             residual: None,
@@ -190,12 +200,21 @@ impl Detector {
         self.observe(statistic, uses);
     }
 
+    /// How far the logarithms of a tick are from the level, without taking them in.
+    pub(crate) fn residual_of(&self, sample: &LogMoments) -> Option<f64> {
+        sample
+            .mean()
+            .filter(|_| SAMPLES_MIN <= sample.n)
+            .zip(self.baseline.level())
+            .map(|(mean, level)| mean - level)
+    }
+
     /// Takes one tick, or one block, in.
     pub(crate) fn observe(&mut self, statistic: Option<Statistic>, uses: Use) {
         (self.residual, self.whitened) = (None, None);
         let Some(Statistic { x, sampling }) = statistic.filter(|s| s.x.is_finite()) else {
             self.noise.skip();
-            self.recent.push(None);
+            self.recent.note(None);
             return;
         };
         let x = x.clamp(-LOG_MAX, LOG_MAX);
@@ -208,12 +227,14 @@ impl Detector {
         let r = x - level;
         let whitened = self.noise.whiten(r, sampling, self.effect);
         (self.residual, self.whitened) = (Some(r), Some(whitened.z));
-        self.recent.push(Some(r));
+        self.recent.note(Some(r));
         let tilt = tilt_of(whitened.z);
+        let were_alarmed = [self.up.alarmed, self.down.alarmed];
         if uses.judge {
             self.weigh(whitened, tilt, sampling);
         }
-        if uses.calm {
+        // The value that raises an alarm is not its first calm one, however long a block it stands for.
+        if uses.calm && were_alarmed == [self.up.alarmed, self.down.alarmed] {
             let mean = self.recent.mean(self.recent_count());
             self.up.count_calm(mean, self.pace);
             self.down.count_calm(mean.map(|m| -m), self.pace);
@@ -226,7 +247,8 @@ impl Detector {
 
     /// Whether what comes may become normal: not while something speaks against live.
     pub(crate) fn learns(&self, uses: Use) -> bool {
-        uses.learn && self.up.cusum() < FREEZE_CUSUM
+        let freeze = if self.baseline.is_thin() { FREEZE_THIN_CUSUM } else { FREEZE_CUSUM };
+        uses.learn && self.up.cusum() < freeze
     }
 
     /// How many of the last statistics are recent.
@@ -251,7 +273,7 @@ impl Detector {
     }
 
     fn calibrate(&mut self, x: f64, sampling: f64, learn: bool) {
-        self.recent.push(None);
+        self.recent.note(None);
         if !learn {
             return;
         }
@@ -271,6 +293,7 @@ impl Detector {
         let zone = self.zone_log(sampling);
         let null = Null {
             psi: self.noise.psi(),
+            fair: self.noise.fair(),
             variance_factor: self.noise.variance_factor(),
             zone: zone * whitened.sensitivity,
         };
@@ -279,8 +302,8 @@ impl Detector {
         let [worse, better] = null.onset(whitened.z, &whitened.response, sizes);
         self.up.mixture.step(tilt, discount, &worse, cap);
         self.down.mixture.step(tilt.map(f64::recip), discount, &better, cap);
-        self.up.alarmed |= self.threshold <= self.up.evidence();
-        self.down.alarmed |= self.threshold <= self.down.evidence();
+        self.up.raise_at(self.threshold);
+        self.down.raise_at(self.threshold);
     }
 
     /// `δ0`, widened by twice the error of the level while it was learned from few ticks.
@@ -290,7 +313,7 @@ impl Detector {
         if PROVISIONAL_TICKS <= ticks {
             return self.indifference;
         }
-        self.indifference + 2.0 * (self.noise.long_run_variance(sampling) / ticks.max(1) as f64).sqrt()
+        self.indifference + 2.0 * self.noise.variance_of_mean(ticks.max(1) as f64, sampling).sqrt()
     }
 
     /// Forgets the level and all evidence, keeps what was learned of the noise.
@@ -298,18 +321,30 @@ impl Detector {
         self.baseline.restart(self.noise.is_fitted());
         self.noise.restart();
         self.drop_evidence();
-        (self.recent, self.residual, self.whitened) = (Ring::default(), None, None);
+        (self.recent, self.residual, self.whitened) = (Residuals::default(), None, None);
     }
 
     /// Takes the present level as normal: evidence is dropped, what was learned of the noise stays. Without a present
     /// it starts anew.
     pub(crate) fn acknowledge(&mut self) {
         let level = self.baseline.level();
-        let present: Vec<f64> = self.recent.last(self.recent_count()).flatten().collect();
+        let present: Vec<f64> = self.recent.values(self.recent_count()).collect();
         self.rebaseline();
         if let Some(level) = level {
             self.baseline.restart_at(present.into_iter().map(|r| level + r));
         }
+    }
+
+    /// These few statistics are the level from now on; what was learned of the noise stays.
+    pub(crate) fn start_from(&mut self, seen: &[Statistic]) {
+        self.rebaseline();
+        self.baseline.start_from(seen.iter().map(|statistic| statistic.x).collect());
+        let level = self.baseline.level().unwrap_or(0.0);
+        for statistic in seen {
+            // What lingers is part of the level.
+            self.noise.whiten(statistic.x - level, statistic.sampling, self.effect);
+        }
+        self.noise.forget_last();
     }
 
     /// The operator says that an alarm was false: a raised stream needs more evidence from now on. Its evidence is
@@ -321,9 +356,33 @@ impl Detector {
         self.drop_evidence();
     }
 
+    /// Another statistic of the same things, less noisy than the one before, whose level lies so much higher: what was
+    /// learned of the noise counts half, evidence is dropped.
+    pub(crate) fn change_statistic(&mut self, higher: f64) {
+        self.baseline.shift(higher);
+        self.noise.count_half();
+        self.sample_variance = None;
+        self.drop_evidence();
+    }
+
+    /// Another statistic of which nothing is known yet.
+    pub(crate) fn start_over(&mut self) {
+        self.noise.forget_all();
+        self.sample_variance = None;
+        self.rebaseline();
+    }
+
     /// Forgets all evidence and nothing else.
     pub(crate) fn drop_evidence(&mut self) {
         (self.up, self.down) = (Direction::default(), Direction::default());
+    }
+
+    /// `R` starts anew, of shifts to the better as well if `both`.
+    pub(crate) fn start_evidence_anew(&mut self, both: bool) {
+        self.up.mixture.start_anew();
+        if both {
+            self.down.mixture.start_anew();
+        }
     }
 
     /// Says that this tick brought nothing, of a stream that does not speak in every tick.
@@ -357,7 +416,8 @@ impl Detector {
     }
 
     /// Standard error of the recent median: what calm ticks showed of the noise (the model, while it is provisional,
-    /// only where nothing was seen yet) or what the last ticks show, whichever is more, and the error of the level. While a shift is just beginning, what was seen is much more.
+    /// only where nothing was seen yet) or what the last ticks show, whichever is more, and the error of the level. While a
+    /// shift is just beginning, what was seen is much more.
     #[expect(clippy::cast_precision_loss, reason = "a count of ticks")]
     pub(crate) fn recent_error(&self, recent: &Summary) -> f64 {
         self.median_error(recent.n as f64, recent.variance)
@@ -401,7 +461,7 @@ impl Detector {
     /// than what counts as calm.
     pub(crate) fn smallest_within(&self, ticks: f64) -> f64 {
         let variance = self.noise.long_run_variance(self.sampling);
-        // One that calm ends as soon as it is found is never told.
+        // One of less than that is calm, and over two minutes after it was found.
         (self.indifference + (2.0 * self.threshold.max(1.0).ln() * variance / ticks).sqrt()).max(CALM_LOG)
     }
 
@@ -420,3 +480,6 @@ impl Detector {
         self.noise.tick_long_run_variance()
     }
 }
+
+/// The promise of `DELTA.md` §9: what a stream keeps between ticks. (Its baseline has 45 numbers more until it has a level.)
+const _: () = assert!(size_of::<Detector>() <= 1024);

@@ -83,7 +83,10 @@ impl Failing {
     fn step(&mut self, failed: u64, of: u64, null: f64, threshold: f64) {
         if 0 < of {
             self.arm.step(e_value(failed, of, null), cap_of(threshold));
-            self.alarmed |= threshold <= self.evidence();
+            if !self.alarmed && threshold <= self.evidence() {
+                // The calm before an alarm does not end it.
+                (self.alarmed, self.calm) = (true, 0);
+            }
         }
     }
 
@@ -206,6 +209,15 @@ impl Errors {
         if self.own.evidence() <= self.live.evidence() { &self.live } else { &self.own }
     }
 
+    /// `R` starts anew, of the shadow's failures as well if `both`.
+    pub(crate) fn start_evidence_anew(&mut self, both: bool) {
+        self.live.arm.start_anew();
+        self.own.arm.start_anew();
+        if both {
+            self.shadow.arm.start_anew();
+        }
+    }
+
     /// Forgets all evidence, keeps the past.
     pub(crate) fn rebaseline(&mut self) {
         (self.live, self.shadow, self.own) = Default::default();
@@ -250,7 +262,12 @@ impl Errors {
 /// smaller probability, so the average has, too.
 #[expect(clippy::cast_precision_loss, reason = "counts of one tick")]
 fn e_value(failed: u64, of: u64, null: f64) -> f64 {
-    let (failed, fine) = (failed as f64, of.saturating_sub(failed) as f64);
+    e_value_of(failed as f64, of as f64, null)
+}
+
+/// The same of counts that were recorded as shares.
+pub(crate) fn e_value_of(failed: f64, of: f64, null: f64) -> f64 {
+    let fine = (of - failed).max(0.0);
     let start = null.sqrt().asin();
     let mean = (0..NODES)
         .map(|node| {

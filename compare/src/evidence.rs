@@ -19,8 +19,9 @@ const MIDDLE_BET: f64 = 0.85;
 /// The largest bet on an onset.
 const BET_MAX: f64 = 1.6;
 
-/// Evidence is capped at `A·e⁶`: without a cap an hour of degradation would take another hour to be forgotten.
-const CAP_OVER_THRESHOLD_LOG: f64 = 6.0;
+/// Evidence is capped at `A·e¹²`: without a cap an hour of degradation would take another hour to be forgotten. The method says `A·e⁶`;
+/// an alarm is over by calm whatever its evidence, and among thousands of instances `A·e⁶` could never be enough to choose one.
+const CAP_OVER_THRESHOLD: f64 = 162_754.791_419_003_9;
 
 /// From this `C` on the baseline is frozen: a degradation is never learned as normal. Freezing on `R` instead took
 /// the false alarms of the prototype from 0.03 to 4.1 a day, because `R` also grows by mere waiting.
@@ -31,7 +32,7 @@ const VARIANCE_MARGIN: f64 = 1.1;
 
 /// The largest evidence that is kept for threshold `a`.
 pub(crate) fn cap_of(a: f64) -> f64 {
-    a * CAP_OVER_THRESHOLD_LOG.exp()
+    a * CAP_OVER_THRESHOLD
 }
 
 /// One bet: an e-Shiryaev–Roberts and an e-CUSUM process fed with the same e-values.
@@ -66,6 +67,16 @@ impl Arm {
     /// `C`.
     pub(crate) fn cusum(&self) -> f64 {
         self.c
+    }
+
+    /// Ticks between the likeliest onset of a shift and the last tick.
+    pub(crate) fn age(&self) -> u32 {
+        self.age
+    }
+
+    /// `R` starts anew. `C` has no beginning.
+    pub(crate) fn start_anew(&mut self) {
+        self.r = 0.0;
     }
 }
 
@@ -124,6 +135,8 @@ impl Onset {
 pub(crate) struct Null {
     /// `ψ(λ)`, log of the mean of `e^{λ z}` without a shift.
     pub(crate) psi: [f64; 3],
+    /// [`fair_of`] the two.
+    pub(crate) fair: [f64; 3],
     /// `v̂`: how much more slowly the noise averages out than the model says.
     pub(crate) variance_factor: f64,
     /// `δ0 · g / σ_eff`: where in units of `z` the indifference zone ends.
@@ -154,6 +167,12 @@ impl Mixture {
     pub(crate) fn shiryaev_roberts(&self) -> f64 {
         let arms: f64 = self.arms.iter().map(Arm::shiryaev_roberts).sum();
         (arms + self.onset.shiryaev_roberts()) / BETS
+    }
+
+    /// `R` starts anew, but for onsets of the last ticks. `C` has no beginning.
+    pub(crate) fn start_anew(&mut self) {
+        self.arms.iter_mut().for_each(Arm::start_anew);
+        self.onset.r = 0.0;
     }
 
     /// `C`, a fourth of the largest bet.
@@ -203,30 +222,48 @@ impl Null {
 
     /// `L(λ) / e^{λ z}` for every bet: what a tick without a shift costs it.
     pub(crate) fn discount(&self) -> [f64; 3] {
-        std::array::from_fn(|k| {
-            (-VARIANCE_MARGIN * self.variance_factor * self.psi[k] - LAMBDAS[k] * self.zone).exp()
-        })
+        let zone = tilt_of(-self.zone);
+        std::array::from_fn(|k| self.fair[k] * zone[k])
     }
 }
 
-/// `e^{λ z}` for every bet.
+/// `e^{−1.1 v̂ ψ(λ)}` for every bet: what makes it fair without a shift.
+pub(crate) fn fair_of(psi: [f64; 3], variance_factor: f64) -> [f64; 3] {
+    psi.map(|psi| (-VARIANCE_MARGIN * variance_factor * psi).exp())
+}
+
+/// `e^{λ z}` for every bet, from one power: the bets are 2, 5 and 12 tenths.
 pub(crate) fn tilt_of(z: f64) -> [f64; 3] {
-    LAMBDAS.map(|lambda| (lambda * z).exp())
+    let tenth = (0.1 * z).exp();
+    let second = tenth * tenth;
+    let fourth = second * second;
+    [second, fourth * tenth, fourth * fourth * fourth]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GAUSSIAN: Null = Null { psi: [0.02, 0.125, 0.72], variance_factor: 1.0, zone: 0.1 };
+    /// Of normal noise.
+    fn gaussian() -> Null {
+        let psi = [0.02, 0.125, 0.72];
+        Null { psi, fair: fair_of(psi, 1.0), variance_factor: 1.0, zone: 0.1 }
+    }
+
+    #[test]
+    fn the_powers_of_a_tilt_are_those_of_the_bets() {
+        for (tilt, lambda) in tilt_of(1.7).into_iter().zip(LAMBDAS) {
+            assert!((tilt - (lambda * 1.7).exp()).abs() < 1e-12, "{lambda}");
+        }
+    }
 
     #[test]
     fn two_ticks_agree_with_a_hand_computed_case() {
         let mut mixture = Mixture::default();
         // An onset that is bet nothing on.
         let none = [1.0; FRESH + 1];
-        mixture.step(tilt_of(1.0), GAUSSIAN.discount(), &none, 1e9);
-        mixture.step(tilt_of(2.0), GAUSSIAN.discount(), &none, 1e9);
+        mixture.step(tilt_of(1.0), gaussian().discount(), &none, 1e9);
+        mixture.step(tilt_of(2.0), gaussian().discount(), &none, 1e9);
         // L(λ) of z = 1 and z = 2: exp(λ z − 1.1·λ²/2 − 0.1·λ).
         let first = [0.158_f64.exp(), 0.3125_f64.exp(), 0.288_f64.exp()];
         let second = [0.358_f64.exp(), 0.8125_f64.exp(), 1.488_f64.exp()];
@@ -253,7 +290,7 @@ mod tests {
     #[test]
     fn the_e_values_of_an_onset_have_mean_one_at_most_under_the_null() {
         let response = [19.0, 13.0, 10.0, 9.0, 8.0, 7.5];
-        let null = Null { psi: [0.02, 0.125, 0.72], variance_factor: 1.0, zone: 0.1 };
+        let null = gaussian();
         let (mut sums, n) = ([0.0; FRESH + 1], 20_000);
         for i in 0..n {
             // Quantiles of the normal distribution by Box and Muller on an even lattice.
@@ -279,8 +316,8 @@ mod tests {
         let mut mixture = Mixture::default();
         let response = [3.0, 2.5, 2.0, 1.8, 1.6, 1.5];
         let mut step = |z: f64| {
-            let [onset, _] = GAUSSIAN.onset(z, &response, (0.5, 0.02));
-            mixture.step(tilt_of(z), GAUSSIAN.discount(), &onset, 1e9);
+            let [onset, _] = gaussian().onset(z, &response, (0.5, 0.02));
+            mixture.step(tilt_of(z), gaussian().discount(), &onset, 1e9);
             mixture.age()
         };
         for _ in 0..30 {

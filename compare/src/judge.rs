@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use foreshadow_model::{
-    Assessment, Attribution, ComparePolicy, Inconclusive, Pressure, Ratio, SamplingNeed, Verdict, Window,
+    Assessment, Attribution, ComparePolicy, Inconclusive, Pressure, Ratio, Resource, SamplingNeed, Verdict,
+    Window,
 };
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::attribution::{attribute, pressure_of};
 use crate::detector::{CALM_LOG, SAMPLES_MIN, Use, effect_log};
 use crate::errors::EXCESS_ACT;
 use crate::evidence::FREEZE_CUSUM;
+use crate::fleet::Since;
 use crate::flipped::Flipped;
 use crate::load::{Load, Range};
 use crate::overload::{Overload, Strain};
@@ -18,6 +20,7 @@ use crate::own_history::OwnHistory;
 use crate::quality::{Objection, Quality, TickCounts};
 use crate::resources::Resources;
 use crate::sampling;
+use crate::sensitivity::Sensitivities;
 use crate::streams::Streams;
 use crate::thin::Thin;
 use crate::verdict::{Course, Facts, SHIFT_LOG};
@@ -51,6 +54,8 @@ pub struct Judge {
     watch: HostWatch,
     #[serde(default)]
     flipped: Flipped,
+    since: Since,
+    sensitivities: Sensitivities,
     course: Course,
     frozen: bool,
     shadow_suspect: bool,
@@ -89,6 +94,8 @@ impl Judge {
             resources: Resources::default(),
             watch: HostWatch::default(),
             flipped: Flipped::default(),
+            since: Since::default(),
+            sensitivities: Sensitivities::default(),
             course: Course::default(),
             frozen: false,
             shadow_suspect: false,
@@ -99,14 +106,18 @@ impl Judge {
     /// Takes one tick in and says what it makes of the pair.
     #[must_use]
     pub fn update(&mut self, window: &Window) -> Assessment {
+        if self.sensitivities.counts_out() {
+            return self.update_pressed(window);
+        }
         let objection = self.quality.observe(window);
         let window = &*self.thin.put_together(window);
         let range = self.observe_load(window);
         let unusable = objection.to_any_news.is_some() && !objection.is_thin;
         let latencies = (!unusable && !objection.to_this_tick).then_some(window);
         let held = self.thin.holds();
+        let may_learn = self.may_learn();
         if !held {
-            self.own.observe(latencies, self.own_uses(range));
+            self.own.observe(latencies, self.own_uses(range, may_learn));
         }
         let strain = if unusable { Strain::None } else { self.strain(range, window.span_seconds) };
         self.overload.observe(strain, &self.own, effect_log(&self.policy), self.course.is_degraded());
@@ -120,19 +131,24 @@ impl Judge {
             errors: range == Range::TooHigh || (unusable && !is_few),
             own_past: unusable,
         };
-        let uses = self.uses(range);
+        let uses = self.uses(range, may_learn);
         let latencies = latencies.filter(|_| !silent);
-        self.streams.observe_latencies(latencies, held, uses);
+        self.streams.observe_latencies(latencies, asked_per_second(window), held, uses);
         self.streams.observe_alone(window, uses, range == Range::TooHigh);
         self.observe_errors(window, uses, silence.errors);
-        let learn = self.may_learn() && !silent && range == Range::Known;
+        let may_learn = self.may_learn();
+        let learn = may_learn && !silent && range == Range::Known;
         if window.reported && SAMPLES_MIN <= window.paired.n {
             // A load that live suffers under is no new normal.
-            self.load.learn(usual, self.may_learn() && !self.overload.explains());
+            self.load.learn(usual, may_learn && !self.overload.explains());
         }
         self.resources.observe(window, learn && self.own.cusum() < FREEZE_CUSUM);
         if !silent && self.streams.centre.is_ready() {
             self.flipped.observe(self.streams.flipped_evidence(), self.policy.threshold);
+        }
+        let threshold = self.policy.threshold;
+        if self.since.count(self.streams.evidence(), threshold) {
+            self.streams.start_evidence_anew(self.streams.flipped_evidence() < threshold.sqrt());
         }
         let host = self.watch.observe(window, range != Range::TooHigh, self.streams.is_alarmed());
         let verdict = self.course.judge(&self.facts(objection, range));
@@ -143,6 +159,28 @@ impl Judge {
         let assessment = Assessment { host, ..self.assess(window, verdict, silence) };
         self.end_quarantine(verdict);
         assessment
+    }
+
+    /// Says which resource of the shadow is pressed, if any. Meanwhile live is judged by its own past alone; what the shadow shows
+    /// is learned from.
+    pub fn press(&mut self, resource: Option<Resource>) {
+        self.sensitivities.press(resource);
+    }
+
+    /// A tick in which the shadow is slow by our own doing.
+    fn update_pressed(&mut self, window: &Window) -> Assessment {
+        let uses = Use { learn: false, judge: true, calm: true };
+        let slower = self.own.observe_pressed(window, uses);
+        // The pairs say nothing, and nothing that the shadow shows is held against anybody.
+        self.streams.observe_latencies(None, None, false, uses);
+        let (recent, now) = (self.quality.together(), TickCounts::of(window));
+        self.streams.errors.observe_unpaired(&now, &recent, self.policy.threshold);
+        let host = self.watch.observe(window, false, self.streams.is_alarmed());
+        let moved = self.sensitivities.pressed().and_then(|resource| self.watch.shadow_shift(resource));
+        self.sensitivities.note(slower, moved);
+        let silence = Silence { latencies: true, errors: false, own_past: false };
+        let said = self.assess(window, Verdict::Inconclusive(Inconclusive::Pressed), silence);
+        Assessment { host, ..said }
     }
 
     /// What the sample rate needs to know, once the noise was measured; `None` while it is assumed.
@@ -176,6 +214,7 @@ impl Judge {
         self.own.renew_shadow();
         self.watch.renew_shadow();
         self.resources.renew_shadow();
+        self.streams.start_evidence_anew(true);
         self.forget_course();
     }
 
@@ -189,6 +228,7 @@ impl Judge {
         self.course = Course::default();
         self.overload = Overload::default();
         self.thin = Thin::default();
+        self.since = Since::default();
         (self.shadow_suspect, self.quarantined_ticks) = (false, 0.0);
     }
 
@@ -209,6 +249,7 @@ impl Judge {
         self.streams.reject();
         self.own.reject();
         self.watch.reject();
+        self.since = Since::default();
         self.course = Course::default();
         self.shadow_suspect = false;
     }
@@ -221,13 +262,8 @@ impl Judge {
         self.frozen = frozen;
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
     fn observe_load(&mut self, window: &Window) -> Range {
-        if !(window.reported && (SPAN_MIN_SECONDS..f64::MAX).contains(&window.span_seconds)) {
-            return Range::Known;
-        }
-        let asked = window.live_side.asked();
-        self.load.observe(asked as f64 / window.span_seconds, window.span_seconds)
+        asked_per_second(window).map_or(Range::Known, |rate| self.load.observe(rate, window.span_seconds))
     }
 
     fn strain(&self, range: Range, span_seconds: f64) -> Strain {
@@ -242,18 +278,18 @@ impl Judge {
 
     /// What this tick may be used for by live and shadow against their own past: at a load beyond the range they learn
     /// nothing, but whether live stands it must be seen.
-    fn own_uses(&self, range: Range) -> Use {
+    fn own_uses(&self, range: Range, may_learn: bool) -> Use {
         match range {
             Range::TooHigh => Use { learn: false, judge: true, calm: true },
-            Range::Known | Range::TooLow => self.uses(range),
+            Range::Known | Range::TooLow => self.uses(range, may_learn),
         }
     }
 
     /// What this tick's latencies may be used for.
-    fn uses(&self, range: Range) -> Use {
+    fn uses(&self, range: Range, may_learn: bool) -> Use {
         let known = range == Range::Known;
         Use {
-            learn: known && self.may_learn(),
+            learn: known && may_learn,
             // At low load a sick live looks well: what was found out before is kept until load is back.
             judge: known || !self.streams.is_alarmed(),
             calm: known,
@@ -281,21 +317,23 @@ impl Judge {
 
     fn facts(&self, objection: Objection, range: Range) -> Facts {
         let excess = self.streams.errors.excess().unwrap_or(0.0);
-        let slow = self.streams.centre.is_lasting() && self.own_past_agrees();
+        let evident = self.policy.threshold <= self.streams.evidence();
+        let both_are_worse = self.own.both_are_worse();
+        let slow = self.streams.is_slow() && self.own_past_agrees();
         let failing = self.streams.errors.stream().is_alarmed() && EXCESS_ACT <= excess;
         let shadow_fails = self.streams.errors.shadow.is_alarmed() && excess <= -EXCESS_ACT;
         Facts {
             objection,
             range,
             ready: self.streams.centre.is_ready(),
-            evident: self.policy.threshold <= self.streams.evidence(),
+            evident,
             lasting: slow || failing || self.streams.is_lasting(),
             // Of one that nobody asks any more it is not known whether it still does.
             failing: failing && 0 < self.quality.together().requests,
-            shared: self.is_shared(),
+            shared: (evident || both_are_worse) && self.is_shared(),
             uncleared: self.streams.is_alarmed(),
             shadow_is_worse: shadow_fails || self.shadow_is_slow(),
-            both_are_worse: self.own.both_are_worse(),
+            both_are_worse,
         }
     }
 
@@ -375,6 +413,9 @@ impl Judge {
             overloaded: self.overload.is_overloaded(),
             host: None,
             flipped: self.flipped.seen(self.ticks_per_day),
+            sensitivities: self.sensitivities.known().to_vec(),
+            e_value: self.since.e_value(evidence),
+            chosen: false,
             drift: self.streams.centre.drift_log(self.ticks_per_day).map(Ratio::from_log),
         }
     }
@@ -382,6 +423,13 @@ impl Judge {
     fn attribution(&self, verdict: Verdict) -> Attribution {
         let own = if verdict == Verdict::BothDegraded { self.own.live_shift_log() } else { None };
         let shift = own.or_else(|| self.streams.shift_log()).unwrap_or(0.0);
-        attribute(&self.resources, shift)
+        attribute(&self.resources, &self.watch, &self.sensitivities, shift)
     }
+}
+
+/// Load of live; `None` where it is not known.
+#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
+fn asked_per_second(window: &Window) -> Option<f64> {
+    let has_rate = window.reported && (SPAN_MIN_SECONDS..f64::MAX).contains(&window.span_seconds);
+    has_rate.then(|| window.live_side.asked() as f64 / window.span_seconds)
 }

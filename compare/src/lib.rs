@@ -9,10 +9,11 @@
 //! window ─► load      is this load one we know?
 //!        ─► quality   may anything be said at all?
 //!        ─► own_history, overload   each side against its own past, and does load explain it?
-//!        ─► streams   one detector each (baseline ─► whitening ─► evidence) for centre, tails, throughput and host;
-//!                     errors with evidence of their own; one number of all
+//!        ─► streams   one detector each (baseline ─► whitening ─► evidence) for centre, controlled centre, tails, throughput
+//!                     and host; errors with evidence of their own; one number of all
 //!        ─► verdict   the state machine
 //!        ─► watch     every test and signal of the host against its own past; needs no traffic
+//!        ─► fleet     an e-value of all, by which those to act on are chosen among many
 //!        ─► attribution, sampling   why, and how many pairs are needed to be sure
 //! ```
 //!
@@ -23,9 +24,11 @@
 
 mod attribution;
 mod baseline;
+mod controlled;
 mod detector;
 mod errors;
 mod evidence;
+mod fleet;
 mod flipped;
 mod host;
 mod judge;
@@ -38,6 +41,7 @@ mod recorded;
 mod regression;
 mod resources;
 mod sampling;
+mod sensitivity;
 mod streams;
 mod tails;
 mod thin;
@@ -47,7 +51,11 @@ mod verdict;
 mod watch;
 mod whitening;
 
+pub use fleet::choose;
 pub use judge::Judge;
 pub use recent::RECENT_TICKS;
-pub use recorded::{Found, RecordedPolicy, Recording, Shift, Worse, judge_recording, usual_step};
+pub use recorded::{
+    Counts, Found, RecordedPolicy, RecordedShares, Recording, Shift, Worse, judge_recording, judge_shares,
+    usual_step,
+};
 pub use watch::{HostWatch, node_events};

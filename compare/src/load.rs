@@ -63,7 +63,7 @@ const LEARN_TICKS: u32 = 24;
 
 /// Once learned, an edge of the range follows the load by at most 2 % a tick: else the first ticks of a jump, seen
 /// through the smoothing, would widen the range just ahead of the rest of it.
-const EDGE_STEP: f64 = 1.02;
+pub(crate) const EDGE_STEP: f64 = 1.02;
 
 /// Step of the percentile in log units once it has settled, and at the start.
 const PERCENTILE_STEPS: (f64, f64) = (0.005, 0.3);

@@ -43,6 +43,13 @@ impl OwnHistory {
         self.shadow.observe_moments(window.map(|w| &w.shadow_side.paired_log), uses);
     }
 
+    /// Takes a tick in whose shadow is pressed: live goes on being judged. Returns how much slower the shadow is than it was.
+    pub(crate) fn observe_pressed(&mut self, window: &Window, uses: Use) -> Option<f64> {
+        self.live.observe_moments(Some(&window.live_side.paired_log), uses);
+        self.shadow.observe(None, uses);
+        self.shadow.residual_of(&window.shadow_side.paired_log)
+    }
+
     /// Whether both are worse than their own past.
     pub(crate) fn both_are_worse(&self) -> bool {
         let is_worse =

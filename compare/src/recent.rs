@@ -16,6 +16,14 @@ pub(crate) struct Ring<T> {
     next: usize,
 }
 
+impl Summary {
+    /// Standard error of the mean, as far as so few values tell.
+    #[expect(clippy::cast_precision_loss, reason = "at most twelve")]
+    pub(crate) fn error(&self) -> f64 {
+        (self.variance / self.n.max(1) as f64).sqrt()
+    }
+}
+
 impl<T: Copy + Default> Default for Ring<T> {
     fn default() -> Self {
         Self { slots: [T::default(); RECENT_TICKS], next: 0 }
@@ -38,8 +46,8 @@ impl<T: Copy> Ring<T> {
 
     /// The last `count` values, newest first.
     pub(crate) fn last(&self, count: usize) -> impl Iterator<Item = T> + '_ {
-        let newest = self.next % RECENT_TICKS + RECENT_TICKS;
-        (1..=count.min(RECENT_TICKS)).map(move |back| self.slots[(newest - back) % RECENT_TICKS])
+        let (newer, older) = self.slots.split_at(self.next % RECENT_TICKS);
+        newer.iter().rev().chain(older.iter().rev()).copied().take(count)
     }
 }
 
@@ -56,12 +64,25 @@ pub(crate) struct Summary {
     pub(crate) variance: f64,
 }
 
-impl Ring<Option<f64>> {
+/// The last residuals; of a log ratio seven digits are more than is known.
+pub(crate) type Residuals = Ring<Option<f32>>;
+
+impl Residuals {
+    /// Takes the newest residual in; `None` of a tick without one.
+    #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough")]
+    pub(crate) fn note(&mut self, residual: Option<f64>) {
+        self.push(residual.map(|r| r as f32));
+    }
+
+    /// Those of the last `count` slots, newest first.
+    pub(crate) fn values(&self, count: usize) -> impl Iterator<Item = f64> + '_ {
+        self.last(count).flatten().map(f64::from)
+    }
+
     /// Mean of the last `count` slots; `None` if too few of them hold data.
     #[expect(clippy::cast_precision_loss, reason = "at most twelve")]
     pub(crate) fn mean(&self, count: usize) -> Option<f64> {
-        let (n, sum) =
-            self.last(count).flatten().fold((0_usize, 0.0), |(n, sum), value| (n + 1, sum + value));
+        let (n, sum) = self.values(count).fold((0_usize, 0.0), |(n, sum), value| (n + 1, sum + value));
         (needed(count) <= n).then(|| sum / n as f64)
     }
 
@@ -70,7 +91,7 @@ impl Ring<Option<f64>> {
     pub(crate) fn summary(&self, count: usize) -> Option<Summary> {
         let mut values = [0.0; RECENT_TICKS];
         let mut n = 0;
-        for value in self.last(count).flatten() {
+        for value in self.values(count) {
             values[n] = value;
             n += 1;
         }
@@ -91,11 +112,24 @@ fn needed(count: usize) -> usize {
 
 /// The median; 0 of nothing. Reorders `values`.
 pub(crate) fn median_of(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    match values.len() {
-        0 => 0.0,
-        n if n.is_multiple_of(2) => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-        n => values[n / 2],
+    /// Fewer are sorted sooner than they are parted.
+    const FEW: usize = 20;
+    let n = values.len();
+    if n == 0 {
+        return 0.0;
+    }
+    if n <= FEW {
+        values.sort_unstable_by(f64::total_cmp);
+        return if n.is_multiple_of(2) {
+            f64::midpoint(values[n / 2 - 1], values[n / 2])
+        } else {
+            values[n / 2]
+        };
+    }
+    let (lower, &mut middle, _) = values.select_nth_unstable_by(n / 2, f64::total_cmp);
+    match lower.iter().copied().max_by(f64::total_cmp) {
+        Some(below) if n.is_multiple_of(2) => f64::midpoint(below, middle),
+        _ => middle,
     }
 }
 
@@ -105,13 +139,13 @@ mod tests {
 
     #[test]
     fn a_summary_needs_five_ticks_of_data() {
-        let mut ring = Ring::default();
+        let mut ring = Residuals::default();
         for value in [4.0, 1.0, 3.0, 2.0] {
-            ring.push(Some(value));
-            ring.push(None);
+            ring.note(Some(value));
+            ring.note(None);
         }
         assert_eq!(ring.summary(RECENT_TICKS), None);
-        ring.push(Some(10.0));
+        ring.note(Some(10.0));
         assert_eq!(
             ring.summary(RECENT_TICKS),
             Some(Summary { n: 5, mean: 4.0, median: 3.0, variance: 12.5 })
@@ -119,11 +153,27 @@ mod tests {
     }
 
     #[test]
+    fn a_median_of_many_is_that_of_the_sorted() {
+        for n in [0, 1, 2, 20, 21, 22, 63, 64] {
+            let mut values: Vec<f64> = (0..n).map(|i| (f64::from(i) * 0.618_034).fract()).collect();
+            let mut sorted = values.clone();
+            sorted.sort_unstable_by(f64::total_cmp);
+            let half = sorted.len() / 2;
+            let wanted = match sorted.len() {
+                0 => 0.0,
+                n if n % 2 == 0 => f64::midpoint(sorted[half - 1], sorted[half]),
+                _ => sorted[half],
+            };
+            assert_eq!(median_of(&mut values).to_bits(), wanted.to_bits(), "{n}");
+        }
+    }
+
+    #[test]
     fn the_oldest_value_makes_room_for_the_newest() {
-        let mut ring = Ring::default();
-        (0..20).for_each(|i| ring.push(Some(f64::from(i))));
+        let mut ring = Residuals::default();
+        (0..20).for_each(|i| ring.note(Some(f64::from(i))));
         assert_eq!(ring.summary(RECENT_TICKS).map(|s| (s.n, s.median)), Some((12, 13.5)));
-        assert_eq!(ring.last(2).collect::<Vec<_>>(), [Some(19.0), Some(18.0)]);
+        assert_eq!(ring.values(2).collect::<Vec<_>>(), [19.0, 18.0]);
         assert_eq!(ring.mean(3), Some(18.0));
     }
 }

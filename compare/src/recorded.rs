@@ -57,8 +57,6 @@ pub struct Recording {
     pub seconds: Vec<f64>,
     /// Requests behind each row, if that is known.
     pub samples: Option<Vec<f64>>,
-    /// The variance that sampling gives each row, if that is known; it is learned from `samples` otherwise.
-    pub variances: Option<Vec<f64>>,
     /// Load in any unit, if that is known; not a number where it is not.
     pub load: Option<Vec<f64>>,
 }
@@ -79,6 +77,8 @@ pub struct RecordedPolicy {
     pub compare: ComparePolicy,
     /// Rows from the first on that are healthy; nothing is said of them.
     pub calibrate: usize,
+    /// The last of them that alone tell the level: the others are of another time. 0 where all do.
+    pub level_rows: usize,
     /// Which shifts are alarms.
     pub worse: Worse,
     /// Rows after which a shift that stands is the new normal.
@@ -142,14 +142,16 @@ pub struct Found {
 pub fn judge_recording(recording: &Recording, policy: &RecordedPolicy) -> Found {
     let rows = recording.live.len();
     let calibrate = policy.calibrate.min(rows);
+    let learned = calibrate.saturating_sub(policy.level_rows);
     let step = usual_step(&recording.seconds);
     let view = |share: f64, learned: usize| View::new(recording, policy, (share, step), learned);
     let share = match &recording.shadow {
         None => 0.0,
-        Some(_) => least_noisy(|share| view(share, calibrate.min(CHOOSE_MAX)).detector.long_run_variance()),
+        Some(_) => least_noisy(|share| view(share, learned.min(CHOOSE_MAX)).detector.long_run_variance()),
     };
-    let mut main = view(share, calibrate);
-    let mut pair = (recording.shadow.is_some() && share < 1.0).then(|| view(1.0, calibrate));
+    let known = |share: f64| view(share, learned).at_level_of(learned..calibrate);
+    let mut main = known(share);
+    let mut pair = (recording.shadow.is_some() && share < 1.0).then(|| known(1.0));
     let mut run = Run::new(policy, calibrate);
     for row in calibrate..rows {
         let uses = run.uses(&main.detector);
@@ -216,12 +218,20 @@ impl<'a> View<'a> {
         view
     }
 
+    /// The same, with its level taken from these rows alone, if there are any.
+    fn at_level_of(mut self, rows: std::ops::Range<usize>) -> Self {
+        let seen: Vec<Statistic> = rows.filter_map(|row| self.statistic(row)).collect();
+        if !seen.is_empty() {
+            self.detector.start_from(&seen);
+        }
+        self
+    }
+
     fn statistic(&self, row: usize) -> Option<Statistic> {
         let recording = self.recording;
         let x = self.ratios[row] - self.explained.of(recording.beside(row));
         let samples = recording.samples.as_ref().map_or(1.0, |samples| samples[row]);
-        let known = recording.variances.as_ref().map(|variances| variances[row]);
-        let sampling = known.unwrap_or(self.per_sample / samples);
+        let sampling = self.per_sample / samples;
         (x.is_finite() && sampling.is_finite() && 0.0 < samples).then_some(Statistic { x, sampling })
     }
 
@@ -284,7 +294,7 @@ impl Recording {
     /// `c`, what one sample adds to the variance: told by rows of many and of few samples. Zero where all have as many:
     /// then it is part of the noise.
     fn variance_of_a_sample(&self, ratios: &[f64]) -> f64 {
-        let Some(samples) = self.samples.as_ref().filter(|_| self.variances.is_none()) else { return 0.0 };
+        let Some(samples) = &self.samples else { return 0.0 };
         let usable = |row: usize| ratios[row].is_finite() && 0.0 < samples[row];
         let mut pairs: Vec<(f64, f64)> = (1..ratios.len())
             .filter(|&row| usable(row) && usable(row - 1))
@@ -465,5 +475,8 @@ fn evidence(detector: &Detector, worse: Worse) -> f64 {
     }
 }
 
+mod shares;
 #[cfg(test)]
 mod tests;
+
+pub use shares::{Counts, RecordedShares, judge_shares};

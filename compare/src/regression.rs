@@ -180,7 +180,7 @@ fn is_all_day(statistics: &[f64], beside: &impl Fn(usize) -> Beside) -> bool {
     seen.iter().all(|&rows| statistics.len() <= rows * DAY_PARTS * 2)
 }
 
-/// Normal equations by Gaussian elimination with pivots; `None` where terms cannot be told apart.
+/// Normal equations; `None` where terms cannot be told apart.
 fn least_squares<'a>(
     rows: impl Iterator<Item = &'a ([f64; TERMS_MAX], f64)>,
     terms: usize,
@@ -194,6 +194,13 @@ fn least_squares<'a>(
             equation[terms] += row[i] * x;
         }
     }
+    solve(&mut system)
+}
+
+/// Gaussian elimination with pivots: as many equations as unknowns, each with its right side behind its coefficients. `None`
+/// where terms cannot be told apart.
+pub(crate) fn solve<const N: usize>(system: &mut [[f64; N]]) -> Option<Vec<f64>> {
+    let terms = system.len();
     let size = system.iter().enumerate().map(|(i, equation)| equation[i].abs()).fold(0.0, f64::max);
     for at in 0..terms {
         let pivot = (at..terms).max_by(|&a, &b| system[a][at].abs().total_cmp(&system[b][at].abs()))?;

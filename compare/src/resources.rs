@@ -55,6 +55,8 @@ pub(crate) struct Moved {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Series {
     past: Vec<f32>,
+    /// Its median, and the median distance from it.
+    level: (f32, f32),
     next: usize,
     skipped: u32,
     last: [Option<f32>; 3],
@@ -71,6 +73,7 @@ impl Series {
         }
         if self.past.len() < PAST_MAX {
             self.past.push(value);
+            self.measure();
             return;
         }
         self.skipped += 1;
@@ -78,7 +81,18 @@ impl Series {
             let slot = self.next % self.past.len();
             self.past[slot] = value;
             (self.next, self.skipped) = (slot + 1, 0);
+            self.measure();
         }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "they were seven digits before")]
+    fn measure(&mut self) {
+        let mut past = [0.0; PAST_MAX];
+        let past = &mut past[..self.past.len().min(PAST_MAX)];
+        past.iter_mut().zip(&self.past).for_each(|(to, &value)| *to = f64::from(value));
+        let median = median_of(past);
+        past.iter_mut().for_each(|v| *v = (*v - median).abs());
+        self.level = (median as f32, median_of(past) as f32);
     }
 
     /// `None` while there is no past, or no present.
@@ -103,12 +117,9 @@ impl Series {
         if seen == 0 {
             return None;
         }
-        let mut past = [0.0; PAST_MAX];
-        let past = &mut past[..self.past.len().min(PAST_MAX)];
-        past.iter_mut().zip(&self.past).for_each(|(to, &value)| *to = f64::from(value));
-        let (now, before) = (median_of(&mut last[..seen]), median_of(past));
-        past.iter_mut().for_each(|v| *v = (*v - before).abs());
-        let noise = (MOVED_DEVIATIONS * 1.4826 * median_of(past)).max(least);
+        let (before, spread) = (f64::from(self.level.0), f64::from(self.level.1));
+        let now = median_of(&mut last[..seen]);
+        let noise = (MOVED_DEVIATIONS * 1.4826 * spread).max(least);
         let shift = now - before;
         Some(Moved { now, before, shift: if noise < shift.abs() { shift } else { 0.0 } })
     }

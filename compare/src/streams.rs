@@ -12,6 +12,7 @@
 use foreshadow_model::{ComparePolicy, Estimate, Ratio, Stream, StreamState, Window};
 use serde::{Deserialize, Serialize};
 
+use crate::controlled::Controlled;
 use crate::detector::{Detector, Use};
 use crate::errors::Errors;
 use crate::host::Host;
@@ -25,6 +26,9 @@ const NORMAL_95: f64 = 1.96;
 /// Weight of the centre in the mean. Together with its dissenters it keeps what it had beside the errors alone.
 const CENTRE_WEIGHT: f64 = 4.0;
 
+/// What of it the centre leaves to live's own past and load, once they say something.
+const CONTROLLED_WEIGHT: f64 = 3.0;
+
 /// Weight of the errors: few failures must be enough.
 const ERRORS_WEIGHT: f64 = 3.0;
 
@@ -35,6 +39,7 @@ const OTHER_WEIGHT: f64 = 1.0;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Streams {
     pub(crate) centre: Detector,
+    controlled: Controlled,
     pub(crate) errors: Errors,
     tails: Tails,
     throughput: Detector,
@@ -45,6 +50,7 @@ impl Streams {
     pub(crate) fn new(policy: &ComparePolicy) -> Self {
         Self {
             centre: Detector::new(policy),
+            controlled: Controlled::new(policy),
             errors: Errors::default(),
             tails: Tails::new(policy),
             throughput: Detector::new(policy),
@@ -53,10 +59,17 @@ impl Streams {
     }
 
     /// Takes the latencies of one tick in; `None` where they say nothing. The centre hears nothing of pairs that are held for
-    /// the next tick.
-    pub(crate) fn observe_latencies(&mut self, window: Option<&Window>, held: bool, uses: Use) {
+    /// the next tick. `load` in requests per second.
+    pub(crate) fn observe_latencies(
+        &mut self,
+        window: Option<&Window>,
+        load: Option<f64>,
+        held: bool,
+        uses: Use,
+    ) {
         if !held {
             self.centre.observe_moments(window.map(|w| &w.paired), uses);
+            self.controlled.observe(window, load, uses, &self.centre);
         }
         self.tails.observe(window, uses, self.centre.up.is_alarmed());
     }
@@ -71,36 +84,52 @@ impl Streams {
 
     /// Whether something that users feel has passed its threshold and not been cleared.
     pub(crate) fn is_alarmed(&self) -> bool {
-        self.felt().any(|(_, detector)| detector.up.is_alarmed()) || self.errors.stream().is_alarmed()
+        self.felt().any(|(_, detector)| detector.up.is_alarmed())
+            || self.controlled.is_alarmed()
+            || self.errors.stream().is_alarmed()
     }
 
     /// The largest `C` of what users feel.
     pub(crate) fn cusum(&self) -> f64 {
-        self.felt().map(|(_, detector)| detector.up.cusum()).fold(self.errors.stream().cusum(), f64::max)
+        self.felt()
+            .map(|(_, detector)| detector.up.cusum())
+            .fold(self.errors.stream().cusum().max(self.controlled.cusum()), f64::max)
     }
 
-    /// Whether latency, its tail or throughput is worse, lastingly.
+    /// Whether answers take longer, lastingly.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.centre.is_lasting() || self.controlled.is_lasting()
+    }
+
+    /// Whether its tail or throughput is worse, lastingly.
     pub(crate) fn is_lasting(&self) -> bool {
         self.throughput.is_lasting() || self.tails.named().into_iter().any(|(_, tail)| tail.is_lasting())
     }
 
     /// `R` of the instance.
     pub(crate) fn evidence(&self) -> f64 {
-        self.mean(Detector::weighed_evidence, self.errors.weighed_evidence())
+        let felt = [self.controlled.weighed_evidence(), self.errors.weighed_evidence()];
+        self.mean(Detector::weighed_evidence, felt)
     }
 
     /// The same of shifts to the better.
     pub(crate) fn flipped_evidence(&self) -> f64 {
-        self.mean(|detector| detector.down.evidence(), self.errors.shadow.evidence())
+        let felt = [self.controlled.flipped_evidence(&self.centre), self.errors.shadow.evidence()];
+        self.mean(|detector| detector.down.evidence(), felt)
     }
 
-    fn mean(&self, of: fn(&Detector) -> f64, errors: f64) -> f64 {
+    fn mean(&self, of: fn(&Detector) -> f64, [controlled, errors]: [f64; 2]) -> f64 {
         let (mut sum, mut weights) = (0.0, 0.0);
         let mut add = |weight: f64, evidence: f64| {
             sum += weight * evidence;
             weights += weight;
         };
-        add(CENTRE_WEIGHT, of(&self.centre));
+        if self.controlled.speaks() {
+            add(CENTRE_WEIGHT - CONTROLLED_WEIGHT, of(&self.centre));
+            add(CONTROLLED_WEIGHT, controlled);
+        } else {
+            add(CENTRE_WEIGHT, of(&self.centre));
+        }
         if 0.0 < errors {
             add(ERRORS_WEIGHT, errors);
         }
@@ -115,8 +144,10 @@ impl Streams {
     fn speaks(&self, stream: Stream) -> bool {
         match stream {
             Stream::Centre | Stream::Errors => true,
-            Stream::Tail95 => self.tails.p95.speaks(),
-            Stream::Tail99 => self.tails.p99.speaks(),
+            Stream::Controlled => self.controlled.speaks(),
+            Stream::Tail95 | Stream::Tail99 | Stream::Tail999 => {
+                self.tails.named().into_iter().any(|(of, tail)| of == stream && tail.speaks())
+            }
             Stream::Throughput => self.throughput.recent().is_some(),
             Stream::Probes => self.host.probes.speaks(),
             Stream::Signals => self.host.signals.speaks(),
@@ -124,10 +155,12 @@ impl Streams {
     }
 
     /// All but centre and errors.
-    fn others(&self) -> [(Stream, &Detector); 5] {
+    fn others(&self) -> [(Stream, &Detector); 6] {
+        let [p95, p99, p999] = self.tails.named().map(|(stream, tail)| (stream, &tail.detector));
         [
-            (Stream::Tail95, &self.tails.p95.detector),
-            (Stream::Tail99, &self.tails.p99.detector),
+            p95,
+            p99,
+            p999,
             (Stream::Throughput, &self.throughput),
             (Stream::Probes, &self.host.probes.detector),
             (Stream::Signals, &self.host.signals.detector),
@@ -136,14 +169,16 @@ impl Streams {
 
     /// The detectors of what users feel.
     fn felt(&self) -> impl Iterator<Item = (Stream, &Detector)> {
-        let [p95, p99, throughput, ..] = self.others();
-        [(Stream::Centre, &self.centre), p95, p99, throughput].into_iter()
+        let [p95, p99, p999, throughput, ..] = self.others();
+        [(Stream::Centre, &self.centre), p95, p99, p999, throughput].into_iter()
     }
 
     /// The stream that carries the shift: the centre, unless it is not raised and another is. Then the one that is worst.
     fn carrier(&self) -> (Stream, &Detector) {
         let shift = |detector: &Detector| detector.recent().map_or(0.0, |recent| recent.median);
-        let others = || self.felt().filter(|(_, detector)| detector.up.is_alarmed());
+        let controlled =
+            self.controlled.is_alarmed().then_some((Stream::Controlled, &self.controlled.detector));
+        let others = || self.felt().filter(|(_, detector)| detector.up.is_alarmed()).chain(controlled);
         let worst = others().max_by(|a, b| shift(a.1).total_cmp(&shift(b.1)));
         match worst {
             Some(worst) if !self.centre.up.is_alarmed() => worst,
@@ -184,7 +219,7 @@ impl Streams {
             raised: detector.up.is_alarmed(),
         };
         let errors = self.errors.stream();
-        let mut states = Vec::with_capacity(7);
+        let mut states = Vec::with_capacity(9);
         states.push(of(Stream::Centre, &self.centre));
         states.push(StreamState {
             stream: Stream::Errors,
@@ -194,14 +229,38 @@ impl Streams {
             whitened: None,
             raised: errors.is_alarmed(),
         });
+        if self.controlled.speaks() {
+            states.push(StreamState {
+                raised: self.controlled.is_alarmed(),
+                evidence: self.controlled.weighed_evidence(),
+                cusum: self.controlled.cusum(),
+                ..of(Stream::Controlled, &self.controlled.detector)
+            });
+        }
         let speaking = self.others().into_iter().filter(|&(stream, _)| self.speaks(stream));
         states.extend(speaking.map(|(stream, detector)| of(stream, detector)));
         states
     }
 
+    /// `R` of all starts anew; of shifts to the better as well, where there is next to no evidence of any (`both`).
+    pub(crate) fn start_evidence_anew(&mut self, both: bool) {
+        for detector in [
+            &mut self.centre,
+            &mut self.controlled.detector,
+            &mut self.throughput,
+            &mut self.host.probes.detector,
+            &mut self.host.signals.detector,
+        ] {
+            detector.start_evidence_anew(both);
+        }
+        self.tails.each(|detector| detector.start_evidence_anew(both));
+        self.errors.start_evidence_anew(both);
+    }
+
     /// Forgets levels and evidence.
     pub(crate) fn rebaseline(&mut self) {
         self.centre.rebaseline();
+        self.controlled.rebaseline();
         self.errors.rebaseline();
         self.tails.rebaseline();
         self.throughput.rebaseline();
@@ -211,6 +270,7 @@ impl Streams {
     /// Forgets what was said of live *and its shadow*; what live alone was like is kept.
     pub(crate) fn renew_shadow(&mut self) {
         self.centre.rebaseline();
+        self.controlled.renew_shadow();
         self.errors.rebaseline();
         self.tails.rebaseline();
         self.host.renew_shadow();
@@ -219,6 +279,7 @@ impl Streams {
     /// Takes the present levels as normal.
     pub(crate) fn acknowledge(&mut self, recent: &TickCounts) {
         self.centre.acknowledge();
+        self.controlled.acknowledge();
         self.errors.acknowledge(recent);
         self.tails.acknowledge();
         self.throughput.acknowledge();
@@ -228,6 +289,7 @@ impl Streams {
     /// The alarm was false.
     pub(crate) fn reject(&mut self) {
         self.centre.reject();
+        self.controlled.reject();
         self.errors.reject();
         self.tails.reject();
         self.throughput.reject();

@@ -9,8 +9,9 @@
 //! For each its own null: median and scale of the last 64 calm values; the scale is the larger of MAD and what the upper
 //! tenth shows, and never below a floor. The excess over an indifference zone, in units of the scale, has the tail of
 //! Student's t with three degrees of freedom, which is what single bursts on virtual machines look like; and no value says
-//! more than how often one as far out, or one that could not run, has stood alone here. Evidence is a CUSUM of `−ln p − 2`: under the null `−ln p` is exponential with mean 1, so it falls. A resource has the evidence of
-//! its best test and of its best signal together.
+//! more than how often one as far out, or one that could not run, has stood alone here. Evidence is a CUSUM of
+//! `−ln p − 2`: under the null `−ln p` is exponential with mean 1, so it falls. A resource has the evidence of its best test
+//! and of its best signal together.
 //! *Trips* at [`ALARM`] nats. *Recovers* when both are calm again, after some twenty calm values at most.
 //! *First start*: 16 values. *A regime* that has stood for an hour without hurting anybody is the new past.
 //! *Cannot see*: shifts inside the zone, by design: hogs beside live that cost it nothing move its bursts by a sixth.
@@ -220,6 +221,19 @@ impl HostWatch {
 
     fn of(&self, resource: Resource) -> impl Iterator<Item = &Sensed> {
         self.senses.iter().filter(move |sensed| sensed.sense.resource() == resource)
+    }
+
+    /// How much worse the shadow's tests and signals of a resource were in the last tick than before, the worst of them.
+    pub(crate) fn shadow_shift(&self, resource: Resource) -> Option<f64> {
+        let now = self.of(resource).filter(|sensed| sensed.shadow.age == 0);
+        now.filter_map(|sensed| sensed.shadow.worse_by()).reduce(f64::max)
+    }
+
+    /// `e` to the evidence of the best test and of the best signal of a resource together, each against its own past; `None` where
+    /// nothing speaks against it. Where there is no processor, tests of other resources say nothing.
+    pub(crate) fn factor(&self, resource: Resource) -> Option<f64> {
+        let ranked = self.ranked().into_iter().find(|ranked| ranked.resource == resource)?;
+        (0.0 < ranked.evidence).then(|| ranked.evidence.exp())
     }
 
     /// The evidence of the best test and of the best signal of a resource.

@@ -20,7 +20,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{FRESH, LAMBDAS};
+use crate::evidence::{FRESH, LAMBDAS, fair_of};
 
 /// `φ` while there is too little to measure it. Higher than most services need: it errs towards saying less.
 const PROVISIONAL_PHI: f64 = 0.8;
@@ -30,6 +30,9 @@ pub(crate) const PROVISIONAL_TICKS: u64 = 720;
 
 /// `v̂` until then.
 const PROVISIONAL_VARIANCE_FACTOR: f64 = 2.0;
+
+/// `λ²/2`, of the normal distribution.
+const NORMAL_PSI: [f64; 3] = [0.02, 0.125, 0.72];
 
 /// Residuals are clipped at ±0.7 (a factor of two) before they become memory, so that an outlier is not expected
 /// to repeat itself.
@@ -42,8 +45,12 @@ const WHITENED_CLIP: f64 = 5.0;
 /// less of them is believed, and lasting shifts are found as soon.
 const WHITENED_CLIP_RECORDED: f64 = 4.0;
 
-/// The same where rows are few and far between. What noise that far out costs is in `ψ`, if it was ever seen.
-const WHITENED_CLIP_SPARSE: f64 = 8.0;
+/// The same of a row behind one that was far out to the same side, where rows are few and far between: one row alone decides
+/// nothing, and two of them may. What noise like that costs is in `ψ`, if it was ever seen.
+const WHITENED_CLIP_SECOND: f64 = 8.0;
+
+/// `z` from which a row is far out.
+const FAR_OUT: f64 = 3.0;
 
 /// Residuals are clipped at this many standard deviations before the noise is learned from them.
 const LEARN_CLIP_DEVIATIONS: f64 = 3.5;
@@ -54,8 +61,9 @@ const PHI_MAX: f64 = 0.95;
 /// Lags whose autocovariance is kept.
 const LAGS: usize = 6;
 
-/// Length of the blocks whose means give `v̂`: long enough that noise of `φ = 0.95` has died out within.
-const BLOCK_TICKS: u32 = 60;
+/// Length of the blocks whose means give `v̂`: about as long as a decision takes. What is slower than that is no noise to it but an
+/// offset, and the indifference zone covers that already; over 60 ticks, as the method has it, it counted twice.
+const BLOCK_TICKS: u32 = 30;
 
 /// Blocks that count as having been at [`PROVISIONAL_VARIANCE_FACTOR`]: twelve blocks alone are off by 40 %.
 const BLOCKS_ASSUMED: f64 = 12.0;
@@ -66,26 +74,33 @@ const BLOCK_MAX: f64 = 16.0;
 /// Ticks after which what was learned weighs half: the noise of a service changes over weeks.
 const MEMORY_TICKS: f64 = 17_280.0;
 
-/// What must be seen before the noise is measured rather than assumed, and how much what was assumed goes on counting.
+/// What must be seen before the noise is measured rather than assumed, how much what was assumed goes on counting, and how far out a
+/// single value is believed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Patience {
     ticks: u64,
     /// Blocks that count as having been at [`PROVISIONAL_VARIANCE_FACTOR`].
     blocks: f64,
-    /// Where `z` is clipped.
+    /// Where `z` is clipped, and where behind a tick that was far out.
     clip: f64,
+    clip_second: f64,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { ticks: PROVISIONAL_TICKS, blocks: BLOCKS_ASSUMED, clip: WHITENED_CLIP }
+        Self {
+            ticks: PROVISIONAL_TICKS,
+            blocks: BLOCKS_ASSUMED,
+            clip: WHITENED_CLIP,
+            clip_second: WHITENED_CLIP,
+        }
     }
 }
 
 /// A residual with all that was learned of its noise taken out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Whitened {
-    /// `z`, standard normal without a shift; clipped at ±5.
+    /// `z`, standard normal without a shift; clipped.
     pub(crate) z: f64,
     /// `g/σ_eff`: by how much a lasting shift of one log unit moves `z`.
     pub(crate) sensitivity: f64,
@@ -109,6 +124,10 @@ pub(crate) struct Noise {
     variance_factor: f64,
     /// `ψ`.
     psi: [f64; 3],
+    /// What makes the bets fair, from both.
+    fair: [f64; 3],
+    /// The last `z`.
+    last_z: f64,
     /// Estimate of `u`.
     level: f64,
     /// Its variance.
@@ -121,7 +140,7 @@ pub(crate) struct Noise {
 struct Learned {
     n: [f64; LAGS + 1],
     products: [f64; LAGS + 1],
-    before: [Option<f64>; LAGS],
+    before: [Option<f32>; LAGS],
     sampling: f64,
     tilts: [f64; 3],
     tilted: f64,
@@ -142,7 +161,9 @@ impl Default for Noise {
             tick_variance: 0.0,
             white_variance: 0.0,
             variance_factor: PROVISIONAL_VARIANCE_FACTOR,
-            psi: LAMBDAS.map(|lambda| lambda * lambda / 2.0),
+            psi: NORMAL_PSI,
+            fair: fair_of(NORMAL_PSI, PROVISIONAL_VARIANCE_FACTOR),
+            last_z: 0.0,
             level: 0.0,
             spread: 0.0,
             learned: Learned::default(),
@@ -153,16 +174,24 @@ impl Default for Noise {
 impl Noise {
     /// Of a recording, whose healthy part is all there is and is gone through twice: measured from few rows, rather than
     /// assumed for most of it.
-    /// Where rows are `sparse`, one of them may say nearly all.
+    /// Where rows are `sparse`, two of them may say all.
     pub(crate) fn of_recording(sparse: bool) -> Self {
-        let clip = if sparse { WHITENED_CLIP_SPARSE } else { WHITENED_CLIP_RECORDED };
-        Self { patience: Patience { ticks: 240, blocks: 4.0, clip }, ..Self::default() }
+        let clip = WHITENED_CLIP_RECORDED;
+        let clip_second = if sparse { WHITENED_CLIP_SECOND } else { clip };
+        Self { patience: Patience { ticks: 240, blocks: 4.0, clip, clip_second }, ..Self::default() }
     }
 
     /// Halves what it was learned from.
     pub(crate) fn count_half(&mut self) {
         self.learned.halve();
         self.learned.ticks /= 2;
+        // The next fit does not wait until as many have come again.
+        self.learned.fit_at = self.learned.fit_at.min(self.learned.next_fit());
+    }
+
+    /// Forgets what was learned of it.
+    pub(crate) fn forget_all(&mut self) {
+        *self = Self { patience: self.patience, ..Self::default() };
     }
 
     /// Whether the model is still assumed rather than measured.
@@ -178,6 +207,11 @@ impl Noise {
     /// `v̂`.
     pub(crate) fn variance_factor(&self) -> f64 {
         self.variance_factor
+    }
+
+    /// What makes the bets fair.
+    pub(crate) fn fair(&self) -> [f64; 3] {
+        self.fair
     }
 
     /// `ψ(λ)`.
@@ -232,7 +266,6 @@ impl Noise {
         let variance = self.spread + self.white_variance + sampling;
         let news = r - self.level;
         let kept = if 0.0 < variance { self.spread / variance } else { 1.0 };
-        self.level = (self.level + kept * news).clamp(-MEMORY_CLIP, MEMORY_CLIP);
         self.spread *= 1.0 - kept;
         let gain = (1.0 - self.phi) / (1.0 - self.phi * (1.0 - kept));
         let deviation = variance.sqrt().max(effect * gain / 4.0).max(f64::MIN_POSITIVE);
@@ -242,8 +275,13 @@ impl Noise {
             *response = shows / deviation;
             taken_in = self.phi * (taken_in + kept * shows);
         }
-        let clip = self.patience.clip;
-        let z = (news / deviation).clamp(-clip, clip);
+        let Patience { clip, clip_second, .. } = self.patience;
+        let z = news / deviation;
+        let reach = if FAR_OUT <= self.last_z * z.signum() { clip_second } else { clip };
+        let z = z.clamp(-reach, reach);
+        self.last_z = z;
+        // What is too far out to be believed is not expected to linger either.
+        self.level = (self.level + kept * z * deviation).clamp(-MEMORY_CLIP, MEMORY_CLIP);
         Whitened { z, sensitivity: gain / deviation, response }
     }
 
@@ -255,13 +293,14 @@ impl Noise {
 
     /// A tick without data.
     pub(crate) fn skip(&mut self) {
+        self.last_z = 0.0;
         self.forget();
         self.learned.remember(None);
     }
 
     /// Forgets what lingers, keeps what was learned of the noise.
     pub(crate) fn restart(&mut self) {
-        self.level = 0.0;
+        (self.last_z, self.level) = (0.0, 0.0);
         self.spread = self.tick_variance;
         self.learned.before = Default::default();
         (self.learned.block_sum, self.learned.block_ticks) = (0.0, 0);
@@ -270,6 +309,11 @@ impl Noise {
     /// Says that residuals are so many ticks apart: what lingers from tick to tick has faded between them.
     pub(crate) fn assume_apart(&mut self, ticks: u32) {
         self.assumed_phi = PROVISIONAL_PHI.powi(i32::try_from(ticks).unwrap_or(i32::MAX).max(1));
+    }
+
+    /// The next value is the first one, whatever came before.
+    pub(crate) fn forget_last(&mut self) {
+        self.last_z = 0.0;
     }
 
     /// Learns from residuals of a time without a shift, before there was a model to whiten them.
@@ -294,7 +338,7 @@ impl Noise {
 
     fn fit(&mut self) {
         let learned = &mut self.learned;
-        learned.fit_at = learned.ticks + (learned.ticks / 4).clamp(6, PROVISIONAL_TICKS);
+        learned.fit_at = learned.next_fit();
         if learned.n[0] <= 1.0 {
             return;
         }
@@ -348,10 +392,16 @@ impl Noise {
             let assumed = prior * (lambda * lambda / 2.0).exp();
             self.psi[k] = ((assumed + learned.tilts[k]) / (prior + learned.tilted)).ln().max(0.0);
         }
+        self.fair = fair_of(self.psi, self.variance_factor);
     }
 }
 
 impl Learned {
+    /// Ticks at which the model is fitted next: ever more rarely as they accumulate.
+    fn next_fit(&self) -> u64 {
+        self.ticks + (self.ticks / 4).clamp(6, PROVISIONAL_TICKS)
+    }
+
     fn residual(&mut self, r: f64, sampling: f64) {
         self.ticks = self.ticks.saturating_add(1);
         self.n[0] += 1.0;
@@ -360,15 +410,16 @@ impl Learned {
         for (k, before) in self.before.iter().enumerate() {
             if let Some(before) = before {
                 self.n[k + 1] += 1.0;
-                self.products[k + 1] += r * before;
+                self.products[k + 1] += r * f64::from(*before);
             }
         }
         self.remember(Some(r));
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "seven digits of a residual are enough")]
     fn remember(&mut self, r: Option<f64>) {
         self.before.rotate_right(1);
-        self.before[0] = r;
+        self.before[0] = r.map(|r| r as f32);
     }
 
     fn whitened(&mut self, z: f64, tilt: [f64; 3]) {
@@ -379,7 +430,7 @@ impl Learned {
         self.block_sum += z;
         self.block_ticks += 1;
         if BLOCK_TICKS <= self.block_ticks {
-            // 60 · mean² of the block.
+            // 30 · mean² of the block.
             self.blocks_sq += (self.block_sum * self.block_sum / f64::from(BLOCK_TICKS)).min(BLOCK_MAX);
             self.blocks += 1.0;
             (self.block_sum, self.block_ticks) = (0.0, 0);

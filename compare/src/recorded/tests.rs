@@ -22,6 +22,7 @@ fn policy(calibrate: usize) -> RecordedPolicy {
     RecordedPolicy {
         compare: ComparePolicy::default(),
         calibrate,
+        level_rows: 0,
         worse: Worse::Higher,
         adopt: 17_280,
         sparse: false,
@@ -46,8 +47,37 @@ fn a_shift_is_found_with_onset_size_and_end() {
 }
 
 #[test]
+fn a_level_can_be_taken_from_a_few_rows_of_another_time_and_from_many() {
+    // Noise of the first 1000 rows, another level from there on.
+    for level in [1, 2, 44, 46, 200] {
+        let moved = |row: usize| if row < 1000 { 0.0 } else { 0.5 };
+        let policy = RecordedPolicy { level_rows: level, sparse: true, ..policy(1000 + level) };
+        let calm = judge_recording(&recording(1000 + level + 300, moved), &policy);
+        assert!(calm.shifts.is_empty(), "{level}: {:?}", calm.shifts);
+        let at = 1000 + level + 50;
+        let sick = |row: usize| moved(row) + if at <= row { 0.3 } else { 0.0 };
+        let found = judge_recording(&recording(1000 + level + 300, sick), &policy);
+        assert!(
+            found.shifts.first().is_some_and(|shift| (at..at + 3).contains(&shift.row)),
+            "{level}: {:?}",
+            found.shifts
+        );
+    }
+}
+
+#[test]
+fn one_row_that_is_far_out_decides_nothing_and_two_do() {
+    let found = |rows: usize| {
+        let sick = during(1500, 1500 + rows, 1.0);
+        judge_recording(&recording(2000, sick), &RecordedPolicy { sparse: true, ..policy(1000) }).shifts.len()
+    };
+    assert_eq!((found(1), found(2)), (0, 1));
+}
+
+#[test]
 fn better_is_no_alarm_unless_either_is_and_counts_as_what_may_be_false() {
-    let better = recording(3000, during(1500, 1700, -0.2));
+    // Short, so that it does not become the normal that its end is worse than.
+    let better = recording(3000, during(1500, 1560, -0.2));
     let found = judge_recording(&better, &policy(1000));
     assert_eq!((found.shifts.len(), found.mirrored), (0, Some(1)));
     let found = judge_recording(&better, &RecordedPolicy { worse: Worse::Either, ..policy(1000) });
@@ -134,7 +164,7 @@ proptest! {
         calibrate in 0..400_usize,
         adopt in 0..50_usize,
         either: bool,
-        (variances, paired) in any::<(bool, bool)>(),
+        paired in any::<bool>(),
     ) {
         let rows = ratios.len();
         let recording = Recording {
@@ -142,7 +172,6 @@ proptest! {
             live: ratios,
             seconds: (0..rows).map(|row| (row * row) as f64).collect(),
             samples: Some((0..rows).map(|row| (row % 7) as f64).collect()),
-            variances: variances.then(|| (0..rows).map(|row| (row % 3) as f64).collect()),
             load: Some((0..rows).map(|row| if row % 5 == 0 { f64::NAN } else { row as f64 }).collect()),
         };
         let worse = if either { Worse::Either } else { Worse::Higher };

@@ -14,6 +14,9 @@ const PAST_MIN: usize = 16;
 /// Once the past is full only every so many calm values enter it: some twenty minutes of bursts at the tick of 5 s.
 const PAST_EVERY: u32 = 4;
 
+/// New values of a full past after which its median is taken anew.
+const MEASURE_EVERY: usize = 4;
+
 /// Evidence is kept up to this, so that it is over soon after its cause.
 pub(super) const EVIDENCE_MAX: f64 = 13.0;
 
@@ -47,6 +50,8 @@ pub(super) enum Value {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Null {
     past: Vec<f32>,
+    /// Median and scale of the past, until it changes.
+    level: Option<(f64, f64)>,
     next: usize,
     skipped: u32,
     /// Share of the last two thousand values or so that were far out, or could not run, and stood alone: what one is worth.
@@ -65,6 +70,7 @@ impl Default for Null {
     fn default() -> Self {
         Self {
             past: Vec::new(),
+            level: None,
             next: 0,
             skipped: 0,
             outliers: OUTLIERS_ASSUMED,
@@ -88,7 +94,10 @@ impl Null {
         };
         self.age = 0;
         if PAST_MIN <= self.past.len() {
-            let (median, scale) = self.level(floor);
+            let (median, scale) = match self.level {
+                Some(level) => level,
+                None => *self.level.insert(level_of(&self.past, floor)),
+            };
             self.before = median;
             self.last = Some(value);
             if judge {
@@ -130,25 +139,18 @@ impl Null {
         }
         if self.past.len() < PAST_MAX {
             self.past.push(log as f32);
+            self.level = None;
             return;
         }
         self.skipped += 1;
         if PAST_EVERY <= self.skipped {
             self.past[self.next % PAST_MAX] = log as f32;
             (self.next, self.skipped) = ((self.next + 1) % PAST_MAX, 0);
+            // One value in sixty-four moves a median by next to nothing.
+            if self.next.is_multiple_of(MEASURE_EVERY) {
+                self.level = None;
+            }
         }
-    }
-
-    /// Median and scale of the past.
-    fn level(&self, floor: f64) -> (f64, f64) {
-        let mut sorted: Vec<f64> = self.past.iter().map(|&value| f64::from(value)).collect();
-        sorted.sort_by(f64::total_cmp);
-        let tenth = sorted[(sorted.len() * 9 / 10).min(sorted.len() - 1)];
-        let median = median_of(&mut sorted);
-        let upper = tenth - median;
-        let mut apart: Vec<f64> = sorted.iter().map(|value| (value - median).abs()).collect();
-        // 1.28 is the upper tenth of the normal distribution, as 1/1.4826 is the middle of its deviations.
-        (median, (1.4826 * median_of(&mut apart)).max(upper / 1.28).max(floor))
     }
 
     /// By how much the last value was worse, in log units; `None` if nothing is known of it, or if it could not run.
@@ -158,6 +160,18 @@ impl Null {
             Value::Saturated => None,
         }
     }
+}
+
+/// Median and scale of a past; the scale is `floor` at least.
+fn level_of(past: &[f32], floor: f64) -> (f64, f64) {
+    let mut values = [0.0; PAST_MAX];
+    let values = &mut values[..past.len().min(PAST_MAX)];
+    values.iter_mut().zip(past).for_each(|(to, &value)| *to = f64::from(value));
+    let tenth = *values.select_nth_unstable_by(values.len() * 9 / 10, f64::total_cmp).1;
+    let median = median_of(values);
+    values.iter_mut().for_each(|value| *value = (*value - median).abs());
+    // 1.28 is the upper tenth of the normal distribution, as 1/1.4826 is the middle of its deviations.
+    (median, (1.4826 * median_of(values)).max((tenth - median) / 1.28).max(floor))
 }
 
 /// `−ln P(T > z)` of Student's t with three degrees of freedom, whose distribution function is elementary.

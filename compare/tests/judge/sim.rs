@@ -153,6 +153,11 @@ impl Sim {
         }
     }
 
+    /// It behaves otherwise from now on.
+    pub fn change(&mut self, nature: Nature) {
+        self.nature = nature;
+    }
+
     /// Whether a burst of S2 is under way.
     pub fn is_bursting(&self) -> bool {
         self.burst.is_some()

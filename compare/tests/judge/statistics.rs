@@ -13,25 +13,15 @@ struct Alarms {
     warned: u32,
     /// Rising `Degraded`.
     acted: u32,
-    /// Warned within or just after a burst of S2, which is no false alarm.
-    in_bursts: u32,
-    /// Acted on a burst.
-    acted_in_bursts: u32,
 }
 
 fn count_alarms(sim: &mut Sim, ticks: u64, found: &mut Alarms) {
-    let (mut since_warn, mut since_act, mut since_burst) = (REFRACTORY, REFRACTORY, REFRACTORY);
+    let (mut since_warn, mut since_act) = (REFRACTORY, REFRACTORY);
     for _ in 0..ticks {
         let verdict = sim.step(&CALM).verdict;
-        since_burst = if sim.is_bursting() { 0 } else { since_burst + 1 };
-        let in_burst = since_burst < 24;
         let acts = verdict == Verdict::Degraded;
-        if (acts || verdict == Verdict::Warn) && REFRACTORY <= since_warn {
-            *(if in_burst { &mut found.in_bursts } else { &mut found.warned }) += 1;
-        }
-        if acts && REFRACTORY <= since_act {
-            *(if in_burst { &mut found.acted_in_bursts } else { &mut found.acted }) += 1;
-        }
+        found.warned += u32::from((acts || verdict == Verdict::Warn) && REFRACTORY <= since_warn);
+        found.acted += u32::from(acts && REFRACTORY <= since_act);
         since_warn = if acts || verdict == Verdict::Warn { 0 } else { since_warn + 1 };
         since_act = if acts { 0 } else { since_act + 1 };
     }
@@ -115,47 +105,29 @@ fn shifts_are_found_in_time() {
     assert!(at(&huge, 0.9) <= 4);
 }
 
-/// How many instance-days the figures are taken from.
-fn days() -> u64 {
-    std::env::var("DAYS").ok().and_then(|days| days.parse().ok()).unwrap_or(400)
+/// The goal of `DELTA.md` §9, with what forty instances leave to chance; `cargo xtask bench delta` has the figures.
+#[test]
+fn rough_days_with_wander_bursts_and_load_hide_no_shift_for_long() {
+    let delays = delays(Nature::ROUGH, DAY / 2, 1.15, 5000..5040);
+    report("15 % in S2", &delays);
+    assert!(delays[20] <= 20 && delays[38] <= 60, "{delays:?}");
 }
 
-/// False alarms on a second healthy day. With a Poisson 95 % bound of `3/days` when there is none:
-/// `DAYS=2000 cargo test --release -p foreshadow-compare --test judge -- --ignored --nocapture figures_of_healthy`.
+/// Six bursts a day of 25 to 60 %; one in eight of them lasts for half a minute or longer, and may be acted on.
 #[test]
-#[ignore = "long: simulates thousands of instance-days"]
-fn figures_of_healthy_days() {
-    let days = days();
-    let few = Nature { pairs: 20, ..Nature::ROUGH };
-    let natures = [
-        ("S2 n=200", Nature::ROUGH),
-        ("S2 n=20", few),
-        ("S2 n=2", Nature { pairs: 2, requests_per_second: 2.0, ..Nature::ROUGH }),
-        ("S2 n=20, all streams", Nature { answers: true, ..few }),
-    ];
-    for (name, nature) in natures {
-        let half = 10_000 + days / 2;
-        let (first, second) = std::thread::scope(|scope| {
-            let first = scope.spawn(|| null_days(nature, DAY, DAY, 10_000..half));
-            (null_days(nature, DAY, DAY, half..10_000 + days), first.join().unwrap())
-        });
-        eprintln!("{name}: {days} instance-days, {first:?} and {second:?}");
-    }
-}
-
-/// Delays after a day of calibration:
-/// `cargo test --release -p foreshadow-compare --test judge -- --ignored --nocapture figures_of_shifts`.
-#[test]
-#[ignore = "long: simulates hundreds of instance-days"]
-fn figures_of_shifts() {
-    for (name, nature) in [
-        ("S1 n=200", Nature::PROTOCOL),
-        ("S2 n=200", Nature::ROUGH),
-        ("S2 n=20", Nature { pairs: 20, ..Nature::ROUGH }),
-        ("S2 n=2000", Nature { pairs: 2000, ..Nature::ROUGH }),
-    ] {
-        for factor in [1.05, 1.15, 1.30, 3.0] {
-            report(&format!("{name} ×{factor}"), &delays(nature, DAY, factor, 20_000..20_000 + days()));
+fn a_burst_is_rarely_a_reason_to_act() {
+    let (mut bursts, mut actions) = (0_u32, 0_u32);
+    for seed in 6000..6012 {
+        let mut sim = Sim::new(Nature::ROUGH, seed);
+        sim.run(DAY / 2, &CALM);
+        let (mut was_bursting, mut acted) = (false, false);
+        for _ in 0..DAY {
+            let acts = sim.step(&CALM).verdict == Verdict::Degraded;
+            bursts += u32::from(sim.is_bursting() && !was_bursting);
+            actions += u32::from(acts && !acted);
+            (was_bursting, acted) = (sim.is_bursting(), acts);
         }
     }
+    eprintln!("{actions} actions on {bursts} bursts in 12 days");
+    assert!(40 < bursts && actions <= 20, "{actions} of {bursts}");
 }

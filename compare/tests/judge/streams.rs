@@ -1,6 +1,8 @@
 //! Streams beside the centre: what they find, what they must not find, and what they say of it.
 
-use foreshadow_model::{Assessment, CgroupSignals, Resource, Stream, StreamState, Verdict, Window};
+use foreshadow_model::{
+    Assessment, CgroupSignals, Inconclusive, Resource, Stream, StreamState, Verdict, Window,
+};
 use proptest::prelude::*;
 
 use crate::sim::{CALM, Nature, Rng, Sim, Trouble, burst, slower};
@@ -46,6 +48,83 @@ fn one_request_in_twenty_that_takes_ten_times_as_long_is_a_degradation_of_the_ta
     eprintln!("sick tail: {delays:?} ticks");
 }
 
+#[test]
+fn a_pressed_shadow_accuses_nobody_teaches_what_the_workload_answers_to_and_hides_no_sick_live() {
+    let mut sim = Sim::new(Nature::DEMO, 3);
+    sim.run(400, &CALM);
+    let pressed = |sim: &mut Sim, live: f64| {
+        sim.judge.press(Some(Resource::Cpu));
+        let trouble = Trouble { shadow: 0.2, live, ..CALM };
+        run(sim, 20, &trouble, |window| window.shadow_bursts = vec![burst(0.010 * 0.4_f64.exp())])
+    };
+    let said = pressed(&mut sim, 0.0);
+    assert_eq!(said.verdict, Verdict::Inconclusive(Inconclusive::Pressed));
+    assert!(said.own_delta.is_some_and(|delta| delta.get().abs() < 0.05) && said.delta.is_none(), "{said:?}");
+    sim.judge.press(None);
+    for tick in 0..200 {
+        let said = sim.step(&CALM);
+        assert!(
+            matches!(said.verdict, Verdict::Healthy | Verdict::Inconclusive(Inconclusive::Pressed)),
+            "{tick}: {}",
+            said.verdict
+        );
+        let [cpu] = said.sensitivities[..] else { panic!("{said:?}") };
+        assert!(cpu.resource == Resource::Cpu && (cpu.factor - 0.5).abs() < 0.15, "{cpu:?}");
+    }
+    let sick = pressed(&mut sim, 0.5);
+    assert!(sick.own_delta.is_some_and(|delta| 0.4 < delta.get()), "whoever presses sees it: {sick:?}");
+}
+
+#[test]
+fn what_both_sides_share_raises_no_alarm_on_live_however_long_it_lasts() {
+    for (seed, shared) in [(1, 0.06), (2, 0.06), (3, 0.2), (4, 0.2), (5, 0.5), (6, 0.5)] {
+        let mut sim = Sim::new(Nature::PROTOCOL, seed);
+        sim.run(3000, &CALM);
+        let both = Trouble { live: shared, shadow: shared, ..CALM };
+        for tick in 0..4000 {
+            let said = sim.step(&both);
+            assert!(
+                !matches!(said.verdict, Verdict::Warn | Verdict::Degraded),
+                "seed {seed}, tick {tick}: {}",
+                said.verdict
+            );
+        }
+    }
+}
+
+#[test]
+fn after_an_hour_the_controlled_stream_speaks_finds_what_is_live_s_own_and_goes_on_learning() {
+    let mut sim = Sim::new(Nature::ROUGH, 7);
+    assert!(state(&sim.run(700, &CALM), Stream::Controlled).is_none(), "not before");
+    let said = sim.run(3000, &CALM);
+    assert!(state(&said, Stream::Controlled).is_some_and(|state| !state.raised));
+    let saved = serde_json::to_string(&sim.judge).unwrap();
+    sim.judge = serde_json::from_str(&saved).unwrap();
+    let ticks = sim.ticks_until(Verdict::Degraded, &slower(1.3), 60).unwrap();
+    let said = sim.run(10, &slower(1.3));
+    assert!(state(&said, Stream::Controlled).unwrap().raised, "after {ticks} ticks: {said:?}");
+    sim.judge.renew_shadow();
+    assert!(state(&sim.run(100, &CALM), Stream::Controlled).is_none(), "another shadow weighs anew");
+}
+
+#[test]
+fn what_the_noise_is_like_is_learned_for_as_long_as_it_lasts() {
+    // A minute each, so that five days are not many ticks; then the noise doubles.
+    let nature = Nature { tick_seconds: 60.0, ..Nature::PROTOCOL };
+    let mut sim = Sim::new(nature, 3);
+    sim.run(120_000, &CALM);
+    let loud = Nature { tick_noise: 2.0 * nature.tick_noise, ..nature };
+    sim.change(loud);
+    sim.run(40_000, &CALM);
+    let (mut warned, mut before) = (0, Verdict::Healthy);
+    for _ in 0..20_000 {
+        let verdict = sim.step(&CALM).verdict;
+        warned += u32::from(verdict == Verdict::Warn && before != Verdict::Warn);
+        before = verdict;
+    }
+    assert!(warned <= 1, "{warned}");
+}
+
 /// Adds 200 ms to one request in ten of those that take 5 ms: a packet was lost and sent again.
 fn lose_packets(window: &mut Window, rng: &mut Rng) {
     const LONGER_LOG: f64 = 3.7;
@@ -74,6 +153,22 @@ fn what_hits_some_requests_only_is_not_excused_by_the_variance_it_brings_along()
     delays.sort_unstable();
     eprintln!("lost packets: {delays:?} ticks");
     assert!(delays[10] <= 60, "half of them within a minute: {delays:?}");
+}
+
+#[test]
+fn three_requests_in_a_thousand_that_take_ten_times_as_long_are_found_where_there_are_enough_requests() {
+    let many = Nature { pairs: 2000, ..ANSWERS };
+    let mut sim = Sim::new(many, 5);
+    let healthy = sim.run(300, &CALM);
+    assert!(state(&healthy, Stream::Tail999).is_some_and(|state| !state.raised), "{healthy:?}");
+    let rare = Trouble { tail: 0.003, ..CALM };
+    let found = (1..=200).find(|_| {
+        let said = sim.step(&rare);
+        said.verdict == Verdict::Degraded && state(&said, Stream::Tail999).is_some_and(|state| state.raised)
+    });
+    assert!(found.is_some());
+    // With twenty times fewer it takes twenty times as long until it knows its past.
+    assert!(state(&Sim::new(ANSWERS, 5).run(300, &CALM), Stream::Tail999).is_none());
 }
 
 #[test]

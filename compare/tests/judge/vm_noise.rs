@@ -78,6 +78,7 @@ fn judged(pairs: &[(f64, f64)]) -> Found {
     let policy = RecordedPolicy {
         compare,
         calibrate: RECORDED_CALIBRATE,
+        level_rows: 0,
         worse: Worse::Higher,
         adopt: 720,
         sparse: true,
