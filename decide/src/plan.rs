@@ -135,6 +135,7 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         _ if assessment.overloaded => (first_fitting(assessment, inputs), overload(assessment)),
         // The evidence clears more slowly than the shift goes: what is well again, or cannot be seen, needs no action.
         Verdict::Degraded if !is_worse_now(assessment) => return None,
+        Verdict::Degraded if !assessment.chosen => (Err(HoldReason::FleetEvidence), reason(assessment)),
         Verdict::Degraded => (first_fitting(assessment, inputs), reason(assessment)),
         Verdict::BothDegraded => {
             (both_degraded(inputs), "live and shadow are worse than their own past together".into())

@@ -236,7 +236,14 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         streams: Vec::new(),
         false_alarms_per_day: 1.7,
         attribution: live.because.map(|resource| Attribution {
-            shares: vec![Share { resource, share: 0.9, shift_log: 0.5, evidence: String::new() }],
+            shares: vec![Share {
+                resource,
+                share: 0.9,
+                shift_log: 0.5,
+                evidence: String::new(),
+                factor: None,
+                sensitivity: None,
+            }],
         }),
         pressure: Pressure { own_cgroup: short("own"), node: short("node") },
         sampling: SamplingNeed::default(),
@@ -245,6 +252,9 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         host: None,
         flipped: FlippedAlarms::default(),
         drift: None,
+        sensitivities: Vec::new(),
+        e_value: 100.0,
+        chosen: true,
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use foreshadow_act::{Actuator, Platform, PlatformError, Standing};
 use foreshadow_decide::{Asked, Inputs, Usage};
 use foreshadow_model::{
-    Assessment, CgroupSignals, CycleReport, DropReason, Forecast, Generation, Instance, InstanceId,
-    Inventory, Plan, Policy, SampleRate, Tick, Verdict, Window,
+    Assessment, CgroupSignals, CycleReport, DropReason, Forecast, Generation, Inconclusive, Instance,
+    InstanceId, Inventory, Plan, Policy, SampleRate, Tick, Verdict, Window,
 };
 use foreshadow_observe::Observer;
 use foreshadow_platform::local::Local;
@@ -17,6 +17,7 @@ use crate::judges::{self, Judges};
 use crate::memory::{Profiles, Trends};
 use crate::outlook::Outlook;
 use crate::plane::Plane;
+use crate::press::{Circumstances, Presses};
 use crate::senses::Senses;
 
 /// Why a tick could not be finished.
@@ -36,6 +37,7 @@ pub(crate) struct Cycle {
     pub(crate) observer: Observer,
     pub(crate) senses: Senses,
     pub(crate) profiles: Profiles,
+    pub(crate) presses: Presses,
     pub(crate) trends: Trends,
     pub(crate) judges: Judges,
     pub(crate) outlook: Outlook,
@@ -60,11 +62,13 @@ impl Cycle {
     pub(crate) async fn run(&mut self, span_seconds: f64) -> Result<Closed, CycleError> {
         self.tick = Tick(self.tick.0 + 1);
         let inventory = self.platform.inventory().await.map_err(CycleError::Inventory)?;
-        for (id, signals) in self.senses.signals(&inventory, &self.profiles.ballast()) {
+        let ours: Vec<u32> = self.profiles.ballast().into_iter().chain(self.presses.pid()).collect();
+        for (id, signals) in self.senses.signals(&inventory, &ours) {
             self.observer.signals(id, signals);
         }
         let windows = self.observer.close_windows(self.tick, span_seconds, &inventory);
         let Standing { outcomes, under_way } = self.actuator.standing();
+        self.judges.press(self.presses.now());
         let assessments = if self.deploying {
             self.judges.rest(&inventory, &windows, &under_way, &outcomes)
         } else {
@@ -91,6 +95,16 @@ impl Cycle {
         }
         self.senses.probe(&inventory);
         self.profiles.take(&inventory);
+        let is_quiet = !(self.deploying || self.senses.is_off() || self.actuator.ledger().paused)
+            && under_way.is_empty()
+            && plan.steps().next().is_none();
+        self.presses.step(&Circumstances {
+            inventory: &inventory,
+            assessments: &assessments,
+            is_quiet: is_quiet && self.policy.probe.enabled,
+            policy: self.policy.probe.press,
+            tick: self.policy.tick,
+        });
         let node_events = judges::node_events(&assessments, &inventory);
         let (tick, unix_ms) = (self.tick, clock::unix_ms());
         let report = CycleReport { tick, unix_ms, assessments, node_events, forecast, plan, outcomes };
@@ -153,7 +167,12 @@ impl Cycle {
                 requests: window.live_side.requests as f64,
                 sampled: window.sampled as f64,
                 budget: f64::from(self.policy.mirror.copies_per_second) * window.span_seconds,
-                utilisation: shadow_utilisation(inventory, window),
+                // What it is pressed with is no reason to ask less.
+                utilisation: if assessment.verdict == Verdict::Inconclusive(Inconclusive::Pressed) {
+                    None
+                } else {
+                    shadow_utilisation(inventory, window)
+                },
             };
             let now = self.plane.rate(&window.live);
             let rate = foreshadow_decide::sample_rate(now, &assessment.sampling, asked, &self.policy.mirror);

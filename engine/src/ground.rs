@@ -21,6 +21,7 @@ use crate::memory::{Profiled, Profiles, Trends};
 use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings};
 use crate::outlook::{self, Outlook};
 use crate::plane::Plane;
+use crate::press::Presses;
 use crate::restore::restore;
 use crate::run::RunError;
 use crate::senses::{Bursts, Senses, Start};
@@ -143,6 +144,7 @@ impl Ground {
             observer: Observer::default(),
             senses,
             profiles,
+            presses: Presses::new(program.to_path_buf()),
             trends: Trends::default(),
             tick,
             generation: Generation(0),

@@ -9,7 +9,7 @@ use foreshadow_act::Seen;
 use foreshadow_compare::Judge;
 use foreshadow_model::{
     ActionId, ActionKind, Assessment, ComparePolicy, Effect, InstanceId, Inventory, NodeEvent, Outcome, Pair,
-    Verdict, Window,
+    Resource, Verdict, Window,
 };
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,9 @@ struct Judged {
     /// It has become worse little by little, which the operator may answer in the same way.
     #[serde(default)]
     drifted: bool,
+    /// It was chosen to be acted on, among all.
+    #[serde(default)]
+    is_chosen: bool,
     /// The judge from before an action that helped and changed what is normal, for the case that it is taken back.
     #[serde(default)]
     before: Option<(ActionId, Box<Judge>)>,
@@ -74,7 +77,7 @@ impl Judges {
         outcomes: &[Outcome],
     ) -> Vec<Assessment> {
         self.settle(outcomes);
-        self.each(inventory, windows, under_way, |judged, window| {
+        let mut assessments = self.each(inventory, windows, under_way, |judged, window| {
             let assessment = judged.judge.update(window);
             if !matches!(assessment.verdict, Verdict::Inconclusive(_)) {
                 judged.is_degraded = matches!(assessment.verdict, Verdict::Degraded | Verdict::BothDegraded);
@@ -83,7 +86,23 @@ impl Judges {
             judged.shows_host = assessment.host.is_some();
             judged.drifted = assessment.drift.is_some();
             assessment
-        })
+        });
+        let was_chosen = |of: &Assessment| self.judges.get(&of.live).is_some_and(|judged| judged.is_chosen);
+        foreshadow_compare::choose(&mut assessments, was_chosen);
+        for assessment in &assessments {
+            if let Some(judged) = self.judges.get_mut(&assessment.live) {
+                let may_stay = matches!(assessment.verdict, Verdict::Degraded | Verdict::Inconclusive(_));
+                judged.is_chosen = assessment.chosen && may_stay;
+            }
+        }
+        assessments
+    }
+
+    /// Says which shadow is pressed, and which resource of it.
+    pub(crate) fn press(&mut self, now: Option<(&InstanceId, Resource)>) {
+        for (live, judged) in &mut self.judges {
+            judged.judge.press(now.filter(|(of, _)| *of == live).map(|(_, resource)| resource));
+        }
     }
 
     /// Lets a tick of a roll-out pass: it says nothing of anybody. A live that was replaced starts a new baseline, the
@@ -140,6 +159,7 @@ impl Judges {
                     is_warned: false,
                     shows_host: false,
                     drifted: false,
+                    is_chosen: false,
                     before: None,
                 });
                 judged.follow(pair, under_way.contains(&window.live));
@@ -203,6 +223,7 @@ impl Judged {
     /// Nothing that was said against live still holds.
     fn answered(&mut self) {
         (self.is_degraded, self.is_warned, self.shows_host, self.drifted) = (false, false, false, false);
+        self.is_chosen = false;
     }
 
     /// The operator took an action back: live is what it was before, and so is what is normal for it.
@@ -238,7 +259,7 @@ impl Judged {
         let is_kept = is_forgiven || (only_shadow_changed && self.is_degraded);
         if !is_kept && only_shadow_changed {
             self.judge.renew_shadow();
-            (self.is_degraded, self.is_warned) = (false, false);
+            (self.is_degraded, self.is_warned, self.is_chosen) = (false, false, false);
         } else if !is_kept {
             self.judge.rebaseline();
             self.answered();

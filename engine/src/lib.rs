@@ -21,6 +21,7 @@ mod mirror_process;
 mod operator;
 mod outlook;
 mod plane;
+mod press;
 mod proposals;
 mod reload;
 mod restore;

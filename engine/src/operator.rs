@@ -10,6 +10,9 @@ use foreshadow_serve::{Command, Done, Refusal, Refused, Request};
 use crate::clock;
 use crate::run::Running;
 
+/// The longest silence.
+const SILENCE_SECONDS_MAX: f64 = 30.0 * 86_400.0;
+
 impl Running {
     /// Does what is asked for, writes it down and answers. What was refused changed nothing and is not written down.
     pub(crate) async fn obey(&mut self, request: Request) {
@@ -42,6 +45,7 @@ impl Running {
                 self.cycle.judges.reject(live).map_err(|error| about_alarm(error, live))?;
                 self.answered(live);
             }
+            Command::Silence { live, seconds } => return self.silence(live, *seconds),
             Command::Revert { .. } if self.is_deploying() => return Err(under_deploy()),
             Command::Revert { action } => return self.revert(*action).await,
             Command::Reload => return self.reload().await,
@@ -56,6 +60,24 @@ impl Running {
     fn answered(&mut self, live: &InstanceId) {
         self.voice.dismiss(live);
         self.cycle.judges.keep(clock::unix_ms(), &self.history);
+    }
+
+    /// Nobody is told of alarms about this live for a while.
+    fn silence(&self, live: &InstanceId, seconds: f64) -> Result<Done, Refusal> {
+        if !(0.0..=SILENCE_SECONDS_MAX).contains(&seconds) {
+            return Err(Refusal {
+                kind: Refused::Configuration,
+                reason: format!("expected up to thirty days, got {seconds} s"),
+                remedy: String::new(),
+            });
+        }
+        if !self.cycle.plane.rates().contains_key(live) {
+            return Err(about_alarm(NoAlarm::NoSuchLive, live));
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "thirty days at most")]
+        let until = clock::unix_ms() + (1000.0 * seconds) as i64;
+        self.voice.silence(live, until);
+        Ok(Done::default())
     }
 
     /// Passes it on to the mirror, which ends it by itself.
@@ -105,14 +127,21 @@ pub(crate) fn under_deploy() -> Refusal {
 
 fn said(command: &Command) -> JournalEvent {
     let (instance, action) = match command {
-        Command::Acknowledge { live } | Command::Reject { live } => (Some(live.clone()), None),
+        Command::Acknowledge { live } | Command::Reject { live } | Command::Silence { live, .. } => {
+            (Some(live.clone()), None)
+        }
         Command::Revert { action } => (None, *action),
         Command::Amplify { live, .. } => (live.clone(), None),
         Command::Pause | Command::Resume | Command::Probe { .. } | Command::Stop | Command::Reload => {
             (None, None)
         }
     };
-    JournalEvent::Operator { command: command.word().into(), instance, action }
+    let command = match command {
+        Command::Silence { seconds, .. } if *seconds == 0.0 => "end of silence".to_owned(),
+        Command::Silence { seconds, .. } => format!("silence for {seconds:.0} s"),
+        other => other.word().to_owned(),
+    };
+    JournalEvent::Operator { command, instance, action }
 }
 
 /// Why a word about an alarm was not taken.

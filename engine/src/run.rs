@@ -346,7 +346,7 @@ impl Running {
             platform: &self.cycle.platform,
             trends: &self.cycle.trends,
             probes_off: self.cycle.senses.is_off(),
-            troubles: self.history.fails().in_words(),
+            troubles: [self.history.fails().in_words(), self.voice.silences()].concat(),
         });
     }
 

@@ -81,6 +81,23 @@ impl Voice {
         self.desk.dismiss(live);
     }
 
+    /// Of whom nobody is told, in words: a silence that is forgotten is worse than an alarm.
+    pub(crate) fn silences(&self) -> Vec<String> {
+        let words = |silence: foreshadow_model::Silence| {
+            let left = silence.until_unix_ms.saturating_sub(clock::unix_ms()) / 60_000;
+            format!(
+                "nobody is told of alarms about {live} for {left} more minutes: `foreshadow silence {live} --for 0s` ends that",
+                live = silence.live
+            )
+        };
+        self.desk.report().silences.into_iter().map(words).collect()
+    }
+
+    /// Nobody is to be told of this live until then.
+    pub(crate) fn silence(&self, live: &InstanceId, until_unix_ms: i64) {
+        self.desk.silence(live, until_unix_ms);
+    }
+
     /// Starts to tell the receivers of alarms, and ends to tell those of before. What still waits is told to the new ones;
     /// an alarm goes on as it is.
     pub(crate) fn announce(&mut self, alerts: &AlertPolicy, life: &Life<'_>) {

@@ -150,4 +150,18 @@ pub struct AlarmReport {
     pub resolved: Vec<Alarm>,
     /// How telling the configured receivers goes.
     pub deliveries: Vec<DeliveryRow>,
+    /// Lives of which nobody is told for a while.
+    #[serde(default)]
+    pub silences: Vec<Silence>,
+}
+
+/// The operator's word that nobody is to be told of a live for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Silence {
+    /// Of which live, and of its shadow.
+    pub live: InstanceId,
+    /// Until when, Unix milliseconds.
+    pub until_unix_ms: i64,
 }

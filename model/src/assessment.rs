@@ -25,6 +25,8 @@ pub enum Inconclusive {
     Diverging,
     /// A changed service is being rolled over the lives: load and sides change by our own doing.
     RollingOut,
+    /// The shadow is under pressure, to learn what the workload answers to.
+    Pressed,
 }
 
 impl fmt::Display for Inconclusive {
@@ -37,6 +39,7 @@ impl fmt::Display for Inconclusive {
             Self::LoadOutOfRange => "load outside the calibrated range",
             Self::Diverging => "answers diverge",
             Self::RollingOut => "a changed service is being rolled out",
+            Self::Pressed => "its shadow is under pressure, to learn from it",
         })
     }
 }
@@ -83,12 +86,16 @@ impl fmt::Display for Verdict {
 pub enum Stream {
     /// The mean log ratio of paired latencies.
     Centre,
+    /// Live's latency with as much of its shadow taken out as leaves the least noise, and what load explains.
+    Controlled,
     /// The error rate.
     Errors,
     /// The 95th percentile of latency, live against shadow, by blocks of ticks.
     Tail95,
     /// The 99th percentile of latency, live against shadow, by blocks of ticks.
     Tail99,
+    /// The 99.9th percentile of latency, live against shadow, by blocks of ticks.
+    Tail999,
     /// Answers beside what was asked, against live's own past.
     Throughput,
     /// Probe bursts inside live's cgroup against their own past, with the shadow's as control.
@@ -101,9 +108,11 @@ impl fmt::Display for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Centre => "centre",
+            Self::Controlled => "controlled",
             Self::Errors => "errors",
             Self::Tail95 => "p95",
             Self::Tail99 => "p99",
+            Self::Tail999 => "p99.9",
             Self::Throughput => "throughput",
             Self::Probes => "probes",
             Self::Signals => "signals",
@@ -179,6 +188,17 @@ impl fmt::Display for Resource {
     }
 }
 
+/// How much of a shift of a resource's tests the latency of a workload shows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sensitivity {
+    /// Which resource.
+    pub resource: Resource,
+    /// In log units for one log unit, `0..=4`: 1 is a service that gets as slow as the test.
+    pub factor: f64,
+}
+
 /// One resource's part of the shift.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -192,6 +212,13 @@ pub struct Share {
     pub shift_log: f64,
     /// What was seen, in words and numbers: "throttled in 96 % of periods (3 % before)".
     pub evidence: String,
+    /// How strongly its tests and signals say so by themselves: `e` to the evidence of its best test and of its best signal
+    /// together, each against its own past; at most `e^26`. `None` where they say nothing, and of software or a dependency.
+    #[serde(default)]
+    pub factor: Option<f64>,
+    /// How much of such a shift the workload shows, if that was learned by pressing its shadow.
+    #[serde(default)]
+    pub sensitivity: Option<f64>,
 }
 
 /// Where the shift comes from; the shares add up to one.
@@ -211,10 +238,23 @@ impl Attribution {
     }
 }
 
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {:.2} of the shift", self.resource, self.share)?;
+        if let Some(factor) = self.factor {
+            write!(f, "; evidence {factor:.1e}")?;
+        }
+        if let Some(sensitivity) = self.sensitivity {
+            write!(f, "; sensitivity {sensitivity:.2}")?;
+        }
+        write!(f, " ({})", self.evidence)
+    }
+}
+
 impl fmt::Display for Attribution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(first) = self.shares.first() else { return f.write_str("unknown") };
-        write!(f, "{}, {:.2} of the shift ({})", first.resource, first.share, first.evidence)
+        first.fmt(f)
     }
 }
 
@@ -339,6 +379,16 @@ pub struct Assessment {
     /// How much worse than its shadow live has become little by little, and stayed for a day: its baseline followed.
     #[serde(default)]
     pub drift: Option<Ratio>,
+    /// How much this workload answers to a shortage of each resource, as far as its shadow was pressed.
+    #[serde(default)]
+    pub sensitivities: Vec<Sensitivity>,
+    /// The evidence as an e-value of this tick: without a shift its mean is one at most. `R` has no such mean.
+    #[serde(default)]
+    pub e_value: f64,
+    /// Whether that is enough to act, among all instances of the service (e-BH; of those chosen one in ten is healthy on
+    /// average, at most).
+    #[serde(default)]
+    pub chosen: bool,
 }
 
 impl Assessment {

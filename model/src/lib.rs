@@ -27,10 +27,10 @@ mod window;
 pub mod wire;
 
 pub use agreement::{Agreement, BodyAgreement, Difference, FIELDS_MAX, ROUTES_MAX, by_name};
-pub use alarm::{Alarm, AlarmKind, AlarmReport, DeliveryRow, Severity};
+pub use alarm::{Alarm, AlarmKind, AlarmReport, DeliveryRow, Severity, Silence};
 pub use assessment::{
-    Assessment, Attribution, Estimate, FlippedAlarms, Inconclusive, Pressure, Resource, SamplingNeed, Share,
-    Stream, StreamState, Verdict,
+    Assessment, Attribution, Estimate, FlippedAlarms, Inconclusive, Pressure, Resource, SamplingNeed,
+    Sensitivity, Share, Stream, StreamState, Verdict,
 };
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
 pub use error::with_causes;
@@ -51,7 +51,7 @@ pub use plan::{
 };
 pub use policy::{
     ActionPolicy, ActionType, CaptureRules, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy,
-    HorizontalPolicy, LocalNode, MirrorPolicy, Mode, NetworkProbe, OnExit, Policy, ProbePolicy,
+    HorizontalPolicy, LocalNode, MirrorPolicy, Mode, NetworkProbe, OnExit, Policy, PressPolicy, ProbePolicy,
     ProfilePolicy, Readiness, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule, SessionKey,
     StorageProbe, Template, VerticalPolicy, is_safe_method,
 };

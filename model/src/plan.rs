@@ -250,6 +250,8 @@ pub enum HoldReason {
     NotTheHost,
     /// A new shadow differs from live like the one before it: it lacks something that live has.
     ShadowUnlike,
+    /// Among so many instances one as suspicious as this is to be expected.
+    FleetEvidence,
     /// The kinds that the policy allows were tried for this degradation and did not help.
     Exhausted,
     /// The operator took the same back within the hour.
@@ -273,6 +275,7 @@ impl fmt::Display for HoldReason {
             Self::ShadowUnlike => {
                 "a new shadow would differ as well: see `shadow.egress.allow`, `shadow.env`, `mirror.routes`"
             }
+            Self::FleetEvidence => "too little evidence for one of so many instances yet",
             Self::Exhausted => "every allowed kind of action was tried and did not help",
             Self::TakenBack => "the operator took the same back within the hour",
             Self::NotAllowed => "one live more would help, and `action.type` does not allow it",

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, FrontRules, MilliCpu, PerSecond, Ratio, SampleRate, Tick};
 
-pub use probe::{NetworkProbe, ProbePolicy, ProfilePolicy, StorageProbe};
+pub use probe::{NetworkProbe, PressPolicy, ProbePolicy, ProfilePolicy, StorageProbe};
 
 /// Whether foreshadow may act.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -109,7 +109,7 @@ pub enum JournalEvent {
         /// What happened to it, in words.
         change: String,
     },
-    /// The operator said something: pause, resume, probe-off, probe-on, stop, acknowledge, reject, revert, reload.
+    /// The operator said something: pause, resume, probe-off, probe-on, stop, acknowledge, reject, `silence for 60 s`, revert, reload.
     Operator {
         /// What.
         command: String,

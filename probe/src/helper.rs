@@ -131,15 +131,20 @@ pub(crate) fn skipped(tests: &[Test], reason: &str) -> Vec<Burst> {
 /// Makes this process harmless and moves it to where it shall run. `Ok(Some)` is why the network cannot be tried there;
 /// `Err` is why nothing can.
 pub(crate) fn settle(cgroup: Option<&CgroupPaths>, netns: Option<&Path>) -> Result<Option<String>, String> {
-    // If the instance's memory runs out, the kernel shall take this process and not live. Missing in odd containers.
-    fs::write("/proc/self/oom_score_adj", "1000").unwrap_or_default();
     // First in, then back: behind everybody in the parent's cgroup it might never get as far as the instance's.
-    cgroup.into_iter().flat_map(CgroupPaths::directories).try_for_each(|directory| join(directory))?;
+    enter(cgroup)?;
     let no_network = netns.and_then(|path| join_network(path).err());
     become_idle().map_err(|error| format!("idle priority is refused: {error}"))?;
     // The kernel may let a sleeper wake late by this; the default of 50 µs is a hundredth of a burst.
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).unwrap_or_default();
     Ok(no_network)
+}
+
+/// Moves this process into a cgroup, as the one that the kernel takes first there. `Err` is why not.
+pub(crate) fn enter(cgroup: Option<&CgroupPaths>) -> Result<(), String> {
+    // If the instance's memory runs out, the kernel shall take this process and not live. Missing in odd containers.
+    fs::write("/proc/self/oom_score_adj", "1000").unwrap_or_default();
+    cgroup.into_iter().flat_map(CgroupPaths::directories).try_for_each(|directory| join(directory))
 }
 
 fn join_network(namespace: &Path) -> Result<(), String> {

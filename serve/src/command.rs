@@ -31,6 +31,13 @@ pub enum Command {
         /// Of this live.
         live: InstanceId,
     },
+    /// Nobody is told of alarms about a live for a while; judging and acting go on.
+    Silence {
+        /// Of this live.
+        live: InstanceId,
+        /// For how long, in seconds; 0 ends it.
+        seconds: f64,
+    },
     /// Takes an action back.
     Revert {
         /// Which; `None` is the last one in force.
@@ -58,6 +65,7 @@ impl Command {
             Self::Reload => "/v1/reload".into(),
             Self::Acknowledge { live } => format!("/v1/acknowledge?live={live}"),
             Self::Reject { live } => format!("/v1/reject?live={live}"),
+            Self::Silence { live, seconds } => format!("/v1/silence?live={live}&seconds={seconds}"),
             Self::Revert { action: None } => "/v1/revert".into(),
             Self::Revert { action: Some(ActionId(number)) } => format!("/v1/revert?action={number}"),
             Self::Amplify { live, factor, seconds } => {
@@ -79,6 +87,7 @@ impl Command {
             Self::Reload => "reload",
             Self::Acknowledge { .. } => "acknowledge",
             Self::Reject { .. } => "reject",
+            Self::Silence { .. } => "silence",
             Self::Revert { .. } => "revert",
             Self::Amplify { .. } => "amplify",
         }

@@ -60,6 +60,10 @@ pub async fn serve(
         )
         .route("/v1/reject", post(|state, Query(Of { live })| command(state, Command::Reject { live })))
         .route(
+            "/v1/silence",
+            post(|state, Query(Quiet { live, seconds })| command(state, Command::Silence { live, seconds })),
+        )
+        .route(
             "/v1/revert",
             post(|state, Query(Which { action })| command(state, Command::Revert { action })),
         )
@@ -121,6 +125,14 @@ struct Switch {
 #[serde(deny_unknown_fields)]
 struct Which {
     action: Option<ActionId>,
+}
+
+/// Of whom nobody is told, and for how long.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Quiet {
+    live: InstanceId,
+    seconds: f64,
 }
 
 /// How much more, for whom, and for how long.

@@ -96,6 +96,7 @@ const fn held(reason: &HoldReason) -> &'static str {
         HoldReason::NoRoom => "no_room",
         HoldReason::NoPeer => "no_peer",
         HoldReason::NotTheHost => "not_the_host",
+        HoldReason::FleetEvidence => "fleet_evidence",
         HoldReason::ShadowUnlike => "shadow_unlike",
         HoldReason::Exhausted => "exhausted",
         HoldReason::TakenBack => "taken_back",

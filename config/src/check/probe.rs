@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, NetworkProbe, ProbePolicy, ProfilePolicy, StorageProbe};
+use foreshadow_model::{Bytes, NetworkProbe, PressPolicy, ProbePolicy, ProfilePolicy, StorageProbe};
 
 use super::{at_least, percent, ratio, within};
 use crate::error::Refusal;
@@ -40,6 +40,12 @@ impl TryFrom<file::Probe> for ProbePolicy {
             every: at_least(&probe.profile.every, "every", Duration::from_secs(10))?,
             ballast: probe.profile.ballast,
         };
+        let press = PressPolicy {
+            enabled: probe.press.enabled,
+            every: at_least(&probe.press.every, "every", Duration::from_secs(60))?,
+            lasts: within(&probe.press.lasts, "lasts", Duration::from_secs(10), Duration::from_secs(600))?,
+            share: ratio(within(&probe.press.share, "share", percent(1.0), percent(100.0))?),
+        };
         Ok(Self {
             enabled: probe.enabled,
             budget: ratio(budget),
@@ -47,6 +53,7 @@ impl TryFrom<file::Probe> for ProbePolicy {
             storage,
             network,
             profile,
+            press,
         })
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Probe {
     pub(crate) network: Network,
     /// What the memory of each instance is like.
     pub(crate) profile: Profile,
+    /// Small pressure on shadows, to learn what their workload answers to.
+    pub(crate) press: Press,
 }
 
 /// Reads and writes past the page cache, in a file without a name.
@@ -73,6 +75,34 @@ pub(crate) struct Profile {
     pub(crate) ballast: bool,
 }
 
+/// The processor of a shadow is pressed for a while, one shadow at a time in the whole service, while all is calm, and only where no
+/// live stands on its node. Its live is judged by its own past meanwhile. How much slower the shadow becomes says how much of a later
+/// shift a shortage of processor explains.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(crate) struct Press {
+    /// Whether it is done. Default `false`: every resource is taken to matter alike.
+    pub(crate) enabled: bool,
+    /// From one time to the next, for each shadow, `1m` or more. Default `1d`.
+    pub(crate) every: Scalar<Duration>,
+    /// For how long, `10s` to `10m`, and eight ticks at least; then it rests as long. Default `60s`.
+    pub(crate) lasts: Scalar<Duration>,
+    /// How hard: share of the time in which one core of the shadow's own cgroup is busy with it, `1%` to `100%`. Default `20%`.
+    pub(crate) share: Scalar<Percent>,
+}
+
+impl Default for Press {
+    fn default() -> Self {
+        let policy = ProbePolicy::default().press;
+        Self {
+            enabled: policy.enabled,
+            every: Scalar::of(policy.every),
+            lasts: Scalar::of(policy.lasts),
+            share: Scalar::of(Percent::of_fraction(policy.share.get())),
+        }
+    }
+}
+
 impl Default for Probe {
     fn default() -> Self {
         let policy = ProbePolicy::default();
@@ -83,6 +113,7 @@ impl Default for Probe {
             storage: Storage::default(),
             network: Network::default(),
             profile: Profile::default(),
+            press: Press::default(),
         }
     }
 }

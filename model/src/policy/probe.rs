@@ -25,6 +25,8 @@ pub struct ProbePolicy {
     pub network: NetworkProbe,
     /// The memory profile.
     pub profile: ProfilePolicy,
+    /// Pressure on shadows.
+    pub press: PressPolicy,
 }
 
 /// Tests of the instance's volume.
@@ -63,6 +65,31 @@ pub struct ProfilePolicy {
     pub ballast: bool,
 }
 
+/// Small pressure on the processor of shadows, to learn how much their workload answers to a shortage of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PressPolicy {
+    /// Whether shadows are pressed.
+    pub enabled: bool,
+    /// From one time to the next, for each shadow.
+    pub every: Duration,
+    /// For how long.
+    pub lasts: Duration,
+    /// How hard: share of the time in which one core of the shadow's cgroup is busy with it.
+    pub share: Ratio,
+}
+
+impl Default for PressPolicy {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            every: Duration::from_secs(86_400),
+            lasts: Duration::from_secs(60),
+            share: Ratio::new(0.2).unwrap_or(Ratio::ZERO),
+        }
+    }
+}
+
 impl Default for ProbePolicy {
     fn default() -> Self {
         Self {
@@ -72,6 +99,7 @@ impl Default for ProbePolicy {
             storage: StorageProbe { enabled: true, size: Bytes::mebi(16), directory: None },
             network: NetworkProbe { enabled: true, targets: Vec::new(), peer: None },
             profile: ProfilePolicy { enabled: true, every: Duration::from_secs(60), ballast: true },
+            press: PressPolicy::default(),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn tell(desk: &Desk, post: &Post, repeat: Duration, unix_ms: fn
     loop {
         let (active, ended, news) = {
             let state = changed.borrow_and_update();
-            (state.active(), state.outbox.ended().cloned().collect::<Vec<_>>(), state.outbox.news)
+            (state.told(), state.outbox.ended().cloned().collect::<Vec<_>>(), state.outbox.news)
         };
         if active.is_empty() && ended.is_empty() {
             changed.changed().await.ok();

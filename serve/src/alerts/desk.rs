@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::Receivers;
-use super::machine::{Facts, Machine};
+use super::machine::{Changes, Facts, Machine};
 use super::outbox::Outbox;
 
 /// The pause before a state that was not taken is offered again.
@@ -29,6 +29,11 @@ pub(super) struct State {
 impl State {
     pub(super) fn active(&self) -> Vec<Alarm> {
         self.machine.active().cloned().collect()
+    }
+
+    /// Alarms that last and were told.
+    pub(super) fn told(&self) -> Vec<Alarm> {
+        self.machine.told().cloned().collect()
     }
 }
 
@@ -62,7 +67,11 @@ impl Desk {
     /// Takes a tick in. Never waits.
     pub fn update(&self, facts: &Facts<'_>) {
         self.change(|state| {
-            let told = state.machine.update(facts);
+            let Changes { told, unheard } = state.machine.update(facts);
+            for alarm in &unheard {
+                tracing::info!(key = alarm.key, severity = %alarm.severity, "Alarm that nobody was told of is over");
+            }
+            state.outbox.show(unheard);
             for alarm in &told {
                 let is_over = alarm.resolved_unix_ms.is_some();
                 tracing::info!(key = alarm.key, severity = %alarm.severity, is_over, "Alarm");
@@ -76,6 +85,14 @@ impl Desk {
         self.change(|state| state.machine.dismiss(live));
     }
 
+    /// Until then nobody is told of this live. Alarms begin and end as ever; what lasts longer is told afterwards.
+    pub fn silence(&self, live: &InstanceId, until_unix_ms: i64) {
+        self.change(|state| {
+            state.machine.silence(live, until_unix_ms);
+            state.outbox.revision += 1;
+        });
+    }
+
     /// What is shown.
     #[must_use]
     pub fn report(&self) -> AlarmReport {
@@ -84,6 +101,7 @@ impl Desk {
             active: state.active(),
             resolved: state.outbox.resolved().cloned().collect(),
             deliveries: state.outbox.rows(),
+            silences: state.machine.silences().collect(),
         }
     }
 

@@ -15,6 +15,7 @@
 //! * *Grouped:* two or more instances of one node that are accused at the same time (a live by `Degraded` or `Warn`, a
 //!   shadow by `ShadowSuspect`) are one alarm about the node, until the last of them is well. So are hosts that show the
 //!   same resource worse.
+//! * *Silenced* by the operator, an alarm begins and ends as ever and nobody is told; one that outlasts the silence is told then.
 //! * *After a restart:* alarms go on as they were kept; how long a `Warn` has stood is counted anew.
 //! * *Cannot see:* what happened while no controller ran.
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Alarm, AlarmKind, Assessment, CycleReport, Effect, Inconclusive, InstanceId, Inventory, NoShadow,
-    NodeEvent, NodeName, Tick, Verdict,
+    NodeEvent, NodeName, Silence, Tick, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +118,15 @@ struct Streak {
     host: u64,
 }
 
+/// What a tick changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// What is to be told.
+    pub(crate) told: Vec<Alarm>,
+    /// What began and ended while nobody was to be told.
+    pub(crate) unheard: Vec<Alarm>,
+}
+
 /// The state machine.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -126,11 +136,20 @@ pub(crate) struct Machine {
     /// Nodes whose instances are grouped.
     nodes: BTreeSet<NodeName>,
     active: BTreeMap<String, Alarm>,
+    /// Keys of those that nobody was told of yet.
+    untold: BTreeSet<String>,
+    /// Until when nobody is told of a live, Unix milliseconds.
+    silences: BTreeMap<InstanceId, i64>,
     #[serde(skip)]
     streaks: BTreeMap<InstanceId, Streak>,
 }
 
 impl Machine {
+    /// Those of them that people were told of. What was told before it was silenced is among them.
+    pub(crate) fn told(&self) -> impl Iterator<Item = &Alarm> {
+        self.active.values().filter(|alarm| !self.untold.contains(&alarm.key))
+    }
+
     /// Alarms that last, by their keys.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Alarm> {
         self.active.values()
@@ -144,8 +163,26 @@ impl Machine {
         self.streaks.entry(live.clone()).or_default().host = 0;
     }
 
-    /// Takes a tick in. Returns the alarms that ended with it, then those that began.
-    pub(crate) fn update(&mut self, facts: &Facts<'_>) -> Vec<Alarm> {
+    /// Nobody is told of this live until then.
+    pub(crate) fn silence(&mut self, live: &InstanceId, until_unix_ms: i64) {
+        self.silences.insert(live.clone(), until_unix_ms);
+    }
+
+    /// Those that may still hold.
+    pub(crate) fn silences(&self) -> impl Iterator<Item = Silence> {
+        self.silences.iter().map(|(live, &until_unix_ms)| Silence { live: live.clone(), until_unix_ms })
+    }
+
+    /// Whether an alarm is about silenced lives and their shadows alone.
+    fn is_silenced(&self, alarm: &Alarm) -> bool {
+        let is_quiet =
+            |id: &InstanceId| self.silences.keys().any(|live| id == live || *id == live.shadow_of());
+        !alarm.instances.is_empty() && alarm.instances.iter().all(is_quiet)
+    }
+
+    /// Takes a tick in. Returns what is to be told: the alarms that ended with it, then those that began. And apart from that
+    /// those that began and ended within a silence.
+    pub(crate) fn update(&mut self, facts: &Facts<'_>) -> Changes {
         let now = facts.report.unix_ms;
         let inventory = facts.inventory;
         let is_there = |live: &InstanceId| inventory.pair(live).is_some();
@@ -196,7 +233,7 @@ impl Machine {
         let streak = self.streaks.entry(live.clone()).or_default();
         streak.blind = match assessment.verdict {
             // We do that ourselves: it neither blinds nor opens eyes.
-            Verdict::Inconclusive(Inconclusive::RollingOut) => streak.blind,
+            Verdict::Inconclusive(Inconclusive::RollingOut | Inconclusive::Pressed) => streak.blind,
             Verdict::Inconclusive(_) => streak.blind + 1,
             _ => 0,
         };
@@ -286,7 +323,7 @@ impl Machine {
         let lasts = patience <= streak.blind;
         let before = self.complaints.get(&Subject::Blind(live.clone())).map(|complaint| complaint.kind);
         let kind = match assessment.verdict {
-            Verdict::Inconclusive(Inconclusive::RollingOut) => before,
+            Verdict::Inconclusive(Inconclusive::RollingOut | Inconclusive::Pressed) => before,
             // Shadows that are fewer than lives take turns: nothing is wrong.
             Verdict::Inconclusive(Inconclusive::NoShadow) if lack == Some(&NoShadow::Waiting) => None,
             // After a restart the reason may be another one for a moment: a shadow that is made anew.
@@ -325,9 +362,10 @@ impl Machine {
     }
 
     /// Groups complaints, compares with the alarms in force, and returns what is to be told.
-    fn change(&mut self, now: i64) -> Vec<Alarm> {
+    fn change(&mut self, now: i64) -> Changes {
+        self.silences.retain(|_, until| now < *until);
         let mut wanted = self.wanted();
-        let mut told = Vec::new();
+        let Changes { mut told, mut unheard } = Changes::default();
         for (key, alarm) in std::mem::take(&mut self.active) {
             if let Some(latest) = wanted.remove(&key) {
                 let started_unix_ms = alarm.started_unix_ms;
@@ -335,12 +373,19 @@ impl Machine {
             } else {
                 // A clock that was set back does not end an alarm before it began.
                 let resolved_unix_ms = Some(now.max(alarm.started_unix_ms));
-                told.push(Alarm { resolved_unix_ms, ..alarm });
+                let list = if self.untold.remove(&key) { &mut unheard } else { &mut told };
+                list.push(Alarm { resolved_unix_ms, ..alarm });
             }
         }
-        told.extend(wanted.values().cloned());
+        self.untold.extend(wanted.keys().cloned());
         self.active.append(&mut wanted);
-        told
+        let due = self.untold.iter().filter_map(|key| self.active.get(key));
+        let due: Vec<Alarm> = due.filter(|alarm| !self.is_silenced(alarm)).cloned().collect();
+        for alarm in &due {
+            self.untold.remove(&alarm.key);
+        }
+        told.extend(due);
+        Changes { told, unheard }
     }
 
     fn wanted(&mut self) -> BTreeMap<String, Alarm> {

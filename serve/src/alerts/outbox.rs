@@ -110,10 +110,17 @@ impl Outbox {
                     // What is given up here ends in Alertmanager by itself, three repeats after it was told last.
                     self.ended.truncate(WAITING_MAX);
                 }
-                self.resolved.push_front(alarm.clone());
-                self.resolved.truncate(RESOLVED_SHOWN);
+                self.show(vec![alarm.clone()]);
             }
         }
+    }
+
+    /// Takes in what is over, to be shown.
+    pub(super) fn show(&mut self, over: Vec<Alarm>) {
+        for alarm in over {
+            self.resolved.push_front(alarm);
+        }
+        self.resolved.truncate(RESOLVED_SHOWN);
     }
 
     /// Whether nothing waits.

@@ -117,6 +117,9 @@ pub(crate) fn cycle(tick: u64, verdicts: &[Verdict]) -> CycleReport {
         host: None,
         flipped: FlippedAlarms::default(),
         drift: None,
+        sensitivities: Vec::new(),
+        e_value: 100.0,
+        chosen: true,
         carrier: None,
     };
     CycleReport {

@@ -75,7 +75,8 @@ async fn every_command_arrives_as_it_was_said() {
         Command::Stop,
         Command::Reload,
         Command::Acknowledge { live: live.clone() },
-        Command::Reject { live },
+        Command::Reject { live: live.clone() },
+        Command::Silence { live, seconds: 90.5 },
         Command::Revert { action: None },
         Command::Revert { action: Some(ActionId(7)) },
     ] {

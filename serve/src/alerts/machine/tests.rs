@@ -47,6 +47,9 @@ fn assessment(live: u32, verdict: Verdict) -> Assessment {
         host: None,
         flipped: FlippedAlarms::default(),
         drift: None,
+        sensitivities: Vec::new(),
+        e_value: 100.0,
+        chosen: true,
         carrier: None,
     }
 }
@@ -81,6 +84,10 @@ impl Story {
     }
 
     fn tick(&mut self, verdicts: &[Verdict], outcomes: Vec<Outcome>, fails: bool) -> Vec<Alarm> {
+        self.changes(verdicts, outcomes, fails).told
+    }
+
+    fn changes(&mut self, verdicts: &[Verdict], outcomes: Vec<Outcome>, fails: bool) -> Changes {
         self.now += 5000;
         let report = CycleReport {
             node_events: self.node_events.clone(),
@@ -129,6 +136,37 @@ fn a_degradation_is_told_once_and_its_end_once() {
     assert!(story.says(&[Degraded]).is_empty());
     assert!(story.says(&[Warn]).is_empty(), "on its way out it is no second alarm");
     assert_eq!(story.says(&[Healthy]), ["-degraded/live-1"]);
+}
+
+#[test]
+fn nobody_is_told_of_a_silenced_live_and_what_outlasts_the_silence_is_told_then() {
+    let mut story = Story::new();
+    let live = InstanceId::live(1);
+    story.machine.silence(&live, 12_000);
+    assert!(story.says(&[Degraded]).is_empty());
+    assert_eq!(story.machine.active().count(), 1, "it is shown all the same");
+    assert_eq!(story.machine.told().count(), 0, "and not repeated to anybody");
+    let Changes { told, unheard } = story.changes(&[Healthy], Vec::new(), false);
+    assert!(told.is_empty(), "who was not told of its beginning is not told of its end");
+    assert_eq!(unheard.len(), 1, "it is written down that it was");
+    assert_eq!(
+        story.says(&[ShadowSuspect, Degraded]),
+        ["+degraded/live-2", "+shadow_suspect/live-1"],
+        "over after 12 s"
+    );
+    assert_eq!(story.machine.silences().count(), 0);
+    story.machine.silence(&InstanceId::live(2), 1_000_000);
+    assert_eq!(
+        story.says(&[Healthy, Healthy]),
+        ["-degraded/live-2", "-shadow_suspect/live-1"],
+        "told before"
+    );
+    story.machine.silence(&live, 1_000_000);
+    assert!(story.says(&[ShadowSuspect]).is_empty(), "its shadow is meant as well");
+    let kept = serde_json::to_string(&story.machine).unwrap();
+    story.machine = serde_json::from_str(&kept).unwrap();
+    story.machine.silence(&live, 0);
+    assert_eq!(story.says(&[ShadowSuspect]), ["+shadow_suspect/live-1"], "the operator ended it");
 }
 
 fn finding() -> HostFinding {
