@@ -56,6 +56,8 @@ pub(crate) enum Verb {
     Acknowledge(AlarmArgs),
     /// Say that the alarm on a live is false.
     Reject(AlarmArgs),
+    /// Tell nobody of alarms about a live for a while. Judging and acting go on, and what outlasts the silence is told then.
+    Silence(SilenceArgs),
     /// Take an action back, the last one in force if none is named. The kill switch, ceilings and the budget hold it too.
     Revert(RevertArgs),
     /// Read the configuration file again now; says what is in force, what is rolled over the lives, or why all of it is
@@ -101,6 +103,12 @@ pub(crate) enum Verb {
     Ballast {
         /// Where to hold it, as JSON.
         cgroup: String,
+    },
+    /// Small pressure on a shadow.
+    #[command(hide = true)]
+    Press {
+        /// Where and how, as JSON.
+        request: String,
     },
     /// The service of the demo.
     #[command(hide = true)]
@@ -180,6 +188,15 @@ pub(crate) struct AlarmArgs {
     pub(crate) live: String,
     #[command(flatten)]
     pub(crate) controller: ControllerArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SilenceArgs {
+    #[command(flatten)]
+    pub(crate) alarm: AlarmArgs,
+    /// For how long, up to 30d; `0s` ends it.
+    #[arg(long = "for", default_value = "1h")]
+    pub(crate) lasts: String,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,7 +7,10 @@ mod table;
 
 use std::io::{self, Write};
 
-use foreshadow_engine::compare::{Found, RecordedPolicy, Recording, Worse, judge_recording, usual_step};
+use foreshadow_engine::compare::{
+    Counts, Found, RecordedPolicy, RecordedShares, Recording, Worse, judge_recording, judge_shares,
+    usual_step,
+};
 use foreshadow_engine::model::{ComparePolicy, Ratio};
 
 use self::report::Report;
@@ -41,6 +44,11 @@ struct Judged {
 
 /// Reads, judges, prints.
 pub(crate) fn judge(args: &JudgeArgs) -> Result<Exit, Failure> {
+    if args.share && args.better == Better::Neither {
+        return Err(usage(
+            "--share: say which share is worse, `--better lower` (an error rate) or `--better higher` (an availability)",
+        ));
+    }
     let effect = effect(&args.effect)?;
     let tolerated = args.tolerate.as_deref().map(Tolerated::parse).transpose()?;
     let table = match &args.prometheus {
@@ -77,9 +85,11 @@ pub(crate) fn judge(args: &JudgeArgs) -> Result<Exit, Failure> {
         let higher_is_better = series.name.metric.as_ref().is_some_and(|name| args.higher.contains(name))
             || args.better == Better::Higher;
         let shadow = series.shadow.as_deref().filter(|_| !args.own_history);
-        let columns = if args.share { shares(&series, shadow)? } else { logs(&series, shadow) };
-        let recording = columns.recording(&series, higher_is_better);
-        let found = judge_recording(&recording, &policy);
+        let found = if args.share {
+            judge_shares(&shares(&series, shadow, higher_is_better)?, &policy)
+        } else {
+            judge_recording(&recording(&series, shadow, higher_is_better), &policy)
+        };
         if found.learned < CALIBRATE_MIN {
             let name = series.name.words();
             return Err(usage(format!(
@@ -187,20 +197,20 @@ fn policy(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
     let adopt = ((DAY / step) as usize).max(ADOPT_MIN);
     let worse = if args.better == Better::Neither { Worse::Either } else { Worse::Higher };
-    let calibrate = match series.calibrated {
-        Some(rows) => rows,
-        None => calibrate(args.calibrate.as_deref(), series)?,
-    };
+    let (past, asked) = (series.calibrated.unwrap_or(0), args.calibrate.as_deref());
+    let own = if 0 < past && asked.is_none() { 0 } else { calibrate(asked, series, past)? };
+    let level_rows = if 0 < past { own } else { 0 };
     let (compare, sparse) = (ComparePolicy { effect, threshold }, args.sparse);
-    Ok(RecordedPolicy { compare, calibrate, worse, adopt, sparse })
+    Ok(RecordedPolicy { compare, calibrate: past + own, level_rows, worse, adopt, sparse })
 }
 
-/// Rows from the first on that are taken for healthy.
-fn calibrate(asked: Option<&str>, series: &Series) -> Result<usize, Failure> {
-    let rows = series.seconds.len();
+/// Rows of the table, behind those of a `past`, that are taken for healthy.
+fn calibrate(asked: Option<&str>, series: &Series, past: usize) -> Result<usize, Failure> {
+    let seconds = &series.seconds[past..];
+    let rows = seconds.len();
     let within = |span: f64| {
-        let from = series.seconds.first().copied().unwrap_or(0.0);
-        series.seconds.partition_point(|&at| at < from + span)
+        let from = seconds.first().copied().unwrap_or(0.0);
+        seconds.partition_point(|&at| at < from + span)
     };
     let calibrate = match asked {
         // A day, if that leaves as much to judge.
@@ -218,9 +228,11 @@ fn calibrate(asked: Option<&str>, series: &Series) -> Result<usize, Failure> {
         },
     };
     let name = series.name.words();
-    if calibrate < CALIBRATE_MIN {
+    // What a baseline tells of the noise does not depend on how many there are.
+    let least = if 0 < past { 1 } else { CALIBRATE_MIN };
+    if calibrate < least {
         return Err(usage(format!(
-            "--calibrate: expected at least {CALIBRATE_MIN} rows to learn from, {calibrate} of the {rows} of {name} are"
+            "--calibrate: expected at least {least} rows to learn from, {calibrate} of the {rows} of {name} are"
         )));
     }
     if rows <= calibrate {
@@ -231,31 +243,22 @@ fn calibrate(asked: Option<&str>, series: &Series) -> Result<usize, Failure> {
     Ok(calibrate)
 }
 
-/// Figures in log units, and the variance that sampling gives them, if that is known.
-struct Columns {
-    live: Vec<f64>,
-    shadow: Option<Vec<f64>>,
-    variances: Option<Vec<f64>>,
-}
-
-impl Columns {
-    /// Larger when it is worse.
-    fn recording(self, series: &Series, higher_is_better: bool) -> Recording {
-        let sign = if higher_is_better { -1.0 } else { 1.0 };
-        let signed = |column: Vec<f64>| column.into_iter().map(|log| sign * log).collect();
-        Recording {
-            live: signed(self.live),
-            shadow: self.shadow.map(signed),
-            seconds: series.seconds.clone(),
-            samples: series.samples.clone(),
-            variances: self.variances,
-            load: series.load.clone(),
-        }
+/// Logarithms, larger when they are worse.
+fn recording(series: &Series, shadow: Option<&[f64]>, higher_is_better: bool) -> Recording {
+    let sign = if higher_is_better { -1.0 } else { 1.0 };
+    let (live, shadow) = logs(series, shadow);
+    let signed = |column: Vec<f64>| column.into_iter().map(|log| sign * log).collect();
+    Recording {
+        live: signed(live),
+        shadow: shadow.map(signed),
+        seconds: series.seconds.clone(),
+        samples: series.samples.clone(),
+        load: series.load.clone(),
     }
 }
 
 /// Logarithms. A zero counts as half of the smallest that is more.
-fn logs(series: &Series, shadow: Option<&[f64]>) -> Columns {
+fn logs(series: &Series, shadow: Option<&[f64]>) -> (Vec<f64>, Option<Vec<f64>>) {
     let smallest =
         |column: &[f64]| column.iter().copied().filter(|&value| 0.0 < value).fold(f64::INFINITY, f64::min);
     let floor = smallest(&series.live).min(shadow.map_or(f64::INFINITY, smallest)) / 2.0;
@@ -266,36 +269,31 @@ fn logs(series: &Series, shadow: Option<&[f64]>) -> Columns {
         _ => 0.0,
     };
     let all = |column: &[f64]| column.iter().map(log).collect();
-    Columns { live: all(&series.live), shadow: shadow.map(all), variances: None }
+    (all(&series.live), shadow.map(all))
 }
 
 /// Requests behind a share where nobody says how many.
 const REQUESTS_ASSUMED: f64 = 1000.0;
 
-/// Logarithms of odds, with half a request more on either side (Haldane), so that none and all are no special cases.
-fn shares(series: &Series, shadow: Option<&[f64]>) -> Result<Columns, Failure> {
+/// Requests and how many of them failed.
+fn shares(
+    series: &Series,
+    shadow: Option<&[f64]>,
+    higher_is_better: bool,
+) -> Result<RecordedShares, Failure> {
     let highest = |column: &[f64]| column.iter().copied().fold(0.0, f64::max);
     let largest = highest(&series.live).max(shadow.map_or(0.0, highest));
     if 100.0 < largest {
         return Err(usage(format!("--share: expected figures from 0 to 1, or to 100, found {largest}")));
     }
     let whole = if 1.0 < largest { 100.0 } else { 1.0 };
-    let requests = |row: usize| series.samples.as_ref().map_or(REQUESTS_ASSUMED, |samples| samples[row]);
     let counts = |(row, share): (usize, &f64)| {
-        let (n, share) = (requests(row), share / whole);
-        (n * share + 0.5, n * (1.0 - share) + 0.5)
+        let of = series.samples.as_ref().map_or(REQUESTS_ASSUMED, |samples| samples[row]);
+        let share = share / whole;
+        Counts { failed: of * if higher_is_better { 1.0 - share } else { share }, of }
     };
-    let odds = |column: &[f64]| -> Vec<f64> {
-        column.iter().enumerate().map(counts).map(|(of, other)| (of / other).ln()).collect()
-    };
-    let variance = |column: &[f64]| -> Vec<f64> {
-        column.iter().enumerate().map(counts).map(|(of, other)| of.recip() + other.recip()).collect()
-    };
-    let mut variances = variance(&series.live);
-    if let Some(shadow) = shadow {
-        variances.iter_mut().zip(variance(shadow)).for_each(|(own, others)| *own += others);
-    }
-    Ok(Columns { live: odds(&series.live), shadow: shadow.map(odds), variances: Some(variances) })
+    let all = |column: &[f64]| column.iter().enumerate().map(counts).collect();
+    Ok(RecordedShares { live: all(&series.live), shadow: shadow.map(all) })
 }
 
 #[cfg(test)]
@@ -339,34 +337,29 @@ mod tests {
             seconds: vec![0.0, 5.0, 10.0, 15.0],
             ..Series::default()
         };
-        let shadow = series.shadow.clone();
-        let columns = || logs(&series, shadow.as_deref());
-        let Recording { live, shadow, .. } = columns().recording(&series, false);
+        let of = |higher_is_better| recording(&series, series.shadow.as_deref(), higher_is_better);
+        let Recording { live, shadow, .. } = of(false);
         let shadow = shadow.unwrap();
         // Half of the smallest is 1.
         assert!(live[0].abs() < 1e-12 && (shadow[0] - 2.0_f64.ln()).abs() < 1e-12, "{live:?} {shadow:?}");
         assert!(live[1].abs() < 1e-12 && shadow[1].abs() < 1e-12 && live[3].is_nan(), "{live:?} {shadow:?}");
-        assert!((columns().recording(&series, true).live[2] + 2.0_f64.ln()).abs() < 1e-12);
+        assert!((of(true).live[2] + 2.0_f64.ln()).abs() < 1e-12);
     }
 
     #[test]
-    fn a_share_is_judged_by_its_odds_and_trusted_by_its_requests() {
+    fn a_share_is_counted_in_requests_that_failed() {
         let series = Series {
             live: vec![0.0, 10.0, 100.0],
             samples: Some(vec![100.0, 1000.0, 10.0]),
             seconds: vec![0.0, 5.0, 10.0],
             ..Series::default()
         };
-        let Columns { live, variances, .. } = shares(&series, None).unwrap();
-        let variances = variances.unwrap();
-        // ln(½ / 100½), and 1/½ + 1/100½.
-        assert!(
-            (live[0] - (0.5 / 100.5_f64).ln()).abs() < 1e-12
-                && (variances[0] - (2.0 + 1.0 / 100.5)).abs() < 1e-12
-        );
-        assert!((live[1] - (100.5 / 900.5_f64).ln()).abs() < 1e-12 && variances[1] < 0.012);
-        assert!(live[2].is_finite());
+        let failed = |higher| {
+            shares(&series, None, higher).unwrap().live.iter().map(|row| row.failed).collect::<Vec<_>>()
+        };
+        assert_eq!(failed(false), [0.0, 100.0, 10.0]);
+        assert_eq!(failed(true), [100.0, 900.0, 0.0], "an availability");
         let odd = Series { live: vec![101.0], ..Series::default() };
-        assert!(shares(&odd, None).is_err());
+        assert!(shares(&odd, None, false).is_err());
     }
 }

@@ -53,6 +53,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Resume(to) => command::control::resume(&to),
         Verb::Acknowledge(alarm) => command::control::alarm(&alarm, |live| Command::Acknowledge { live }),
         Verb::Reject(alarm) => command::control::alarm(&alarm, |live| Command::Reject { live }),
+        Verb::Silence(args) => command::control::silence(&args),
         Verb::Revert(revert) => command::control::revert(&revert),
         Verb::Reload(to) => command::control::reload(&to),
         Verb::Mirror(args) => command::mirror::mirror(&args),
@@ -67,6 +68,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::MirrorWorker(worker) => command::hidden::mirror(&worker),
         Verb::ProbeHelper { request } => command::hidden::probe(&request),
         Verb::Ballast { cgroup } => command::hidden::ballast(&cgroup),
+        Verb::Press { request } => command::hidden::press(&request),
         Verb::SampleService(sample) => demo::service::run(&sample),
         Verb::Lab(verb) => lab::dispatch(&verb),
     }

@@ -45,8 +45,8 @@ pub(crate) struct JudgeArgs {
     /// Metrics of a long table that are better when they are higher, whatever `--better` says.
     #[arg(long, value_delimiter = ',', value_name = "METRIC")]
     pub(crate) higher: Vec<String>,
-    /// The figures are shares of requests, such as an error rate or an availability (0 to 1, or 0 to 100): their odds are
-    /// judged, with the certainty that the column n gives them.
+    /// The figures are shares of requests, such as an error rate or an availability (0 to 1, or 0 to 100): the requests that
+    /// failed are counted, of the column n. `--effect`, `--sparse` and a load say nothing there.
     #[arg(long)]
     pub(crate) share: bool,
     /// Rows are few and far between (a few minutes each): two or three must be enough where they are far out.
@@ -56,11 +56,12 @@ pub(crate) struct JudgeArgs {
     #[arg(long, default_value = "15%")]
     pub(crate) effect: String,
     /// How much of the beginning is healthy: a number of rows, or a span such as `1d`. Default: a day, if that leaves as
-    /// much to judge, else a quarter.
+    /// much to judge, else a quarter. With `--baseline` the level is taken from these rows alone, be they two: what the other
+    /// table tells of noise still holds, what it tells of the level does not.
     #[arg(long, value_name = "ROWS|SPAN")]
     pub(crate) calibrate: Option<String>,
-    /// Another table, all of it healthy, to learn from instead.
-    #[arg(long, value_name = "FILE", conflicts_with = "calibrate")]
+    /// Another table, all of it healthy, to learn from.
+    #[arg(long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
     /// False alarms of all series that are put up with: `1 per day`, `2 per week`, `1 per 1000 rows`. Default: one in
     /// 10,000 rows of a series.

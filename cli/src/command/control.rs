@@ -5,7 +5,8 @@ use std::time::Duration;
 use foreshadow_engine::model::{ActionId, InstanceId};
 use foreshadow_engine::{Client, Command, control_socket, is_held};
 
-use crate::args::{AlarmArgs, ControllerArgs, RevertArgs};
+use crate::args::{AlarmArgs, ControllerArgs, RevertArgs, SilenceArgs};
+use crate::command::history::milliseconds;
 use crate::command::{runtime, state_folder};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -46,9 +47,7 @@ pub(crate) fn resume(args: &ControllerArgs) -> Result<Exit, Failure> {
 
 /// Says something about the alarm on a live.
 pub(crate) fn alarm(args: &AlarmArgs, word: fn(InstanceId) -> Command) -> Result<Exit, Failure> {
-    let live = InstanceId::new(args.live.clone()).map_err(|error| {
-        Failure::message(Exit::Usage, error.to_string()).remedy("`foreshadow status` lists the lives")
-    })?;
+    let live = live(args)?;
     let command = word(live.clone());
     let is_acknowledged = matches!(command, Command::Acknowledge { .. });
     runtime()?.block_on(client(&args.controller)?.command(command))?;
@@ -58,6 +57,29 @@ pub(crate) fn alarm(args: &AlarmArgs, word: fn(InstanceId) -> Command) -> Result
         eprintln!("Rejected: the alarm on {live} is dropped.");
     }
     Ok(Exit::Fine)
+}
+
+pub(crate) fn silence(args: &SilenceArgs) -> Result<Exit, Failure> {
+    let live = live(&args.alarm)?;
+    let lasts = milliseconds(&args.lasts).and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis);
+    let Some(lasts) = lasts else {
+        let message = format!("--for: expected a span such as `2h`, up to `30d`, got `{}`", args.lasts);
+        return Err(Failure::message(Exit::Usage, message));
+    };
+    let command = Command::Silence { live: live.clone(), seconds: lasts.as_secs_f64() };
+    runtime()?.block_on(client(&args.alarm.controller)?.command(command))?;
+    if lasts.is_zero() {
+        eprintln!("Alarms about {live} are told again.");
+    } else {
+        eprintln!("Nobody is told of alarms about {live} for {}; judging and acting go on.", args.lasts);
+    }
+    Ok(Exit::Fine)
+}
+
+fn live(args: &AlarmArgs) -> Result<InstanceId, Failure> {
+    InstanceId::new(args.live.clone()).map_err(|error| {
+        Failure::message(Exit::Usage, error.to_string()).remedy("`foreshadow status` lists the lives")
+    })
 }
 
 pub(crate) fn revert(args: &RevertArgs) -> Result<Exit, Failure> {

@@ -136,10 +136,7 @@ fn verdict(assessment: &Assessment) -> String {
     }
     if let Some(attribution) = &assessment.attribution {
         for share in &attribution.shares {
-            text += &format!(
-                "\n    because    {} {:.2} of the shift: {}",
-                share.resource, share.share, share.evidence
-            );
+            text += &format!("\n    because    {share}");
         }
     }
     if let Some(drift) = assessment.drift {

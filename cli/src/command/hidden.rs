@@ -45,3 +45,9 @@ pub(crate) fn ballast(cgroup: &str) -> Result<Exit, Failure> {
     let code = foreshadow_engine::probe::ballast_main(cgroup).map_err(|error| Failure::new(&error))?;
     Ok(if code == 0 { Exit::Fine } else { Exit::Refused })
 }
+
+/// Presses a shadow until its time is over.
+pub(crate) fn press(request: &str) -> Result<Exit, Failure> {
+    foreshadow_engine::probe::press_main(request).map_err(|error| Failure::new(&error))?;
+    Ok(Exit::Fine)
+}

@@ -35,11 +35,11 @@ fn table(rows: usize) -> String {
     text
 }
 
-fn judge(words: &[&str], input: &str) -> Output {
+pub(crate) fn judge(words: &[&str], input: &str) -> Output {
     fed(foreshadow().arg("judge").args(words), input)
 }
 
-fn lines(output: &Output) -> Vec<Value> {
+pub(crate) fn lines(output: &Output) -> Vec<Value> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -28,6 +28,7 @@ mod matrix;
 mod operator;
 mod probe;
 mod proposals;
+mod real_data;
 mod replay;
 mod scene;
 mod secrets;

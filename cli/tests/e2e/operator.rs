@@ -149,7 +149,10 @@ fn a_real_alarm_is_rejected_its_action_is_reverted_and_what_remains_is_acknowled
     assert_eq!(quota(&last), before, "nothing was done about it any more");
     load.end();
     let said = journal(&controller, LIVE);
-    for word in ["reject", "acknowledge"] {
+    assert!(say(&controller, &["silence", LIVE, "--for", "2h"]).contains("Nobody is told"));
+    assert_eq!(controller.command(&["silence", "live-9"]).status.code(), Some(2), "there is none");
+    let said = journal(&controller, LIVE) + &said;
+    for word in ["reject", "acknowledge", "silence for 7200 s"] {
         assert!(said.contains(&format!("the operator said: {word} {LIVE}")), "{word}: {said}");
     }
     let notice = told.recv_timeout(SOON).unwrap();

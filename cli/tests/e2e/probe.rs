@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::alone::{Process, free_address};
-use crate::controller::{Controller, foreshadow, has_cgroups, pair, sample, turn};
+use crate::controller::{Controller, foreshadow, has_cgroups, hey, needs, pair, sample, turn};
 
 /// A short suite with a past of its own.
 fn probe(folder: &Path, words: &[&str]) -> Output {
@@ -255,6 +255,54 @@ fn a_shadow_with_less_memory_holds_the_rest_as_ballast_and_gives_it_back() {
     crate::controller::wait_until("it is gone with the controller", Duration::from_secs(10), || {
         !Path::new(&format!("/proc/{ballast}")).exists()
     });
+    controller.again();
+    controller.wait_ready();
+    assert!(controller.command(&["stop"]).status.success());
+    assert_eq!(controller.ended(), Some(0));
+}
+
+#[test]
+fn a_shadow_is_pressed_and_what_its_workload_answers_to_is_learned() {
+    let _turn = turn();
+    if !has_cgroups() || !needs(&["hey"]) {
+        return;
+    }
+    let more = "mode: observe\nmirror: { rate: { min: 50%, max: 50% } }\nprobe:\n  storage: { enabled: false }\n  \
+                press: { enabled: true, every: 1m, lasts: 20s, share: 90% }\n";
+    let mut controller = Controller::start(&sample("e2e-press", 1, "cpu: 300m, memory: 256Mi", more));
+    let status = controller.wait_ready();
+    let mut load = hey(&status, "/item/3", "10m", &controller.folder.join("hey.txt"));
+    let live = |status: &Value| pair(status, "live-1").clone();
+    let pressed = controller.wait("the shadow under pressure", Duration::from_secs(120), |status| {
+        live(status)["assessment"]["verdict"]["inconclusive"] == "pressed"
+    });
+    let cgroup = live(&pressed)["shadow"]["cgroup"]["cpu"].as_str().unwrap().to_owned();
+    let press = || {
+        let is_press = |pid: &u32| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words.split(|&byte| byte == 0).any(|word| word == b"press")
+        };
+        let pids = std::fs::read_to_string(format!("{cgroup}/cgroup.procs")).unwrap_or_default();
+        pids.lines().filter_map(|pid| pid.parse::<u32>().ok()).find(is_press)
+    };
+    crate::controller::wait_until("a process in the shadow's cgroup", Duration::from_secs(10), || {
+        press().is_some()
+    });
+    let learned = controller.wait("what was learned", Duration::from_secs(120), |status| {
+        live(status)["assessment"]["sensitivities"].as_array().is_some_and(|all| !all.is_empty())
+    });
+    let cpu = &live(&learned)["assessment"]["sensitivities"][0];
+    assert!(cpu["resource"] == "cpu" && cpu["factor"].as_f64().is_some_and(|factor| 0.0 < factor), "{cpu}");
+    // Of its live nothing is said meanwhile, and nothing is done to it.
+    assert_eq!(learned["actions"], serde_json::json!([]));
+    crate::controller::wait_until("the next time", Duration::from_secs(120), || press().is_some());
+    let pid = press().unwrap();
+    controller.signal("KILL");
+    controller.ended();
+    crate::controller::wait_until("it is gone with the controller", Duration::from_secs(10), || {
+        !Path::new(&format!("/proc/{pid}")).exists()
+    });
+    load.end();
     controller.again();
     controller.wait_ready();
     assert!(controller.command(&["stop"]).status.success());
