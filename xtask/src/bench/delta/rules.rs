@@ -25,18 +25,22 @@ pub(super) trait Rule {
     }
 }
 
-/// Ours first.
+/// Those of the running product.
+pub(super) fn ours() -> Vec<Box<dyn Rule>> {
+    vec![Box::new(Ours { acts: false }), Box::new(Ours { acts: true })]
+}
+
+/// All, ours first.
 pub(super) fn all() -> Vec<Box<dyn Rule>> {
-    vec![
-        Box::new(Ours { acts: false }),
-        Box::new(Ours { acts: true }),
+    let others: Vec<Box<dyn Rule>> = vec![
         Box::new(Recorded::default()),
         Box::new(Ratio::new("raw ratio > 15 %, 3 ticks", 1.15, 1)),
         Box::new(Ratio::without_offset("constant offset removed, > 15 %, 3 ticks", 1.15, 1)),
         Box::new(Ratio::without_offset("constant offset removed, > 30 %, 3 ticks", 1.30, 1)),
         Box::new(Ratio::without_offset("constant offset removed, 60 s mean > 15 %", 1.15, MINUTE)),
         Box::new(Kayenta::new()),
-    ]
+    ];
+    ours().into_iter().chain(others).collect()
 }
 
 /// The engine of the product.
@@ -100,6 +104,7 @@ impl Rule for Recorded {
         let policy = RecordedPolicy {
             compare,
             calibrate: self.calibrate,
+            level_rows: 0,
             worse: Worse::Higher,
             adopt: self.calibrate,
             sparse: false,
