@@ -10,6 +10,22 @@ const SIZE: (u32, u32) = (520, 400);
 /// What is shown where a shift is not found within the hour.
 const NEVER: f64 = 3600.0;
 
+/// Where each rule stands, whether it raised no false alarm, and its name; rules that stand at one place have one mark.
+fn marks(outcomes: &[Outcome]) -> Vec<((f64, f64), bool, String)> {
+    let mut marks: Vec<((f64, f64), bool, String)> = Vec::new();
+    for outcome in outcomes {
+        let (per_day, bound) = outcome.per_day();
+        let is_none = outcome.false_alarms == 0;
+        let at = (if is_none { bound } else { per_day }, outcome.delay(1, 0.5).unwrap_or(NEVER));
+        let name = outcome.rule.replace('*', "");
+        match marks.iter_mut().find(|mark| mark.0 == at) {
+            Some(mark) => mark.2 = format!("{}; {name}", mark.2),
+            None => marks.push((at, is_none, name)),
+        }
+    }
+    marks
+}
+
 pub(super) fn draw(kinds: &[(&str, Vec<Outcome>)]) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
@@ -34,22 +50,19 @@ pub(super) fn draw(kinds: &[(&str, Vec<Outcome>)]) -> anyhow::Result<String> {
                 .y_desc("median delay of 15 %, s")
                 .draw()
                 .map_err(|error| failed(&error))?;
-            for outcome in outcomes {
-                let ours = outcome.rule.contains("ours");
+            for (at, is_none, name) in marks(outcomes) {
+                let ours = name.contains("ours");
                 let colour = if ours { RED } else { BLACK };
-                let (per_day, bound) = outcome.per_day();
-                let is_none = outcome.false_alarms == 0;
-                let at = (if is_none { bound } else { per_day }, outcome.delay(1, 0.5).unwrap_or(NEVER));
-                // Towards the middle, where there is room.
-                let (side, label_at) =
-                    if at.0 < 1.0 { (HPos::Left, (8, -5)) } else { (HPos::Right, (-8, -5)) };
+                // Ours to the left, the others towards the middle: where there is room.
+                let is_left = ours || 1.0 <= at.0;
+                let (side, label_at) = if is_left { (HPos::Right, (-8, -5)) } else { (HPos::Left, (8, -5)) };
                 let font = ("sans-serif", 10).into_font().color(&colour);
                 let label = font.pos(Pos::new(side, VPos::Top));
                 let style = if is_none { ShapeStyle::from(&colour) } else { colour.filled() };
                 chart
                     .draw_series([EmptyElement::at(at)
                         + Circle::new((0, 0), 4, style)
-                        + Text::new(outcome.rule.replace('*', ""), label_at, label)])
+                        + Text::new(name, label_at, label)])
                     .map_err(|error| failed(&error))?;
             }
         }
