@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::alone::{Process, free_address};
 use crate::controller::{Controller, foreshadow, has_cgroups, hey, needs, pair, sample, turn};
 
+/// A shadow is pressed only while nothing is said of anybody, which a busy machine can take long to reach.
+const CALM: Duration = Duration::from_secs(300);
+
 /// A short suite with a past of its own.
 fn probe(folder: &Path, words: &[&str]) -> Output {
     let past = folder.join("past.jsonl");
@@ -271,9 +274,9 @@ fn a_shadow_is_pressed_and_what_its_workload_answers_to_is_learned() {
                 press: { enabled: true, every: 1m, lasts: 20s, share: 90% }\n";
     let mut controller = Controller::start(&sample("e2e-press", 1, "cpu: 300m, memory: 256Mi", more));
     let status = controller.wait_ready();
-    let mut load = hey(&status, "/item/3", "10m", &controller.folder.join("hey.txt"));
+    let mut load = hey(&status, "/item/3", "20m", &controller.folder.join("hey.txt"));
     let live = |status: &Value| pair(status, "live-1").clone();
-    let pressed = controller.wait("the shadow under pressure", Duration::from_secs(120), |status| {
+    let pressed = controller.wait("the shadow under pressure", CALM, |status| {
         live(status)["assessment"]["verdict"]["inconclusive"] == "pressed"
     });
     let cgroup = live(&pressed)["shadow"]["cgroup"]["cpu"].as_str().unwrap().to_owned();
@@ -288,14 +291,14 @@ fn a_shadow_is_pressed_and_what_its_workload_answers_to_is_learned() {
     crate::controller::wait_until("a process in the shadow's cgroup", Duration::from_secs(10), || {
         press().is_some()
     });
-    let learned = controller.wait("what was learned", Duration::from_secs(120), |status| {
+    let learned = controller.wait("what was learned", CALM, |status| {
         live(status)["assessment"]["sensitivities"].as_array().is_some_and(|all| !all.is_empty())
     });
     let cpu = &live(&learned)["assessment"]["sensitivities"][0];
     assert!(cpu["resource"] == "cpu" && cpu["factor"].as_f64().is_some_and(|factor| 0.0 < factor), "{cpu}");
     // Of its live nothing is said meanwhile, and nothing is done to it.
     assert_eq!(learned["actions"], serde_json::json!([]));
-    crate::controller::wait_until("the next time", Duration::from_secs(120), || press().is_some());
+    crate::controller::wait_until("the next time", CALM, || press().is_some());
     let pid = press().unwrap();
     controller.signal("KILL");
     controller.ended();
