@@ -19,9 +19,8 @@ use foreshadow_model::{ComparePolicy, LogMoments, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::baseline::FOLLOW;
-use crate::detector::{Detector, Use};
+use crate::detector::{Detector, LOG_MAX, SHARED_MAX, Use};
 use crate::load::EDGE_STEP;
-use crate::recent::RECENT_TICKS;
 use crate::regression::solve;
 
 /// Ticks of a block: a minute at the tick of 5 s.
@@ -48,23 +47,14 @@ const CALM_CUSUM: f64 = 10.0;
 /// Deviations at which a block is clipped before it is learned from.
 const CLIP_DEVIATIONS: f64 = 3.5;
 
-/// How much of live's shift its shadow must not share, ...
-const CONFIRMED_PART: f64 = 0.4;
-
-/// ... and the `C` that the ratio of the pairs must have: a tenth of what says so by itself, and ten times what noise has.
+/// The `C` that the ratio of the pairs must have as well: a tenth of what says so by itself, and ten times what noise has.
 const CONFIRMED_CUSUM: f64 = 10.0;
-
-/// Ticks in which what the shadow shares is taken for a new normal of both: ten minutes at the tick of 5 s.
-const SHARED_TICKS: u32 = 120;
 
 /// Log units by which a block can be off its mean and be believed: a factor of two.
 const BLOCK_CLIP: f64 = 0.7;
 
 /// More requests a second than any live answers.
 const LOAD_MAX: f64 = 1e9;
-
-/// Logarithms beyond this are broken clocks, not latencies.
-const LOG_MAX: f64 = 50.0;
 
 /// The shadow, the load and its square.
 const TERMS: usize = 3;
@@ -162,7 +152,7 @@ impl Controlled {
         let is_alarmed = self.speaks() && self.detector.up.is_alarmed();
         self.confirmed = is_alarmed && (self.confirmed || self.is_shown_by(pairs, 1.0));
         self.shared = if is_alarmed && !self.confirmed { self.shared + 1 } else { 0 };
-        if SHARED_TICKS <= self.shared {
+        if SHARED_MAX <= self.shared {
             self.acknowledge();
         }
     }
@@ -221,14 +211,8 @@ impl Controlled {
     /// Whether the ratio of the pairs has evidence as well, and shows a good part of the shift since its likeliest onset. `sign` is
     /// −1 for a shift to the better.
     fn is_shown_by(&self, pairs: &Detector, sign: f64) -> bool {
-        let of = |detector: &Detector| if sign < 0.0 { detector.down } else { detector.up };
-        let since = usize::try_from(of(&self.detector).age()).unwrap_or(RECENT_TICKS).saturating_add(1);
-        let mean =
-            |detector: &Detector| detector.mean_of_last(since.min(RECENT_TICKS)).map(|mean| sign * mean);
-        let shows = mean(&self.detector)
-            .zip(mean(pairs))
-            .is_some_and(|(shift, apart)| CONFIRMED_PART * shift <= apart);
-        shows && CONFIRMED_CUSUM <= of(pairs).cusum()
+        let direction = if sign < 0.0 { &pairs.down } else { &pairs.up };
+        CONFIRMED_CUSUM <= direction.cusum() && self.detector.is_shown_by(pairs, sign)
     }
 
     /// Whether it has something to say.

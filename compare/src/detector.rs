@@ -25,7 +25,7 @@ pub(crate) const CALM_LOG: f64 = 0.048_790_164_169_432;
 pub(crate) const CALM_TICKS: u32 = 24;
 
 /// Logarithms beyond this are broken clocks, not latencies.
-const LOG_MAX: f64 = 50.0;
+pub(crate) const LOG_MAX: f64 = 50.0;
 
 /// Weight of the newest tick in the smoothed variance of one sample.
 const VARIANCE_FOLLOW: f64 = 0.1;
@@ -42,6 +42,12 @@ const RECENT_BLOCKS_MIN: usize = 3;
 
 /// The same as [`FREEZE_CUSUM`] for a level that was taken from a few values: one more that is far out would move it.
 const FREEZE_THIN_CUSUM: f64 = 2.0;
+
+/// How much of live's shift its shadow must not share.
+const CONFIRMED_PART: f64 = 0.4;
+
+/// Statistics in a row in which what the shadow shares is taken for a new normal of both: ten minutes at the tick of 5 s.
+pub(crate) const SHARED_MAX: u32 = 120;
 
 /// The threshold of a stream whose alarms were false rises by this factor, ...
 const REJECT_FACTOR: f64 = 10.0;
@@ -445,6 +451,15 @@ impl Detector {
     /// Mean of the last residuals, 12 at most; `None` if too few say something.
     pub(crate) fn mean_of_last(&self, count: usize) -> Option<f64> {
         self.recent.mean(count)
+    }
+
+    /// Whether the pairs' ratio shows a good part of the shift of this statistic since its likeliest onset: what the shadow shows as
+    /// well is nobody's. `sign` is −1 for a shift to the better.
+    pub(crate) fn is_shown_by(&self, pairs: &Self, sign: f64) -> bool {
+        let direction = if sign < 0.0 { &self.down } else { &self.up };
+        let since = usize::try_from(direction.age()).unwrap_or(RECENT_TICKS).saturating_add(1);
+        let mean = |of: &Self| of.mean_of_last(since.min(RECENT_TICKS)).map(|mean| sign * mean);
+        mean(self).zip(mean(pairs)).is_some_and(|(shift, apart)| CONFIRMED_PART * shift <= apart)
     }
 
     /// Long-run variance of a residual.

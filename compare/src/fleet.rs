@@ -22,6 +22,7 @@ const NEXT_TO_NONE: f64 = 0.01;
 
 /// Onsets before a start that count on: [`crate::evidence::FRESH`].
 const FRESH_TICKS: f64 = 5.0;
+const _: () = assert!(crate::evidence::FRESH == 5);
 
 /// Since when evidence is gathered.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

@@ -8,7 +8,7 @@
 
 use foreshadow_model::{ComparePolicy, Estimate, Ratio};
 
-use crate::detector::{CALM_TICKS, Detector, Direction, Statistic, Use};
+use crate::detector::{CALM_TICKS, Detector, Direction, SHARED_MAX, Statistic, Use};
 use crate::evidence::FREEZE_CUSUM;
 use crate::recent::{RECENT_TICKS, median_of};
 use crate::regression::{Beside, Explained};
@@ -27,12 +27,6 @@ const CLEARLY_LESS: f64 = 0.85;
 
 /// Rows on which that is chosen.
 const CHOOSE_MAX: usize = 20_000;
-
-/// How much of live's shift its shadow must not share.
-const CONFIRMED_PART: f64 = 0.4;
-
-/// Rows in which what live's shadow shares is taken for a new normal of both.
-const SHARED_MAX: u32 = 120;
 
 /// Steps of a gap that count: after more nothing lingers.
 const GAP_MAX: f64 = 60.0;
@@ -406,13 +400,7 @@ impl Run {
     /// Whether live has come away from its shadow since the likeliest onset, by a good part of its shift.
     fn is_confirmed(detector: &Detector, pair: Option<&Detector>) -> bool {
         let Some(pair) = pair else { return true };
-        let (sign, direction) = Self::direction(detector);
-        let rows =
-            usize::try_from(direction.age()).unwrap_or(RECENT_TICKS).saturating_add(1).min(RECENT_TICKS);
-        match (detector.mean_of_last(rows), pair.mean_of_last(rows)) {
-            (Some(shift), Some(apart)) => CONFIRMED_PART * sign * shift <= sign * apart,
-            _ => false,
-        }
+        detector.is_shown_by(pair, Self::direction(detector).0)
     }
 
     /// Which side is raised: its sign and its evidence.

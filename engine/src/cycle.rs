@@ -167,12 +167,7 @@ impl Cycle {
                 requests: window.live_side.requests as f64,
                 sampled: window.sampled as f64,
                 budget: f64::from(self.policy.mirror.copies_per_second) * window.span_seconds,
-                // What it is pressed with is no reason to ask less.
-                utilisation: if assessment.verdict == Verdict::Inconclusive(Inconclusive::Pressed) {
-                    None
-                } else {
-                    shadow_utilisation(inventory, window)
-                },
+                utilisation: shadow_utilisation(inventory, window, assessment.verdict),
             };
             let now = self.plane.rate(&window.live);
             let rate = foreshadow_decide::sample_rate(now, &assessment.sampling, asked, &self.policy.mirror);
@@ -200,9 +195,11 @@ fn usage(inventory: &Inventory, windows: &[Window]) -> BTreeMap<InstanceId, Usag
     windows.iter().filter_map(of).collect()
 }
 
-/// How much of its processor a shadow used, where that is known. What it is asked for by hand is no reason to ask less.
-fn shadow_utilisation(inventory: &Inventory, window: &Window) -> Option<f64> {
-    if window.drops.0.contains_key(&DropReason::Amplified) {
+/// How much of its processor a shadow used, where that is known. What it is asked for by hand, or pressed with, is no reason to
+/// ask less.
+fn shadow_utilisation(inventory: &Inventory, window: &Window, verdict: Verdict) -> Option<f64> {
+    let is_pressed = verdict == Verdict::Inconclusive(Inconclusive::Pressed);
+    if is_pressed || window.drops.0.contains_key(&DropReason::Amplified) {
         return None;
     }
     let shadow = inventory.pair(&window.live)?.shadow.as_ref()?;

@@ -90,7 +90,7 @@ impl Voice {
                 live = silence.live
             )
         };
-        self.desk.report().silences.into_iter().map(words).collect()
+        self.desk.silences().into_iter().map(words).collect()
     }
 
     /// Nobody is to be told of this live until then.

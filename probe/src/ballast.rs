@@ -9,13 +9,13 @@
 use std::fs;
 use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use foreshadow_model::{Bytes, CgroupPaths};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::attached::Attached;
 use crate::cgroup::{limit, memory_room, version_of};
 use crate::clock::timespec;
 use crate::helper::settle;
@@ -51,11 +51,7 @@ pub struct Load {
 
 /// The ballast of one shadow, seen by the controller. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Ballast {
-    /// `None` only while it is dropped.
-    child: Option<Child>,
-    orders: ChildStdin,
-}
+pub struct Ballast(Attached);
 
 /// How a ballast came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,17 +71,7 @@ impl Ballast {
     /// # Errors
     /// Those of starting a process.
     pub fn start(command: &HelperCommand, cgroup: &CgroupPaths) -> io::Result<Self> {
-        let mut child = Command::new(&command.program)
-            .args(&command.arguments)
-            .arg(serde_json::to_string(cgroup)?)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let orders = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        Ok(Self { child: Some(child), orders })
+        Ok(Self(Attached::start(command, serde_json::to_string(cgroup)?)?))
     }
 
     /// Tells it what to hold from now on.
@@ -93,30 +79,20 @@ impl Ballast {
     /// # Errors
     /// `BrokenPipe` if it has ended: it gave all back because memory was short, or the kernel took it.
     pub fn hold(&mut self, load: Load) -> io::Result<()> {
-        serde_json::to_writer(&mut self.orders, &load)?;
-        self.orders.write_all(b"\n")
+        serde_json::to_writer(&mut self.0.orders, &load)?;
+        self.0.orders.write_all(b"\n")
     }
 
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.0.pid()
     }
 
     /// How it ended; `None` while it holds what it was told to.
     pub fn ended(&mut self) -> Option<BallastEnd> {
-        let status = self.child.as_mut()?.try_wait().ok()??;
+        let status = self.0.ended()?;
         Some(if status.code() == Some(SHORT) { BallastEnd::Short } else { BallastEnd::Other })
-    }
-}
-
-impl Drop for Ballast {
-    fn drop(&mut self) {
-        // Killed, because one in a frozen cgroup reads no pipe. One that cannot even die is waited for elsewhere.
-        let Some(mut child) = self.child.take() else { return };
-        child.kill().unwrap_or_default();
-        let reap = move || child.wait().map(drop).unwrap_or_default();
-        std::thread::Builder::new().name("reap".into()).spawn(reap).map(drop).unwrap_or_default();
     }
 }
 

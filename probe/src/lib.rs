@@ -9,6 +9,7 @@
 //! Nothing here decides anything. Whatever cannot be read or tried is `None` or `Skipped` with its reason; work that
 //! got no processor in time is `Starved`, which is saturation and not a missing sample.
 
+mod attached;
 mod ballast;
 pub mod burst;
 mod cgroup;

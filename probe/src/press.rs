@@ -7,13 +7,13 @@
 //! reaches others; a live could feel it.
 
 use std::io;
-use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use foreshadow_model::CgroupPaths;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
+use crate::attached::Attached;
 use crate::clock::{monotonic, timespec};
 use crate::helper::enter;
 use crate::pair::HelperCommand;
@@ -40,13 +40,7 @@ struct Request {
 
 /// Pressure on one shadow. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Press {
-    /// `None` only while it is dropped.
-    child: Option<Child>,
-    /// Its other end tells the process that the controller is there.
-    #[expect(dead_code, reason = "held open")]
-    pipe: Option<ChildStdin>,
-}
+pub struct Press(Attached);
 
 impl Press {
     /// Starts one in this cgroup; `command` is how this program becomes a press.
@@ -54,37 +48,19 @@ impl Press {
     /// # Errors
     /// Those of starting a process.
     pub fn start(command: &HelperCommand, cgroup: &CgroupPaths, order: Order) -> io::Result<Self> {
-        let mut child = Command::new(&command.program)
-            .args(&command.arguments)
-            .arg(serde_json::to_string(&Request { cgroup: cgroup.clone(), order })?)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Self { pipe: child.stdin.take(), child: Some(child) })
+        let request = serde_json::to_string(&Request { cgroup: cgroup.clone(), order })?;
+        Attached::start(command, request).map(Self)
     }
 
     /// Its process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.0.pid()
     }
 
     /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
-        self.child.as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
-    }
-}
-
-impl Drop for Press {
-    fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        child.kill().unwrap_or_default();
-        // One in a frozen cgroup cannot even die now; it is waited for elsewhere.
-        let reap = move || child.wait().map(drop).unwrap_or_default();
-        std::thread::Builder::new().name("reap".into()).spawn(reap).map(drop).unwrap_or_default();
+        self.0.ended().is_some()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_model::{Alarm, AlarmReport, InstanceId};
+use foreshadow_model::{Alarm, AlarmReport, InstanceId, Silence};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -91,6 +91,12 @@ impl Desk {
             state.machine.silence(live, until_unix_ms);
             state.outbox.revision += 1;
         });
+    }
+
+    /// Of whom nobody is told.
+    #[must_use]
+    pub fn silences(&self) -> Vec<Silence> {
+        self.state.borrow().machine.silences().collect()
     }
 
     /// What is shown.
