@@ -5,11 +5,12 @@
 //! then live's own past, which moves with load; so load is taken out as well:
 //!
 //! ```text
-//! x = ln live − w · ln shadow − β1 ℓ − β2 ℓ²
+//! x = ln live − w · ln shadow − β1 ℓ − β2 ℓ² − the hour of the day − the hour of the week
 //! ```
 //!
-//! `w` and `β` are the least squares of healthy minutes, all measured from their running means, so that they say what the
-//! level cannot follow; drawn towards the ratio (`w = 1`, `β = 0`) by half an hour of minutes that agree with it.
+//! `w`, `β` and the hours (sines and cosines, after two days; those of the week after two weeks) are the least squares of healthy
+//! minutes, all measured from their running means, so that they say what the level cannot follow; drawn towards the ratio
+//! (`w = 1`, all else 0) by half an hour of minutes that agree with it.
 //! *Inputs*: means of log latency over the same pairs, requests per second. *Trips* like every detector, once the ratio of the
 //! pairs has some evidence as well: what both show is nobody's fault here, and after ten minutes of it their new normal.
 //! *First start*: an hour of healthy minutes; until then it is silent. *After a gap*: like every detector. *A load beyond those
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::baseline::FOLLOW;
 use crate::detector::{Detector, LOG_MAX, SHARED_MAX, Use};
 use crate::load::EDGE_STEP;
-use crate::regression::solve;
+use crate::regression::{DAILY, WEEKLY, harmonics, solve};
 
 /// Ticks of a block: a minute at the tick of 5 s.
 const BLOCK_TICKS: u32 = 12;
@@ -29,11 +30,15 @@ const BLOCK_TICKS: u32 = 12;
 /// Blocks before it says anything, ...
 const BLOCKS_FIRST: f64 = 60.0;
 
-/// ... after which it is fitted anew each time they have doubled, and then each time there are so many more.
-const BLOCKS_BETWEEN: f64 = 720.0;
+/// ... after which it is fitted anew each time they have doubled, and then this often.
+const DAYS_BETWEEN: f64 = 0.5;
 
-/// Blocks beyond which the older half counts half.
-const BLOCKS_MEMORY: f64 = 2880.0;
+/// Days of blocks beyond which the older half counts half: as many as know a weekday twice.
+const DAYS_MEMORY: f64 = 14.0;
+
+/// Days that must have been learned from before an hour of the day explains anything, and an hour of the week.
+const DAYS_DAILY: f64 = 2.0;
+const DAYS_WEEKLY: f64 = 14.0;
 
 /// The ratio counts like so many blocks that agree with it.
 const BLOCKS_ASSUMED: f64 = 30.0;
@@ -56,20 +61,26 @@ const BLOCK_CLIP: f64 = 0.7;
 /// More requests a second than any live answers.
 const LOAD_MAX: f64 = 1e9;
 
-/// The shadow, the load and its square.
-const TERMS: usize = 3;
+/// The shadow, the load and its square; then the harmonics of the day and those of the week.
+const HOURS_FROM: usize = 3;
+const WEEK_FROM: usize = HOURS_FROM + 2 * DAILY;
+const TERMS: usize = WEEK_FROM + 2 * WEEKLY;
 
 /// What is taken out of live, for one unit of each term.
 type Weights = [f64; TERMS];
 
 /// The ratio of the pairs.
-const RATIO: Weights = [1.0, 0.0, 0.0];
+const RATIO: Weights = {
+    let mut weights = [0.0; TERMS];
+    weights[0] = 1.0;
+    weights
+};
 
 /// What a tick or a block says: live and the terms.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Seen {
     live: f64,
-    terms: [f64; TERMS],
+    terms: Weights,
 }
 
 impl Seen {
@@ -94,6 +105,9 @@ impl Seen {
 struct Learned {
     blocks: f64,
     fit_at: f64,
+    /// Days that were learned from, all that are forgotten included.
+    days: f64,
+    /// Its lower triangle.
     gram: [[f64; TERMS]; TERMS],
     along: [f64; TERMS],
     /// Of what the weights in force leave of a block.
@@ -109,6 +123,7 @@ struct Learned {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Controlled {
     pub(crate) detector: Detector,
+    ticks_per_day: f64,
     weights: Weights,
     learned: Learned,
     /// Lowest and highest load that was learned from.
@@ -120,9 +135,10 @@ pub(crate) struct Controlled {
 }
 
 impl Controlled {
-    pub(crate) fn new(policy: &ComparePolicy) -> Self {
+    pub(crate) fn new(policy: &ComparePolicy, ticks_per_day: f64) -> Self {
         Self {
             detector: Detector::new(policy),
+            ticks_per_day,
             weights: RATIO,
             learned: Learned::default(),
             loads: None,
@@ -162,13 +178,18 @@ impl Controlled {
         let load = load.clamp(0.0, LOAD_MAX);
         let known = self.loads.map_or(load, |(low, high)| load.clamp(low, high));
         let mean = |side: &LogMoments| side.mean().filter(|mean| mean.abs() <= LOG_MAX);
-        let seen = Seen { live: mean(live)?, terms: [mean(shadow)?, known, known * known] };
+        let mut seen = Seen { live: mean(live)?, terms: [0.0; TERMS] };
+        seen.terms[..HOURS_FROM].copy_from_slice(&[mean(shadow)?, known, known * known]);
+        #[expect(clippy::cast_precision_loss, reason = "a count of ticks")]
+        let days = window.tick.0 as f64 / self.ticks_per_day;
+        harmonics(days, &mut seen.terms[HOURS_FROM..WEEK_FROM]);
+        harmonics(days / 7.0, &mut seen.terms[WEEK_FROM..]);
         (live.n == shadow.n && live.n == window.paired.n && load.is_finite()).then_some((seen, load))
     }
 
     /// `x` of this tick, with the variance of one pair: of `live − w shadow` it follows from those of both and of the ratio.
     fn moments(&self, window: &Window, seen: Seen) -> Option<LogMoments> {
-        let [weight, ..] = self.weights;
+        let weight = self.weights[0];
         let [live, shadow, ratio] =
             [&window.live_side.paired_log, &window.shadow_side.paired_log, &window.paired]
                 .map(LogMoments::variance);
@@ -187,6 +208,7 @@ impl Controlled {
         let block = learned.sum.map(|sum| sum / f64::from(BLOCK_TICKS));
         (learned.sum, learned.ticks) = (Seen::default(), 0);
         learned.block(block, &self.weights);
+        learned.days += f64::from(BLOCK_TICKS) / self.ticks_per_day;
         let due = learned.fit_at.max(BLOCKS_FIRST) <= learned.blocks;
         if due && self.detector.up.cusum().max(self.detector.down.cusum()) < CALM_CUSUM {
             self.fit();
@@ -199,12 +221,14 @@ impl Controlled {
         let has_span = self.loads.is_some_and(|(low, high)| LOAD_SPAN * low <= high);
         let (Some(weights), Some(mean)) = (learned.weights(has_span), learned.mean) else { return };
         let blocks = learned.blocks;
-        learned.fit_at = blocks + blocks.min(BLOCKS_BETWEEN);
+        let blocks_per_day = self.ticks_per_day / f64::from(BLOCK_TICKS);
+        let between = (DAYS_BETWEEN * blocks_per_day).max(1.0);
+        learned.fit_at = blocks + blocks.min(between);
         let moved = mean.explained(&self.weights) - mean.explained(&weights);
         self.weights = weights;
         self.detector.change_statistic(moved);
-        if BLOCKS_MEMORY < blocks {
-            self.learned.halve();
+        if DAYS_MEMORY * blocks_per_day < blocks {
+            self.learned.halve(between);
         }
     }
 
@@ -309,49 +333,51 @@ impl Learned {
         self.squares += kept * kept;
         for i in 0..TERMS {
             self.along[i] += apart.terms[i] * apart.live;
-            for j in 0..TERMS {
+            for j in 0..=i {
                 self.gram[i][j] += apart.terms[i] * apart.terms[j];
             }
         }
     }
 
-    /// The least squares. All of the shadow is the most, none of it the least. A load that did not span enough explains nothing.
+    /// The least squares. All of the shadow is the most, none of it the least. A load that did not span enough explains nothing, nor
+    /// do hours that were not seen often enough.
     fn weights(&self, has_span: bool) -> Option<Weights> {
-        if !has_span {
-            let assumed = BLOCKS_ASSUMED / self.blocks;
-            let weight = (self.along[0] / self.gram[0][0] + assumed) / (1.0 + assumed);
-            return weight.is_finite().then_some([weight.clamp(0.0, 1.0), 0.0, 0.0]);
-        }
-        let all = self.ridge(None)?;
+        let explains = |term: usize| match term {
+            0 => true,
+            1..HOURS_FROM => has_span,
+            HOURS_FROM..WEEK_FROM => DAYS_DAILY <= self.days,
+            _ => DAYS_WEEKLY <= self.days,
+        };
+        let all = self.ridge(explains, None)?;
         let weight = all[0].clamp(0.0, 1.0);
-        if weight == all[0] { Some(all) } else { self.ridge(Some(weight)) }
+        if weight == all[0] { Some(all) } else { self.ridge(explains, Some(weight)) }
     }
 
-    /// With the weight of the shadow given or free. Every term in units of its own deviation.
-    fn ridge(&self, given: Option<f64>) -> Option<Weights> {
+    /// With the weight of the shadow given or free, and nothing for terms that do not explain. Every term in units of its own deviation.
+    fn ridge(&self, explains: impl Fn(usize) -> bool, given: Option<f64>) -> Option<Weights> {
         let assumed = BLOCKS_ASSUMED / self.blocks;
-        let units: [f64; TERMS] = std::array::from_fn(|k| self.gram[k][k].sqrt().max(f64::MIN_POSITIVE));
-        let mut system: Vec<[f64; TERMS + 1]> = (0..TERMS)
-            .map(|i| {
-                let of = |j: usize| self.gram[i][j] / units[i] / units[j];
-                let mut equation =
-                    [of(0), of(1), of(2), self.along[i] / units[i] + assumed * units[i] * RATIO[i]];
-                equation[i] = 1.0 + assumed;
-                equation
-            })
-            .collect();
-        if let Some(weight) = given {
-            system[0] = [1.0, 0.0, 0.0, weight * units[0]];
+        let units: Weights = std::array::from_fn(|k| self.gram[k][k].sqrt().max(f64::MIN_POSITIVE));
+        let mut system = [[0.0; TERMS + 1]; TERMS];
+        for (i, equation) in system.iter_mut().enumerate() {
+            equation[i] = 1.0 + assumed;
+            if let (0, Some(weight)) = (i, given) {
+                equation[TERMS] = (1.0 + assumed) * weight * units[0];
+            } else if explains(i) {
+                for j in (0..TERMS).filter(|&j| j != i && explains(j)) {
+                    equation[j] = self.gram[i.max(j)][i.min(j)] / units[i] / units[j];
+                }
+                equation[TERMS] = self.along[i] / units[i] + assumed * units[i] * RATIO[i];
+            }
         }
         let solution = solve(&mut system)?;
         Some(std::array::from_fn(|k| solution[k] / units[k]))
     }
 
-    fn halve(&mut self) {
+    fn halve(&mut self, between: f64) {
         self.gram.as_flattened_mut().iter_mut().chain(&mut self.along).for_each(|sum| *sum /= 2.0);
         self.blocks /= 2.0;
         self.squares /= 2.0;
-        self.fit_at = self.blocks + BLOCKS_BETWEEN;
+        self.fit_at = self.blocks + between;
     }
 }
 
@@ -368,14 +394,60 @@ mod tests {
             let wobble = |salt: f64| (f64::from(at) * salt).fract() - 0.5;
             let (shadow, load) = (0.1 * wobble(0.618_034), 100.0 + 40.0 * wobble(0.414_214));
             let live = w * shadow + beta * load;
-            learned.block(Seen { live, terms: [shadow, load, load * load] }, &[w, beta, 0.0]);
+            learned.block(seen(live, [shadow, load, load * load]), &weights([w, beta, 0.0]));
         }
         learned
     }
 
+    fn weights([shadow, load, square]: [f64; 3]) -> Weights {
+        seen(0.0, [shadow, load, square]).terms
+    }
+
+    /// Of an hour that is not known.
+    fn seen(live: f64, first: [f64; 3]) -> Seen {
+        let mut terms = [0.0; TERMS];
+        terms[..3].copy_from_slice(&first);
+        Seen { live, terms }
+    }
+
+    /// Four weeks of minutes in which live follows nothing but the hour of the day and of the week.
+    #[test]
+    fn hours_are_found_after_two_days_and_hours_of_the_week_after_two_weeks() {
+        let mut controlled = Controlled::new(&ComparePolicy::default(), 17_280.0);
+        let mut learned = Learned::default();
+        let tick = |days: f64| {
+            let mut seen = seen(0.0, [0.0; 3]);
+            harmonics(days, &mut seen.terms[HOURS_FROM..WEEK_FROM]);
+            harmonics(days / 7.0, &mut seen.terms[WEEK_FROM..]);
+            Seen { live: 0.2 * seen.terms[HOURS_FROM] + 0.1 * seen.terms[WEEK_FROM + 1], ..seen }
+        };
+        for minute in 0..4 * 7 * 1440 {
+            let days = f64::from(minute) / 1440.0;
+            let mut now = tick(days);
+            now.terms[0] = 0.1 * ((f64::from(minute) * 0.618_034).fract() - 0.5);
+            now.live += 0.5 * now.terms[0];
+            learned.block(now, &RATIO);
+            learned.days = days;
+            let weights = match minute {
+                2000 | 2900 | 20_200 | 40_300 => learned.weights(false).unwrap(),
+                _ => continue,
+            };
+            let [day, week] = [weights[HOURS_FROM], weights[WEEK_FROM + 1]];
+            match minute {
+                2000 => assert!(day == 0.0 && week == 0.0, "{weights:?}"),
+                2900 => assert!((day - 0.2).abs() < 0.05 && week == 0.0, "{weights:?}"),
+                _ => assert!((day - 0.2).abs() < 0.01 && (week - 0.1).abs() < 0.01, "{weights:?}"),
+            }
+        }
+        controlled.learned = learned;
+        controlled.fit();
+        let left = |days: f64| (tick(days).live - tick(days).explained(&controlled.weights)).abs();
+        assert!((0..700).map(|at| left(f64::from(at) / 100.0)).all(|left| left < 0.01));
+    }
+
     #[test]
     fn weight_and_load_are_found_and_drawn_towards_the_ratio_by_what_is_assumed() {
-        let [w, beta, square] = learned(0.4, 0.002, 3000).weights(true).unwrap();
+        let [w, beta, square, ..] = learned(0.4, 0.002, 3000).weights(true).unwrap();
         // Thirty blocks of w = 1 beside three thousand of 0.4.
         assert!((w - 0.406).abs() < 0.002, "{w}");
         let at_100 = beta + 2.0 * 100.0 * square;
@@ -395,9 +467,9 @@ mod tests {
         let mut learned = Learned::default();
         for at in 0..500 {
             let shadow = 0.1 * ((f64::from(at) * 0.618_034).fract() - 0.5);
-            learned.block(Seen { live: 0.7 * shadow, terms: [shadow, 50.0, 2500.0] }, &RATIO);
+            learned.block(seen(0.7 * shadow, [shadow, 50.0, 2500.0]), &RATIO);
         }
-        let [w, beta, square] = learned.weights(true).unwrap();
+        let [w, beta, square, ..] = learned.weights(true).unwrap();
         let [alone, ..] = learned.weights(false).unwrap();
         assert!((alone - w).abs() < 1e-9, "{alone}");
         assert!((w - 0.716).abs() < 0.01 && beta.abs() < 1e-9 && square.abs() < 1e-9, "{w} {beta} {square}");
@@ -415,8 +487,8 @@ mod tests {
         window.live_side.paired_log = moments(-4.0, 0.41);
         window.shadow_side.paired_log = moments(-4.1, 0.41);
         window.paired = moments(0.1, 0.32);
-        let mut controlled = Controlled::new(&ComparePolicy::default());
-        controlled.weights = [0.5, 0.001, 0.0];
+        let mut controlled = Controlled::new(&ComparePolicy::default(), 17_280.0);
+        controlled.weights = weights([0.5, 0.001, 0.0]);
         let (seen, load) = controlled.seen(&window, 100.0).unwrap();
         let moments = controlled.moments(&window, seen).unwrap();
         assert!((load - 100.0).abs() < 1e-12);
@@ -431,9 +503,9 @@ mod tests {
 
     #[test]
     fn a_fit_moves_the_level_along() {
-        let mut controlled = Controlled::new(&ComparePolicy::default());
+        let mut controlled = Controlled::new(&ComparePolicy::default(), 17_280.0);
         controlled.learned = learned(0.4, 0.0, 500);
-        let mean = Seen { live: -3.0, terms: [-4.0, 100.0, 1e4] };
+        let mean = seen(-3.0, [-4.0, 100.0, 1e4]);
         controlled.learned.mean = Some(mean);
         let sample = |controlled: &Controlled| LogMoments {
             n: 10,

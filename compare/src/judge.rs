@@ -85,7 +85,7 @@ impl Judge {
         Self {
             policy,
             ticks_per_day,
-            streams: Streams::new(&policy),
+            streams: Streams::new(&policy, ticks_per_day),
             own: OwnHistory::new(&policy),
             load: Load::default(),
             overload: Overload::default(),

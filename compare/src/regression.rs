@@ -24,8 +24,8 @@ const VALUES_PER_TERM: usize = 12;
 const DAY: f64 = 86_400.0;
 
 /// Harmonics of the day, and of the week.
-const DAILY: usize = 2;
-const WEEKLY: usize = 3;
+pub(crate) const DAILY: usize = 2;
+pub(crate) const WEEKLY: usize = 3;
 
 /// Parts of a day that must all have been seen.
 const DAY_PARTS: usize = 8;
@@ -76,13 +76,9 @@ impl Shape {
             let load = beside.load.clamp(low, high) / high;
             (row[1], row[2], at) = (load, load * load, 3);
         }
-        let mut add = |harmonics: usize, period: f64| {
-            let mut turn = 0.0;
-            for _ in 0..harmonics {
-                turn += TAU * (beside.seconds / period).fract();
-                (row[at], row[at + 1]) = (turn.sin(), turn.cos());
-                at += 2;
-            }
+        let mut add = |count: usize, period: f64| {
+            harmonics(beside.seconds / period, &mut row[at..at + 2 * count]);
+            at += 2 * count;
         };
         if self.daily {
             add(DAILY, DAY);
@@ -142,6 +138,16 @@ impl Explained {
         let Shape { load, daily, weekly } = self.shape;
         let all = [(load.is_some(), "load"), (daily, "hour of the day"), (weekly, "weekday")];
         all.into_iter().filter(|(is_there, _)| *is_there).map(|(_, words)| words).collect()
+    }
+}
+
+/// Sine and cosine of a period, of half of it, of a third, ...: as many as there is room for. `periods` have passed.
+pub(crate) fn harmonics(periods: f64, out: &mut [f64]) {
+    let (sin, cos) = (TAU * periods.fract()).sin_cos();
+    let (mut s, mut c) = (0.0, 1.0);
+    for pair in out.chunks_exact_mut(2) {
+        (s, c) = (s * cos + c * sin, c * cos - s * sin);
+        pair.copy_from_slice(&[s, c]);
     }
 }
 

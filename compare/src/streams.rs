@@ -47,10 +47,10 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
-    pub(crate) fn new(policy: &ComparePolicy) -> Self {
+    pub(crate) fn new(policy: &ComparePolicy, ticks_per_day: f64) -> Self {
         Self {
             centre: Detector::new(policy),
-            controlled: Controlled::new(policy),
+            controlled: Controlled::new(policy, ticks_per_day),
             errors: Errors::default(),
             tails: Tails::new(policy),
             throughput: Detector::new(policy),

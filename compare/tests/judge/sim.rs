@@ -98,6 +98,8 @@ pub struct Nature {
     /// Whether every answer is in the histograms, and what was handed to live is counted: tails and throughput.
     pub answers: bool,
     pub tick_seconds: f64,
+    /// Log units by which live alone swings with the hour of the day.
+    pub daily: f64,
 }
 
 impl Nature {
@@ -109,6 +111,7 @@ impl Nature {
         load_noise: 0.05,
         answers: false,
         tick_seconds: TICK_SECONDS,
+        daily: 0.0,
     };
     pub const ROUGH: Self = Self { rough: true, ..Self::PROTOCOL };
     /// The demo: a tick of one second, few pairs, hardly any lingering noise.
@@ -194,8 +197,16 @@ impl Sim {
 
     /// The next window.
     pub fn window(&mut self, trouble: &Trouble) -> Window {
-        let Nature { pairs, tick_noise, rough, requests_per_second, tick_seconds, load_noise, answers } =
-            self.nature;
+        let Nature {
+            pairs,
+            tick_noise,
+            rough,
+            requests_per_second,
+            tick_seconds,
+            load_noise,
+            answers,
+            daily,
+        } = self.nature;
         let day = std::f64::consts::TAU * self.tick as f64 / DAY as f64;
         Self::walk(&mut self.rng, &mut self.load_noise, 0.95, load_noise);
         Self::walk(&mut self.rng, &mut self.live_noise, 0.8, tick_noise);
@@ -203,7 +214,9 @@ impl Sim {
         Self::walk(&mut self.rng, &mut self.wander, 0.9995, 0.03);
         let load = (0.5 + 0.3 * (day + self.phase).sin() + self.load_noise).clamp(0.05, 1.0);
         let extra = if rough { self.wander + self.burst() } else { 0.0 };
-        let live = self.offset + 0.30 * load + self.live_noise + extra + trouble.live;
+        let hour = std::f64::consts::TAU * self.tick as f64 * tick_seconds / 86_400.0;
+        let own = self.offset + daily * hour.sin();
+        let live = own + 0.30 * load + self.live_noise + extra + trouble.live;
         let shadow = 0.10 * load + self.shadow_noise + trouble.shadow;
         let mut agreement = Agreement {
             diverging: self.rng.count(u64::from(pairs), trouble.diverging),

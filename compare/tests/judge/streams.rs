@@ -108,6 +108,24 @@ fn after_an_hour_the_controlled_stream_speaks_finds_what_is_live_s_own_and_goes_
 }
 
 #[test]
+fn what_a_day_is_like_is_known_after_two_of_them() {
+    // A minute each: the level follows a day only in part.
+    let mut sim = Sim::new(Nature { tick_seconds: 60.0, daily: 0.3, ..Nature::PROTOCOL }, 11);
+    let mut swing = |ticks: u64| {
+        let said = (0..ticks).filter_map(|_| {
+            let said = sim.step(&CALM);
+            state(&said, Stream::Controlled)?.residual
+        });
+        let residuals: Vec<f64> = said.collect();
+        let hours = residuals.chunks_exact(60).map(|hour| hour.iter().sum::<f64>() / 60.0);
+        hours.map(f64::abs).fold(0.0, f64::max)
+    };
+    drop(swing(900));
+    let (first, _, fourth) = (swing(1440), swing(2880), swing(1440));
+    assert!(0.15 < first && fourth < first / 3.0, "{first} on the first day, {fourth} on the fifth");
+}
+
+#[test]
 fn what_the_noise_is_like_is_learned_for_as_long_as_it_lasts() {
     // A minute each, so that five days are not many ticks; then the noise doubles.
     let nature = Nature { tick_seconds: 60.0, ..Nature::PROTOCOL };

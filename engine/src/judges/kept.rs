@@ -21,7 +21,7 @@ use crate::history::History;
 pub(crate) const KEY: &str = "judges";
 
 /// Version of the shape.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 /// The longest time without a controller after which a baseline still holds: the load of a day moves little in it.
 const GAP_MAX: Duration = Duration::from_secs(15 * 60);
