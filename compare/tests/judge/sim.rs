@@ -61,6 +61,8 @@ pub struct Trouble {
     pub burst: f64,
     /// Share of live's requests that take ten times as long.
     pub tail: f64,
+    /// Log units by which the answers of live that are counted take longer, and the pairs do not: a shift of quantiles alone.
+    pub answers: f64,
     /// Share of the requests handed to live that stay unanswered.
     pub unanswered: f64,
 }
@@ -75,6 +77,7 @@ pub const CALM: Trouble = Trouble {
     throttled: 0.0,
     burst: 0.0,
     tail: 0.0,
+    answers: 0.0,
     unanswered: 0.0,
 };
 
@@ -263,7 +266,7 @@ impl Sim {
     fn add_answers(&mut self, window: &mut Window, live: f64, shadow: f64, trouble: &Trouble) {
         for _ in 0..self.nature.pairs {
             let mut of = |mean: f64| 1e6 * (-4.0 + mean + 0.64 * self.rng.normal()).exp();
-            let (live, shadow) = (of(live), of(shadow));
+            let (live, shadow) = (of(live + trouble.answers), of(shadow));
             let slow = self.rng.uniform() < trouble.tail;
             window.live_side.latency.record(if slow { 10.0 * live } else { live });
             window.shadow_side.latency.record(shadow);

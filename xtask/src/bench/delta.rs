@@ -24,7 +24,7 @@ use anyhow::Context as _;
 use clap::Args;
 use foreshadow_model::FlippedAlarms;
 
-use self::rules::{Rule, all, ours};
+use self::rules::{Metric, Rule, Rules};
 use self::sim::{CALM, DAY, Nature, Rng, Sim, Trouble, slower};
 
 /// Ticks after an alarm in which another is the same one: 5 min.
@@ -123,20 +123,23 @@ impl Outcome {
 }
 
 pub(super) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
+    use Metric::{Centre, P99};
     let kinds = [
-        ("S1, 200 pairs", Nature::PROTOCOL),
-        ("S2, 20 pairs", Nature { pairs: 20, ..Nature::ROUGH }),
-        ("S2, 20 pairs, all streams", Nature { pairs: 20, answers: true, ..Nature::ROUGH }),
-        ("S2, 200 pairs", Nature::ROUGH),
-        ("S2, 2000 pairs", Nature { pairs: 2000, ..Nature::ROUGH }),
+        ("S1, 200 pairs", Nature::PROTOCOL, Centre),
+        ("S2, 20 pairs", Nature { pairs: 20, ..Nature::ROUGH }, Centre),
+        ("S2, 20 pairs, all streams", Nature { pairs: 20, answers: true, ..Nature::ROUGH }, Centre),
+        ("S2, 200 pairs", Nature::ROUGH, Centre),
+        ("S2, 2000 pairs", Nature { pairs: 2000, ..Nature::ROUGH }, Centre),
+        ("p99 of 200 answers, S2", Nature { answers: true, ..Nature::ROUGH }, P99),
     ];
     let mut drawn = Vec::new();
-    for (name, nature) in kinds {
+    for (name, nature, metric) in kinds {
         if options.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
             continue;
         }
         eprintln!("{name}: {} healthy days and {} shifts of each size", options.days, options.shifts);
-        let outcomes = both_halves(nature, options);
+        let rules = Rules { metric, only_ours: options.ours };
+        let outcomes = both_halves(nature, rules, options);
         println!("{}", table(name, &outcomes));
         drawn.push((name, outcomes));
     }
@@ -151,14 +154,14 @@ pub(super) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
 }
 
 /// On two processors, half of the seeds each.
-fn both_halves(nature: Nature, options: &Options) -> Vec<Outcome> {
+fn both_halves(nature: Nature, rules: Rules, options: &Options) -> Vec<Outcome> {
     let half = |is_second: bool| {
         let part = |n: u64| if is_second { n / 2..n } else { 0..n / 2 };
-        let rules = if options.ours { ours } else { all };
         let mut outcomes = healthy(nature, rules, part(options.days));
         for (size, factor) in SIZES.iter().enumerate() {
             let seeds = part(options.shifts);
-            for (outcome, delays) in outcomes.iter_mut().zip(delays(nature, rules, &slower(*factor), seeds)) {
+            let trouble = rules.metric.slower(*factor);
+            for (outcome, delays) in outcomes.iter_mut().zip(delays(nature, rules, &trouble, seeds)) {
                 outcome.delays[size] = delays;
             }
         }
@@ -174,13 +177,10 @@ fn both_halves(nature: Nature, options: &Options) -> Vec<Outcome> {
     first
 }
 
-/// Makes rules for one pair.
-type Rules = fn() -> Vec<Box<dyn Rule>>;
-
 /// A pair after its healthy day, with rules that know it.
 fn grown(nature: Nature, rules: Rules, seed: u64) -> (Sim, Vec<Box<dyn Rule>>) {
     let mut sim = Sim::new(nature, seed);
-    let mut rules = rules();
+    let mut rules = rules.make();
     for _ in 0..DAY {
         let (window, assessment) = sim.seen(&CALM);
         rules.iter_mut().for_each(|rule| rule.learn(&window, &assessment));
@@ -238,7 +238,7 @@ fn listen(sim: &mut Sim, rules: &mut [Box<dyn Rule>], calm: u64, (ill, trouble):
 }
 
 fn healthy(nature: Nature, rules: Rules, seeds: std::ops::Range<u64>) -> Vec<Outcome> {
-    let names = rules();
+    let names = rules.make();
     let mut outcomes: Vec<Outcome> =
         names.iter().map(|rule| Outcome { rule: rule.name(), ..Outcome::default() }).collect();
     for seed in seeds {
@@ -264,7 +264,7 @@ fn healthy(nature: Nature, rules: Rules, seeds: std::ops::Range<u64>) -> Vec<Out
 
 /// Ticks until each rule finds the trouble: until it begins to alarm. One that alarms anyway has found nothing.
 fn delays(nature: Nature, rules: Rules, trouble: &Trouble, seeds: std::ops::Range<u64>) -> Vec<Vec<u64>> {
-    let mut all_delays = vec![Vec::new(); rules().len()];
+    let mut all_delays = vec![Vec::new(); rules.make().len()];
     for seed in seeds {
         let (mut sim, mut rules) = grown(nature, rules, 900_000 + seed);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a tick of a day")]
@@ -311,6 +311,9 @@ fn table(name: &str, outcomes: &[Outcome]) -> String {
     text
 }
 
+/// Those of the running product.
+const OURS: Rules = Rules { metric: Metric::Centre, only_ours: true };
+
 /// What is no shift of the centre: ours alone, since the other rules do not look there.
 fn others(shifts: u64) -> String {
     use std::fmt::Write as _;
@@ -323,7 +326,7 @@ fn others(shifts: u64) -> String {
     let mut text =
         String::from("\n| S2, 20 pairs, all streams | found within 1 h | median / p90 |\n|---|--:|---|\n");
     for (name, trouble) in troubles {
-        let mut delays = delays(nature, ours, &trouble, 0..shifts.min(40)).swap_remove(0);
+        let mut delays = delays(nature, OURS, &trouble, 0..shifts.min(40)).swap_remove(0);
         delays.sort_unstable();
         let outcome = Outcome { delays: [delays, Vec::new(), Vec::new()], ..Outcome::default() };
         let seconds =
@@ -353,7 +356,7 @@ fn others(shifts: u64) -> String {
 /// How much slower live was when a ramp of 1 % a minute was warned of.
 #[expect(clippy::cast_precision_loss, reason = "a tick of an hour")]
 fn ramp(seed: u64) -> Option<f64> {
-    let (mut sim, mut rules) = grown(Nature::ROUGH, ours, 700_000 + seed);
+    let (mut sim, mut rules) = grown(Nature::ROUGH, OURS, 700_000 + seed);
     (1..=HORIZON).find_map(|tick| {
         let slower_by = 0.01 * tick as f64 * TICK / 60.0;
         let (window, assessment) = sim.seen(&slower(1.0 + slower_by));

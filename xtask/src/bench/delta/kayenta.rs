@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use foreshadow_model::{Assessment, Window};
 
-use super::rules::Rule;
+use super::rules::{Metric, Rule};
 
 /// Ticks of the window.
 const WINDOW: usize = 50;
@@ -23,6 +23,7 @@ const TOLERANCE: f64 = 0.25;
 const EFFECT: f64 = 1.15;
 
 pub(super) struct Kayenta {
+    metric: Metric,
     live: VecDeque<f64>,
     shadow: VecDeque<f64>,
     tick: u32,
@@ -30,16 +31,12 @@ pub(super) struct Kayenta {
 }
 
 impl Kayenta {
-    pub(super) fn new() -> Self {
-        Self { live: VecDeque::new(), shadow: VecDeque::new(), tick: 0, alarms: false }
+    pub(super) fn new(metric: Metric) -> Self {
+        Self { metric, live: VecDeque::new(), shadow: VecDeque::new(), tick: 0, alarms: false }
     }
 
     fn take_in(&mut self, window: &Window) {
-        let (Some(live), Some(shadow)) =
-            (window.live_side.paired_log.mean(), window.shadow_side.paired_log.mean())
-        else {
-            return;
-        };
+        let Some([live, shadow]) = self.metric.logs(window) else { return };
         for (values, mean) in [(&mut self.live, live), (&mut self.shadow, shadow)] {
             values.push_back(mean.exp());
             if WINDOW < values.len() {

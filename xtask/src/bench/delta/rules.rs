@@ -1,15 +1,51 @@
 //! Ours, and the rules that people use instead.
 
 use foreshadow_compare::{RecordedPolicy, Recording, Worse, judge_recording};
-use foreshadow_model::{Assessment, ComparePolicy, SideWindow, Verdict, Window};
+use foreshadow_model::{Assessment, ComparePolicy, SideWindow, Stream, Verdict, Window};
 
 use super::kayenta::Kayenta;
+use super::sim::{CALM, Trouble, slower};
 
 /// Ticks of a minute.
 const MINUTE: usize = 12;
 
 /// Ticks in a row.
 const IN_A_ROW: u32 = 3;
+
+/// What of latency the rules look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Metric {
+    /// Mean log latency over the pairs.
+    Centre,
+    /// The 99th percentile over the answers of a tick.
+    P99,
+}
+
+impl Metric {
+    /// Live is slower by this factor, as far as this metric shows it.
+    pub(super) fn slower(self, by: f64) -> Trouble {
+        match self {
+            Self::Centre => slower(by),
+            Self::P99 => Trouble { answers: by.ln(), ..CALM },
+        }
+    }
+
+    /// Log latency of live and of its shadow.
+    pub(super) fn logs(self, window: &Window) -> Option<[f64; 2]> {
+        let of = |side: &SideWindow| match self {
+            Self::Centre => side.paired_log.mean(),
+            Self::P99 => side.latency.quantile(0.99).map(f64::ln).filter(|log| log.is_finite()),
+        };
+        Some([of(&window.live_side)?, of(&window.shadow_side)?])
+    }
+}
+
+/// Which rules, and of what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) metric: Metric,
+    pub(super) only_ours: bool,
+}
 
 /// Says at each tick whether live is worse.
 pub(super) trait Rule {
@@ -25,22 +61,31 @@ pub(super) trait Rule {
     }
 }
 
-/// Those of the running product.
-pub(super) fn ours() -> Vec<Box<dyn Rule>> {
-    vec![Box::new(Ours { acts: false }), Box::new(Ours { acts: true })]
+impl Rules {
+    /// New ones that know nothing yet, ours first.
+    pub(super) fn make(self) -> Vec<Box<dyn Rule>> {
+        let mut rules: Vec<Box<dyn Rule>> = match self.metric {
+            Metric::Centre => vec![Box::new(Ours { acts: false }), Box::new(Ours { acts: true })],
+            Metric::P99 => vec![Box::new(OurTail)],
+        };
+        if !self.only_ours {
+            rules.extend(others(self.metric));
+        }
+        rules
+    }
 }
 
-/// All, ours first.
-pub(super) fn all() -> Vec<Box<dyn Rule>> {
-    let others: Vec<Box<dyn Rule>> = vec![
-        Box::new(Recorded::default()),
-        Box::new(Ratio::new("raw ratio > 15 %, 3 ticks", 1.15, 1)),
-        Box::new(Ratio::without_offset("constant offset removed, > 15 %, 3 ticks", 1.15, 1)),
-        Box::new(Ratio::without_offset("constant offset removed, > 30 %, 3 ticks", 1.30, 1)),
-        Box::new(Ratio::without_offset("constant offset removed, 60 s mean > 15 %", 1.15, MINUTE)),
-        Box::new(Kayenta::new()),
-    ];
-    ours().into_iter().chain(others).collect()
+fn others(metric: Metric) -> [Box<dyn Rule>; 6] {
+    let ratio = |name, limit, mean_of| Ratio::new(metric, name, limit, mean_of);
+    let offset = |name, limit, mean_of| Ratio { takes_offset: true, ..ratio(name, limit, mean_of) };
+    [
+        Box::new(Recorded::new(metric)),
+        Box::new(ratio("raw ratio > 15 %, 3 ticks", 1.15, 1)),
+        Box::new(offset("constant offset removed, > 15 %, 3 ticks", 1.15, 1)),
+        Box::new(offset("constant offset removed, > 30 %, 3 ticks", 1.30, 1)),
+        Box::new(offset("constant offset removed, 60 s mean > 15 %", 1.15, MINUTE)),
+        Box::new(Kayenta::new(metric)),
+    ]
 }
 
 /// The engine of the product.
@@ -62,19 +107,36 @@ impl Rule for Ours {
     }
 }
 
+/// The stream of the product that looks at the 99th percentile, by itself.
+struct OurTail;
+
+impl Rule for OurTail {
+    fn name(&self) -> &'static str {
+        "**ours, the stream of the p99**"
+    }
+
+    fn alarms(&mut self, _: &Window, assessment: &Assessment) -> bool {
+        assessment.streams.iter().any(|state| state.stream == Stream::Tail99 && state.raised)
+    }
+}
+
 /// `foreshadow judge` on what was recorded.
-#[derive(Default)]
 struct Recorded {
+    metric: Metric,
     recording: Recording,
     calibrate: usize,
 }
 
 impl Recorded {
+    fn new(metric: Metric) -> Self {
+        Self { metric, recording: Recording::default(), calibrate: 0 }
+    }
+
     fn record(&mut self, window: &Window) {
-        let log = |side: &SideWindow| side.paired_log.mean().unwrap_or(f64::NAN);
+        let [of_live, of_shadow] = self.metric.logs(window).unwrap_or([f64::NAN; 2]);
         let Recording { live, shadow, seconds, samples, load, .. } = &mut self.recording;
-        live.push(log(&window.live_side));
-        shadow.get_or_insert_default().push(log(&window.shadow_side));
+        live.push(of_live);
+        shadow.get_or_insert_default().push(of_shadow);
         seconds.push(window.tick.0 as f64 * window.span_seconds);
         samples.get_or_insert_default().push(f64::from(window.paired.n));
         load.get_or_insert_default().push(window.live_side.requests as f64);
@@ -121,6 +183,7 @@ impl Rule for Recorded {
 
 /// A ratio beyond a limit, several ticks in a row; or the mean of a minute.
 struct Ratio {
+    metric: Metric,
     name: &'static str,
     limit_log: f64,
     mean_of: usize,
@@ -132,8 +195,9 @@ struct Ratio {
 }
 
 impl Ratio {
-    fn new(name: &'static str, limit: f64, mean_of: usize) -> Self {
+    fn new(metric: Metric, name: &'static str, limit: f64, mean_of: usize) -> Self {
         Self {
+            metric,
             name,
             limit_log: limit.ln(),
             mean_of,
@@ -145,8 +209,8 @@ impl Ratio {
         }
     }
 
-    fn without_offset(name: &'static str, limit: f64, mean_of: usize) -> Self {
-        Self { takes_offset: true, ..Self::new(name, limit, mean_of) }
+    fn x(&self, window: &Window) -> Option<f64> {
+        self.metric.logs(window).map(|[live, shadow]| live - shadow)
     }
 }
 
@@ -157,7 +221,7 @@ impl Rule for Ratio {
 
     fn learn(&mut self, window: &Window, _: &Assessment) {
         if self.takes_offset {
-            self.day.extend(window.paired.mean());
+            self.day.extend(self.x(window));
         }
     }
 
@@ -171,7 +235,7 @@ impl Rule for Ratio {
 
     #[expect(clippy::cast_precision_loss, reason = "a minute of ticks")]
     fn alarms(&mut self, window: &Window, _: &Assessment) -> bool {
-        let Some(x) = window.paired.mean() else { return false };
+        let Some(x) = self.x(window) else { return false };
         self.last.push(x - self.offset);
         if self.mean_of < self.last.len() {
             self.last.remove(0);
