@@ -413,7 +413,7 @@ impl Judge {
             overloaded: self.overload.is_overloaded(),
             host: None,
             flipped: self.flipped.seen(self.ticks_per_day),
-            sensitivities: self.sensitivities.known().to_vec(),
+            sensitivities: self.sensitivities.known(),
             e_value: self.since.e_value(evidence),
             chosen: false,
             drift: self.streams.centre.drift_log(self.ticks_per_day).map(Ratio::from_log),

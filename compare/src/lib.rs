@@ -58,4 +58,4 @@ pub use recorded::{
     Counts, Found, RecordedPolicy, RecordedShares, Recording, Shift, Worse, judge_recording, judge_shares,
     usual_step,
 };
-pub use watch::{HostWatch, node_events};
+pub use watch::{HostWatch, node_events, zone_events};

@@ -40,7 +40,7 @@ struct Pressed {
 /// What is known of one workload.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Sensitivities {
-    known: Vec<Sensitivity>,
+    known: foreshadow_model::Sensitivities,
     pressed: Option<Pressed>,
     /// Ticks until the shadow counts again.
     rests: u32,
@@ -104,8 +104,8 @@ impl Sensitivities {
     }
 
     /// All that was learned.
-    pub(crate) fn known(&self) -> &[Sensitivity] {
-        &self.known
+    pub(crate) fn known(&self) -> foreshadow_model::Sensitivities {
+        self.known.clone()
     }
 }
 

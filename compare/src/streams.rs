@@ -9,7 +9,7 @@
 //! *Who may act*: what users feel (centre, errors, tails, throughput). Probes and signals add evidence; alone they
 //! warn.
 
-use foreshadow_model::{ComparePolicy, Estimate, Ratio, Stream, StreamState, Window};
+use foreshadow_model::{ComparePolicy, Estimate, Ratio, Stream, StreamState, StreamStates, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::controlled::Controlled;
@@ -209,7 +209,7 @@ impl Streams {
     }
 
     /// Every stream that exists for this instance. Always with the centre first and the errors second.
-    pub(crate) fn states(&self, silent: bool) -> Vec<StreamState> {
+    pub(crate) fn states(&self, silent: bool) -> StreamStates {
         let of = |stream: Stream, detector: &Detector| StreamState {
             stream,
             evidence: detector.up.evidence(),
@@ -219,7 +219,7 @@ impl Streams {
             raised: detector.up.is_alarmed(),
         };
         let errors = self.errors.stream();
-        let mut states = Vec::with_capacity(9);
+        let mut states = StreamStates::new();
         states.push(of(Stream::Centre, &self.centre));
         states.push(StreamState {
             stream: Stream::Errors,

@@ -19,8 +19,8 @@
 mod null;
 
 use foreshadow_model::{
-    Burst, BurstKind, CgroupSignals, HostFinding, HostScope, InstanceId, NodeEvent, NodeName, Resource, Tick,
-    Window,
+    Burst, BurstKind, CgroupSignals, HostFinding, HostScope, InstanceId, Inventory, NodeEvent, NodeName,
+    Resource, Tick, Window, ZoneEvent,
 };
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +58,20 @@ enum Sense {
     Retransmits,
 }
 
+/// All but the tests.
+const SIGNALS: [Sense; 10] = [
+    Sense::Throttled,
+    Sense::CpuPressure,
+    Sense::RunDelay,
+    Sense::MemoryPressure,
+    Sense::Refaults,
+    Sense::MajorFaults,
+    Sense::LimitHits,
+    Sense::IoPressure,
+    Sense::NodeIoPressure,
+    Sense::Retransmits,
+];
+
 impl Sense {
     const fn resource(&self) -> Resource {
         match self {
@@ -67,6 +81,10 @@ impl Sense {
             Self::IoPressure | Self::NodeIoPressure => Resource::Storage,
             Self::Retransmits => Resource::Network,
         }
+    }
+
+    fn is_of(&self, burst: &Burst) -> bool {
+        matches!(self, Self::Burst(kind, target) if *kind == burst.kind && *target == burst.target)
     }
 
     const fn is_burst(&self) -> bool {
@@ -141,6 +159,12 @@ struct Sensed {
     shadow: Null,
 }
 
+impl Sensed {
+    fn of(sense: Sense) -> Self {
+        Self { sense, live: Null::default(), shadow: Null::default() }
+    }
+}
+
 /// How a resource stands.
 #[derive(Clone, Copy, Debug)]
 struct Ranked {
@@ -163,30 +187,33 @@ impl HostWatch {
     /// something users feel is raised, so that it is not taken for a new regime.
     pub fn observe(&mut self, window: &Window, judge: bool, hurts: bool) -> Option<HostFinding> {
         let shadow_tells = window.shadow.is_some();
-        let (live, shadow) = (
-            values(&window.live_bursts, window.live_signals.as_ref()),
-            values(&window.shadow_bursts, window.shadow_signals.as_ref()),
-        );
-        for (sense, _) in live.iter().chain(&shadow) {
-            if !self.senses.iter().any(|sensed| sensed.sense == *sense) {
-                self.senses.push(Sensed {
-                    sense: sense.clone(),
-                    live: Null::default(),
-                    shadow: Null::default(),
-                });
-            }
-        }
-        let of = |values: &[(Sense, Value)], sense: &Sense| {
-            values.iter().find(|(of, _)| of == sense).map(|(_, value)| *value)
-        };
+        let live = Shown { bursts: &window.live_bursts, signals: window.live_signals.as_ref() };
+        let shadow = Shown { bursts: &window.shadow_bursts, signals: window.shadow_signals.as_ref() };
+        self.meet(&[live, shadow]);
         for sensed in &mut self.senses {
             let scale = sensed.sense.scale();
-            sensed.live.observe(of(&live, &sensed.sense), scale, judge);
-            sensed.shadow.observe(of(&shadow, &sensed.sense), scale, judge);
+            sensed.live.observe(live.value(&sensed.sense), scale, judge);
+            sensed.shadow.observe(shadow.value(&sensed.sense), scale, judge);
         }
         self.senses
             .retain(|sensed| sensed.live.age < 10 * SILENT_TICKS || sensed.shadow.age < 10 * SILENT_TICKS);
         self.conclude(window.tick, shadow_tells, hurts)
+    }
+
+    /// Makes room for what is seen for the first time.
+    fn meet(&mut self, sides: &[Shown<'_>; 2]) {
+        for burst in sides.iter().flat_map(|side| side.bursts) {
+            let is_known = self.senses.iter().any(|sensed| sensed.sense.is_of(burst));
+            if !is_known && burst_value(burst).is_some() {
+                self.senses.push(Sensed::of(Sense::Burst(burst.kind, burst.target.clone())));
+            }
+        }
+        for sense in SIGNALS {
+            let is_known = self.senses.iter().any(|sensed| sensed.sense == sense);
+            if !is_known && sides.iter().any(|side| side.value(&sense).is_some()) {
+                self.senses.push(Sensed::of(sense));
+            }
+        }
     }
 
     fn conclude(&mut self, tick: Tick, shadow_tells: bool, hurts: bool) -> Option<HostFinding> {
@@ -301,36 +328,41 @@ impl HostWatch {
     }
 }
 
-/// All that one side showed in a tick.
-fn values(bursts: &[Burst], signals: Option<&CgroupSignals>) -> Vec<(Sense, Value)> {
-    let mut all: Vec<(Sense, Value)> = bursts
-        .iter()
-        .filter_map(|burst| {
-            let sense = Sense::Burst(burst.kind, burst.target.clone());
-            if burst.is_saturated() {
-                return Some((sense, Value::Saturated));
-            }
-            Some((sense, Value::Log(work_log(burst).filter(|log| log.is_finite())?)))
-        })
-        .collect();
-    let Some(signals) = signals else { return all };
-    let logs = [
-        (Sense::Throttled, signals.throttled_share().map(waiting_log)),
-        (Sense::CpuPressure, signals.cpu_pressure_share().map(waiting_log)),
-        (Sense::RunDelay, run_delay_log(signals)),
-        (Sense::MemoryPressure, share(signals, signals.memory_pressure_seconds)),
-        (Sense::Refaults, many_log(signals, signals.refaults)),
-        (Sense::MajorFaults, many_log(signals, signals.major_faults)),
-        (Sense::LimitHits, per_second_log(signals, signals.memory_limit_hits)),
-        (Sense::IoPressure, share(signals, signals.io_pressure_seconds)),
-        (Sense::NodeIoPressure, share(signals, signals.node_io_pressure_seconds)),
-        (Sense::Retransmits, lost_log(signals)),
-    ];
-    let finite = logs
-        .into_iter()
-        .filter_map(|(sense, log)| Some((sense, Value::Log(log.filter(|log| log.is_finite())?))));
-    all.extend(finite);
-    all
+/// What one side showed in a tick.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    bursts: &'a [Burst],
+    signals: Option<&'a CgroupSignals>,
+}
+
+impl Shown<'_> {
+    fn value(&self, sense: &Sense) -> Option<Value> {
+        if sense.is_burst() {
+            return self.bursts.iter().filter(|burst| sense.is_of(burst)).find_map(burst_value);
+        }
+        let signals = self.signals?;
+        let log = match sense {
+            Sense::Burst(..) => None,
+            Sense::Throttled => signals.throttled_share().map(waiting_log),
+            Sense::CpuPressure => signals.cpu_pressure_share().map(waiting_log),
+            Sense::RunDelay => run_delay_log(signals),
+            Sense::MemoryPressure => share(signals, signals.memory_pressure_seconds),
+            Sense::Refaults => many_log(signals, signals.refaults),
+            Sense::MajorFaults => many_log(signals, signals.major_faults),
+            Sense::LimitHits => per_second_log(signals, signals.memory_limit_hits),
+            Sense::IoPressure => share(signals, signals.io_pressure_seconds),
+            Sense::NodeIoPressure => share(signals, signals.node_io_pressure_seconds),
+            Sense::Retransmits => lost_log(signals),
+        };
+        log.filter(|log| log.is_finite()).map(Value::Log)
+    }
+}
+
+fn burst_value(burst: &Burst) -> Option<Value> {
+    if burst.is_saturated() {
+        return Some(Value::Saturated);
+    }
+    work_log(burst).filter(|log| log.is_finite()).map(Value::Log)
 }
 
 /// How many pages a second, beside those that begin to matter: from none to a few dozen is nothing, however rare it was.
@@ -354,6 +386,25 @@ pub fn node_events(findings: &[(InstanceId, NodeName, HostFinding)]) -> Vec<Node
         }
     }
     events.retain(|event| 2 <= event.instances.len());
+    events
+}
+
+/// Zones on whose nodes the same resource is worse ([`Inventory::zones_in_trouble`]).
+#[must_use]
+pub fn zone_events(
+    findings: &[(InstanceId, NodeName, HostFinding)],
+    inventory: &Inventory,
+) -> Vec<ZoneEvent> {
+    let mut events = Vec::new();
+    for resource in [Resource::Cpu, Resource::Memory, Resource::Storage, Resource::Network] {
+        let of_it = || findings.iter().filter(|(.., finding)| finding.resource == resource);
+        let sick = of_it().map(|(_, node, _)| node.clone()).collect();
+        events.extend(inventory.zones_in_trouble(&sick).into_iter().map(|(zone, nodes)| {
+            let here = of_it().filter(|(_, node, _)| nodes.contains(node));
+            let instances = here.map(|(live, ..)| live.clone()).collect();
+            ZoneEvent { zone, nodes: nodes.into_iter().collect(), resource, instances }
+        }));
+    }
     events
 }
 

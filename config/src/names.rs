@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use foreshadow_model::{EgressTarget, NodeName, ServiceName};
+use foreshadow_model::{EgressTarget, NodeName, ServiceName, ZoneName};
 
 use crate::notation::Notation;
 
@@ -28,6 +28,7 @@ macro_rules! model_name {
 
 model_name!(ServiceName);
 model_name!(NodeName);
+model_name!(ZoneName);
 
 /// The name of an environment variable. `PORT` is foreshadow's own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

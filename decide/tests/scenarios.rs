@@ -13,7 +13,8 @@ use foreshadow_model::{
     Effect, Estimate, FlippedAlarms, Forecast, ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy,
     Inconclusive, Instance, InstanceId, Inventory, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom,
     OnExit, Pair, PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role,
-    SamplingNeed, ShadowLimit, Share, Taken, Tick, Verdict, VerticalPolicy, Weight,
+    SamplingNeed, Sensitivities, ShadowLimit, Share, StreamStates, Taken, Tick, Verdict, VerticalPolicy,
+    Weight,
 };
 use serde::Deserialize;
 
@@ -203,6 +204,7 @@ fn inventory(lives: &[Live]) -> Inventory {
         let (id, node) = (InstanceId::live(number), NodeName::new(format!("n{number}")).unwrap());
         inventory.nodes.push(NodeRoom {
             name: node.clone(),
+            zone: None,
             cpu: MilliCpu::new(live.room + 4000),
             cpu_promised: MilliCpu::new(4000),
             memory: Some(Bytes::mebi(1000 + live.memory_room)),
@@ -233,7 +235,7 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         error_excess: live.errors.map(ratio),
         evidence: 1e6,
         threshold: 1e4,
-        streams: Vec::new(),
+        streams: StreamStates::new(),
         false_alarms_per_day: 1.7,
         attribution: live.because.map(|resource| Attribution {
             shares: vec![Share {
@@ -252,7 +254,7 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         host: None,
         flipped: FlippedAlarms::default(),
         drift: None,
-        sensitivities: Vec::new(),
+        sensitivities: Sensitivities::new(),
         e_value: 100.0,
         chosen: true,
     }

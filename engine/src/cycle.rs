@@ -105,9 +105,10 @@ impl Cycle {
             policy: self.policy.probe.press,
             tick: self.policy.tick,
         });
-        let node_events = judges::node_events(&assessments, &inventory);
+        let (node_events, zone_events) = judges::events(&assessments, &inventory);
         let (tick, unix_ms) = (self.tick, clock::unix_ms());
-        let report = CycleReport { tick, unix_ms, assessments, node_events, forecast, plan, outcomes };
+        let report =
+            CycleReport { tick, unix_ms, assessments, node_events, zone_events, forecast, plan, outcomes };
         Ok(Closed { report, inventory, windows })
     }
 

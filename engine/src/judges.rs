@@ -9,7 +9,7 @@ use foreshadow_act::Seen;
 use foreshadow_compare::Judge;
 use foreshadow_model::{
     ActionId, ActionKind, Assessment, ComparePolicy, Effect, InstanceId, Inventory, NodeEvent, Outcome, Pair,
-    Resource, Verdict, Window,
+    Resource, Verdict, Window, ZoneEvent,
 };
 
 use serde::{Deserialize, Serialize};
@@ -169,13 +169,19 @@ impl Judges {
     }
 }
 
-/// Nodes on which several lives show the same resource worse.
-pub(crate) fn node_events(assessments: &[Assessment], inventory: &Inventory) -> Vec<NodeEvent> {
+/// Nodes and zones in which several lives show the same resource worse. What is of a zone is no event of its nodes.
+pub(crate) fn events(assessments: &[Assessment], inventory: &Inventory) -> (Vec<NodeEvent>, Vec<ZoneEvent>) {
     let finding = |assessment: &Assessment| {
         let node = inventory.pair(&assessment.live)?.live.node.clone();
         Some((assessment.live.clone(), node, assessment.host.clone()?))
     };
-    foreshadow_compare::node_events(&assessments.iter().filter_map(finding).collect::<Vec<_>>())
+    let findings: Vec<_> = assessments.iter().filter_map(finding).collect();
+    let of_zones = foreshadow_compare::zone_events(&findings, inventory);
+    let mut of_nodes = foreshadow_compare::node_events(&findings);
+    of_nodes.retain(|event| {
+        !of_zones.iter().any(|zone| zone.resource == event.resource && zone.nodes.contains(&event.node))
+    });
+    (of_nodes, of_zones)
 }
 
 impl Judges {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceId, NodeName};
+use crate::{InstanceId, NodeName, ZoneName};
 
 /// What an alarm is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,7 +21,9 @@ pub enum AlarmKind {
     ShadowSuspect,
     /// Several instances of one node worsened together: look at the node.
     NodeSuspect,
-    /// Tests and signals of a live, or of several on one node, are worse than their own past; users feel nothing of it yet.
+    /// Instances on several nodes of one zone worsened together: look at the zone.
+    ZoneSuspect,
+    /// Tests and signals of a live, or of several on one node or in one zone, are worse than their own past; users feel nothing of it yet.
     Host,
     /// A live has become worse than its shadow little by little, for a day; no single step was a shift.
     Drift,
@@ -47,6 +49,7 @@ impl AlarmKind {
             Self::BothDegraded => "both_degraded",
             Self::ShadowSuspect => "shadow_suspect",
             Self::NodeSuspect => "node_suspect",
+            Self::ZoneSuspect => "zone_suspect",
             Self::Host => "host",
             Self::Drift => "drift",
             Self::Inconclusive => "inconclusive",
@@ -62,7 +65,9 @@ impl AlarmKind {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::Degraded | Self::NodeSuspect | Self::BothDegraded | Self::Unwritten => Severity::Critical,
+            Self::Degraded | Self::NodeSuspect | Self::ZoneSuspect | Self::BothDegraded | Self::Unwritten => {
+                Severity::Critical
+            }
             Self::Warn
             | Self::Host
             | Self::Drift
@@ -112,6 +117,9 @@ pub struct Alarm {
     pub instances: Vec<InstanceId>,
     /// The node they stand on, if it is one.
     pub node: Option<NodeName>,
+    /// The zone they stand in, if it is about one.
+    #[serde(default)]
+    pub zone: Option<ZoneName>,
     /// What is the matter and what is done about it, for people.
     pub summary: String,
     /// When it began, Unix milliseconds.

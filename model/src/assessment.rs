@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::{HostFinding, InstanceId, Ratio, Tick};
@@ -327,7 +328,13 @@ impl FlippedAlarms {
     }
 }
 
-/// What the delta engine says of one pair at one tick.
+/// At most one of each [`Stream`].
+pub type StreamStates = ArrayVec<StreamState, 9>;
+
+/// At most one of each [`Resource`].
+pub type Sensitivities = ArrayVec<Sensitivity, 5>;
+
+/// What the delta engine says of one pair at one tick. Of a healthy one nothing is allocated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -355,7 +362,8 @@ pub struct Assessment {
     /// `A`, the threshold in ticks between false alarms.
     pub threshold: f64,
     /// The streams it is combined from.
-    pub streams: Vec<StreamState>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<StreamState>))]
+    pub streams: StreamStates,
     /// False alarms of this instance to be expected per day at threshold `A`.
     pub false_alarms_per_day: f64,
     /// Where the shift comes from; `None` without evidence of a shift.
@@ -381,7 +389,8 @@ pub struct Assessment {
     pub drift: Option<Ratio>,
     /// How much this workload answers to a shortage of each resource, as far as its shadow was pressed.
     #[serde(default)]
-    pub sensitivities: Vec<Sensitivity>,
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Sensitivity>))]
+    pub sensitivities: Sensitivities,
     /// The evidence as an e-value of this tick: without a shift its mean is one at most. `R` has no such mean.
     #[serde(default)]
     pub e_value: f64,

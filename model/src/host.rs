@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstanceId, NodeName, Resource, Tick};
+use crate::{InstanceId, NodeName, Resource, Tick, ZoneName};
 
 /// A resource of an instance that has become worse than it used to be there. Needs no traffic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,5 +59,20 @@ pub struct NodeEvent {
     /// What is worse there.
     pub resource: Resource,
     /// Who shows it, two at least.
+    pub instances: Vec<InstanceId>,
+}
+
+/// Several nodes of one zone on which the same resource became worse together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ZoneEvent {
+    /// The zone.
+    pub zone: ZoneName,
+    /// Where, two at least.
+    pub nodes: Vec<NodeName>,
+    /// What is worse there.
+    pub resource: Resource,
+    /// Who shows it.
     pub instances: Vec<InstanceId>,
 }

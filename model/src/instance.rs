@@ -1,8 +1,9 @@
 //! Lives and shadows: what runs where, with which resources.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +25,10 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        // Cloned with every window and every assessment.
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Accepts 1 to 40 of `a-z`, `0-9` and `-`, starting with a letter.
@@ -34,7 +36,7 @@ macro_rules! name {
             /// # Errors
             /// [`InvalidName`] for anything else: these become file names, cgroup names and labels.
             pub fn new(name: impl Into<String>) -> Result<Self, InvalidName> {
-                checked(name.into()).map(Self)
+                checked(name.into()).map(|name| Self(name.into()))
             }
 
             /// The name itself.
@@ -53,7 +55,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> Self {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 
@@ -74,6 +76,10 @@ name! {
     NodeName
 }
 name! {
+    /// The name of a zone: nodes that can fail together, since they share power, a network or storage.
+    ZoneName
+}
+name! {
     /// The name of one running instance, `live-1` or `shadow-1`; unique within its service.
     InstanceId
 }
@@ -82,7 +88,7 @@ impl InstanceId {
     /// The name of the `number`th live.
     #[must_use]
     pub fn live(number: u32) -> Self {
-        Self(format!("live-{number}"))
+        Self(format!("live-{number}").into())
     }
 
     /// The number in the name of a live or of a shadow; `None` for a name without one.
@@ -94,7 +100,7 @@ impl InstanceId {
     /// The name of the shadow of the live of this name.
     #[must_use]
     pub fn shadow_of(&self) -> Self {
-        Self(format!("shadow-{}", self.0.strip_prefix("live-").unwrap_or(&self.0)))
+        Self(format!("shadow-{}", self.0.strip_prefix("live-").unwrap_or(&self.0)).into())
     }
 }
 
@@ -253,6 +259,9 @@ impl Instance {
 pub struct NodeRoom {
     /// The node.
     pub name: NodeName,
+    /// The zone it is in; `None` where that is not known.
+    #[serde(default)]
+    pub zone: Option<ZoneName>,
     /// Processors it has.
     pub cpu: MilliCpu,
     /// Sum of the cpu limits of the instances on it; those without a limit count nothing.
@@ -342,6 +351,30 @@ impl Inventory {
         self.nodes.iter().find(|room| room.name == *node).map(NodeRoom::cpu_left)
     }
 
+    /// The zone that `node` is in, if that is known.
+    #[must_use]
+    pub fn zone(&self, node: &NodeName) -> Option<&ZoneName> {
+        self.nodes.iter().find(|room| room.name == *node)?.zone.as_ref()
+    }
+
+    /// Zones whose trouble it is that these nodes are in trouble: two of its nodes or more, and at least half of those that
+    /// lives stand on. With the nodes.
+    #[must_use]
+    pub fn zones_in_trouble(&self, sick: &BTreeSet<NodeName>) -> BTreeMap<ZoneName, BTreeSet<NodeName>> {
+        let mut zones: BTreeMap<ZoneName, BTreeSet<NodeName>> = BTreeMap::new();
+        for node in sick {
+            if let Some(zone) = self.zone(node) {
+                zones.entry(zone.clone()).or_default().insert(node.clone());
+            }
+        }
+        let of_lives: BTreeSet<&NodeName> = self.pairs.iter().map(|pair| &pair.live.node).collect();
+        zones.retain(|zone, sick| {
+            let all = of_lives.iter().filter(|node| self.zone(node) == Some(zone)).count();
+            2 <= sick.len() && all <= 2 * sick.len()
+        });
+        zones
+    }
+
     /// Memory on `node` that no limit has promised away; `None` where it is not known.
     #[must_use]
     pub fn memory_room(&self, node: &NodeName) -> Option<Bytes> {
@@ -352,6 +385,34 @@ impl Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trouble_is_of_a_zone_when_half_of_its_nodes_have_it_and_two_at_least() {
+        let node = |name: &str| NodeName::new(name).unwrap();
+        let zone = |name: &str| ZoneName::new(name).unwrap();
+        let mut inventory = Inventory::default();
+        for (n, (name, of)) in (1..).zip([("a", "x"), ("b", "x"), ("c", "x"), ("d", "x"), ("e", "y")]) {
+            inventory.nodes.push(NodeRoom {
+                name: node(name),
+                zone: Some(zone(of)),
+                cpu: MilliCpu::new(1000),
+                cpu_promised: MilliCpu::new(0),
+                memory: None,
+                memory_promised: Bytes::new(0),
+            });
+            let live = Instance::new(InstanceId::live(n), Role::Live, node(name), 1);
+            inventory.pairs.push(Pair { live, shadow: None });
+        }
+        let of = |sick: &[&str]| inventory.zones_in_trouble(&sick.iter().map(|name| node(name)).collect());
+        assert!(of(&["a"]).is_empty() && of(&["a", "e"]).is_empty() && of(&["e", "gone"]).is_empty());
+        assert_eq!(
+            of(&["a", "c", "e"]),
+            BTreeMap::from([(zone("x"), BTreeSet::from([node("a"), node("c")]))])
+        );
+        inventory.pairs.truncate(1);
+        inventory.nodes[2].zone = None;
+        assert!(inventory.zones_in_trouble(&BTreeSet::from([node("a"), node("c")])).is_empty());
+    }
 
     #[test]
     fn names_are_safe_as_file_names() {

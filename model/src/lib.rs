@@ -30,17 +30,17 @@ pub use agreement::{Agreement, BodyAgreement, Difference, FIELDS_MAX, ROUTES_MAX
 pub use alarm::{Alarm, AlarmKind, AlarmReport, DeliveryRow, Severity, Silence};
 pub use assessment::{
     Assessment, Attribution, Estimate, FlippedAlarms, Inconclusive, Pressure, Resource, SamplingNeed,
-    Sensitivity, Share, Stream, StreamState, Verdict,
+    Sensitivities, Sensitivity, Share, Stream, StreamState, StreamStates, Verdict,
 };
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
 pub use error::with_causes;
 pub use forecast::Forecast;
 pub use front::{Balance, Forwarded, FrontRules, Patience, Speech, TlsFiles, TlsName};
 pub use histogram::LogHistogram;
-pub use host::{HostFinding, HostScope, NodeEvent};
+pub use host::{HostFinding, HostScope, NodeEvent, ZoneEvent};
 pub use instance::{
     CgroupPaths, Instance, InstanceId, InvalidName, Inventory, NoShadow, NodeName, NodeRoom, Pair, Phase,
-    Resources, Role, ServiceName,
+    Resources, Role, ServiceName, ZoneName,
 };
 pub use ledger::{Ledger, Taken};
 pub use memory::{MemoryProfile, MemoryRow, MemoryTrend, PageSample};

@@ -424,4 +424,7 @@ pub struct LocalNode {
     pub name: crate::NodeName,
     /// Its processors, ascending, without repetition.
     pub cpus: Vec<u32>,
+    /// The zone it is in.
+    #[serde(default)]
+    pub zone: Option<crate::ZoneName>,
 }

@@ -23,6 +23,9 @@ pub struct CycleReport {
     /// Nodes on which several lives show the same resource worse.
     #[serde(default)]
     pub node_events: Vec<crate::NodeEvent>,
+    /// Zones on several nodes of which the same resource is worse; those nodes have no event of their own.
+    #[serde(default)]
+    pub zone_events: Vec<crate::ZoneEvent>,
     /// The load to come; `None` while nothing can be said.
     #[serde(default)]
     pub forecast: Option<Forecast>,

@@ -1,4 +1,4 @@
-use foreshadow_model::BurstOutcome;
+use foreshadow_model::{BurstOutcome, Bytes, MilliCpu, NodeRoom, ZoneName};
 use proptest::prelude::*;
 
 use super::null::surprise;
@@ -166,6 +166,31 @@ fn two_lives_of_a_node_are_an_event_of_the_node() {
     let [event] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!((event.node.clone(), event.resource), (node("a"), Resource::Cpu));
     assert_eq!(event.instances, [InstanceId::live(1), InstanceId::live(3)]);
+}
+
+#[test]
+fn two_nodes_of_a_zone_are_an_event_of_the_zone() {
+    let worse = Side { processor: 2.3, ..CALM_SIDE };
+    let finding = after(3, worse, CALM_SIDE).unwrap();
+    let node = |name: &str| NodeName::new(name).unwrap();
+    let room = |name| NodeRoom {
+        name: node(name),
+        zone: Some(ZoneName::new("cellar").unwrap()),
+        cpu: MilliCpu::new(1000),
+        cpu_promised: MilliCpu::new(0),
+        memory: None,
+        memory_promised: Bytes::new(0),
+    };
+    let inventory = Inventory { nodes: vec![room("a"), room("b")], ..Inventory::default() };
+    let of =
+        |live, on, resource| (InstanceId::live(live), node(on), HostFinding { resource, ..finding.clone() });
+    let apart = [of(1, "a", Resource::Cpu), of(2, "b", Resource::Storage)];
+    assert!(zone_events(&apart, &inventory).is_empty(), "not the same resource");
+    let together = [of(1, "a", Resource::Cpu), of(2, "b", Resource::Cpu), of(3, "c", Resource::Cpu)];
+    let events = zone_events(&together, &inventory);
+    let [event] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!((event.resource, event.nodes.clone()), (Resource::Cpu, vec![node("a"), node("b")]));
+    assert_eq!(event.instances, [InstanceId::live(1), InstanceId::live(2)]);
 }
 
 #[test]

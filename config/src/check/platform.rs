@@ -10,7 +10,7 @@ use super::{at_least, count, joined, overlap, path};
 use crate::error::Refusal;
 use crate::file::{Env, Local, Node, Platform, Ready, Shadow};
 use crate::names::Cpus;
-use crate::notation::{Located, Text};
+use crate::notation::{Located, Scalar, Text};
 
 /// Where the file stands, and where state is kept.
 pub(super) struct Place<'a> {
@@ -135,7 +135,7 @@ fn nodes(nodes: Located<Vec<Node>>) -> Result<Vec<LocalNode>, Refusal> {
     let mut names = BTreeSet::new();
     let mut owners = BTreeMap::new();
     let mut out = Vec::with_capacity(nodes.value.len());
-    for Node { name, cpus } in nodes.value {
+    for Node { name, cpus, zone } in nodes.value {
         if !names.insert(name.get().clone()) {
             return Err(Refusal::new(format!("duplicate node `{}`", name.get())).at(&name));
         }
@@ -147,7 +147,7 @@ fn nodes(nodes: Located<Vec<Node>>) -> Result<Vec<LocalNode>, Refusal> {
             }
         }
         let Cpus(cpus) = cpus.into_inner();
-        out.push(LocalNode { name: name.into_inner(), cpus });
+        out.push(LocalNode { name: name.into_inner(), cpus, zone: zone.map(Scalar::into_inner) });
     }
     Ok(out)
 }

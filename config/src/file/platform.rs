@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, MilliCpu, NodeName};
+use foreshadow_model::{Bytes, MilliCpu, NodeName, ZoneName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -117,4 +117,8 @@ pub(crate) struct Node {
     pub(crate) name: Scalar<NodeName>,
     /// Its processors by number, in quotes: `"0"`, `"1-3,5"`. No processor belongs to two nodes.
     pub(crate) cpus: Scalar<Cpus>,
+    /// The zone it is in: nodes that can fail together. What several nodes of a zone show at the same time is one event of
+    /// the zone. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) zone: Option<Scalar<ZoneName>>,
 }

@@ -25,6 +25,7 @@ impl Inner {
             let promised = here.filter_map(|(_, limits)| limits.cpu).map(MilliCpu::get);
             NodeRoom {
                 name: node.name.clone(),
+                zone: node.zone.clone(),
                 cpu: MilliCpu::new(u32::try_from(node.cpus.len()).unwrap_or(u32::MAX).saturating_mul(1000)),
                 cpu_promised: MilliCpu::new(promised.fold(0, u32::saturating_add)),
                 memory: self.memory,
@@ -89,7 +90,7 @@ pub fn default_nodes(processors: usize) -> Vec<LocalNode> {
     }
     all.truncate(processors.max(1));
     let node = |name: &str, cpus: &[u32]| {
-        NodeName::new(name).ok().map(|name| LocalNode { name, cpus: cpus.to_vec() })
+        NodeName::new(name).ok().map(|name| LocalNode { name, cpus: cpus.to_vec(), zone: None })
     };
     let (first, second) = all.split_at(all.len().div_ceil(2));
     let nodes = [node("a", first), node("b", second)];
@@ -112,6 +113,7 @@ mod tests {
     fn rooms(promised: &[(&str, u32)], memory_left: u64) -> Vec<NodeRoom> {
         let room = |(name, promised): &(&str, u32)| NodeRoom {
             name: NodeName::new(*name).unwrap(),
+            zone: None,
             cpu: MilliCpu::new(1000),
             cpu_promised: MilliCpu::new(*promised),
             memory: Some(Bytes::mebi(1024)),

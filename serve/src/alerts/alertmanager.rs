@@ -90,6 +90,9 @@ fn alert(service: &str, alarm: &Alarm, ends: i64) -> Alert {
     if let Some(node) = &alarm.node {
         annotations.insert("node", node.to_string());
     }
+    if let Some(zone) = &alarm.zone {
+        annotations.insert("zone", zone.to_string());
+    }
     Alert {
         labels,
         annotations,

@@ -13,8 +13,8 @@
 //!   `Inconclusive` end nothing: no news is not good news. The exception is a new baseline after an action that was
 //!   judged to have helped. An action's alarm ends when the live is well, a later action helped, or after an hour.
 //! * *Grouped:* two or more instances of one node that are accused at the same time (a live by `Degraded` or `Warn`, a
-//!   shadow by `ShadowSuspect`) are one alarm about the node, until the last of them is well. So are hosts that show the
-//!   same resource worse.
+//!   shadow by `ShadowSuspect`) are one alarm about the node, until the last of them is well; and those on several nodes of a zone,
+//!   if they are at least half of the nodes in use there, are one about the zone. So are hosts that show the same resource worse.
 //! * *Silenced* by the operator, an alarm begins and ends as ever and nobody is told; one that outlasts the silence is told then.
 //! * *After a restart:* alarms go on as they were kept; how long a `Warn` has stood is counted anew.
 //! * *Cannot see:* what happened while no controller ran.
@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Alarm, AlarmKind, Assessment, CycleReport, Effect, Inconclusive, InstanceId, Inventory, NoShadow,
-    NodeEvent, NodeName, Silence, Tick, Verdict,
+    NodeName, Silence, Tick, Verdict, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,8 @@ enum Subject {
     Drift(InstanceId),
     /// The same of a node that several lives stand on.
     Node(NodeName),
+    /// And of a zone that several of its nodes are in.
+    Zone(ZoneName),
     Journal,
     History,
 }
@@ -82,7 +84,7 @@ impl Subject {
             | Self::Action(Some(live))
             | Self::Host(live)
             | Self::Drift(live) => Some(live),
-            Self::Action(None) | Self::Node(_) | Self::Journal | Self::History => None,
+            Self::Action(None) | Self::Node(_) | Self::Zone(_) | Self::Journal | Self::History => None,
         }
     }
 
@@ -91,6 +93,7 @@ impl Subject {
             Self::Journal => "journal",
             Self::History => "history",
             Self::Node(node) => node.as_str(),
+            Self::Zone(zone) => zone.as_str(),
             _ => self.live().map_or("service", InstanceId::as_str),
         }
     }
@@ -135,6 +138,8 @@ pub(crate) struct Machine {
     complaints: BTreeMap<Subject, Complaint>,
     /// Nodes whose instances are grouped.
     nodes: BTreeSet<NodeName>,
+    /// Zones likewise.
+    zones: BTreeSet<ZoneName>,
     active: BTreeMap<String, Alarm>,
     /// Keys of those that nobody was told of yet.
     untold: BTreeSet<String>,
@@ -194,7 +199,7 @@ impl Machine {
         for assessment in &facts.report.assessments {
             self.assessment(assessment, facts);
         }
-        self.nodes(facts);
+        self.places(facts);
         for assessment in &facts.report.assessments {
             self.host(assessment, facts);
         }
@@ -209,7 +214,7 @@ impl Machine {
             let kind = fails.then_some(AlarmKind::Unwritten);
             self.set(subject, kind, now, || (text.into(), None));
         }
-        self.change(now)
+        self.change(now, inventory)
     }
 
     fn outcome(&mut self, outcome: &foreshadow_model::Outcome, now: i64) {
@@ -275,35 +280,46 @@ impl Machine {
         self.blind(assessment, streak, facts);
     }
 
-    /// Nodes on which several lives show the same. It is over when none of a node shows anything.
-    fn nodes(&mut self, facts: &Facts<'_>) {
+    /// Nodes and zones in which several lives show the same. It is over when none there shows anything; a zone speaks for its nodes.
+    fn places(&mut self, facts: &Facts<'_>) {
+        let (inventory, report) = (facts.inventory, facts.report);
+        let streaks = std::mem::take(&mut self.streaks);
         let shows =
-            |live: &InstanceId, ticks: u64| self.streaks.get(live).is_some_and(|streak| ticks <= streak.host);
-        let of_node = |node: &NodeName| {
-            let lives = facts.inventory.pairs.iter().filter(|pair| pair.live.node == *node);
-            lives.map(|pair| &pair.live.id).any(|live| shows(live, 1))
-        };
-        self.complaints.retain(|subject, _| !matches!(subject, Subject::Node(node) if !of_node(node)));
-        let lasts = |event: &&NodeEvent| event.instances.iter().any(|live| shows(live, WARN_TICKS));
-        let lasting: Vec<&NodeEvent> = facts.report.node_events.iter().filter(lasts).collect();
-        for event in &lasting {
-            let of_node: Vec<String> = lasting
-                .iter()
-                .filter(|other| other.node == event.node)
-                .map(|event| words::node_event(event))
-                .collect();
-            let subject = Subject::Node(event.node.clone());
-            self.set(subject, Some(AlarmKind::Host), facts.report.unix_ms, || (of_node.join("; "), None));
+            |live: &InstanceId, ticks: u64| streaks.get(live).is_some_and(|streak| ticks <= streak.host);
+        let lasts = |lives: &[InstanceId]| lives.iter().any(|live| shows(live, WARN_TICKS));
+        let showing = inventory.pairs.iter().filter(|pair| shows(&pair.live.id, 1));
+        let nodes: BTreeSet<&NodeName> = showing.map(|pair| &pair.live.node).collect();
+        let zones: BTreeSet<&ZoneName> = nodes.iter().filter_map(|node| inventory.zone(node)).collect();
+        let mut said: BTreeMap<Subject, Vec<String>> = BTreeMap::new();
+        for event in report.zone_events.iter().filter(|event| lasts(&event.instances)) {
+            said.entry(Subject::Zone(event.zone.clone())).or_default().push(words::zone_event(event));
         }
+        for event in report.node_events.iter().filter(|event| lasts(&event.instances)) {
+            said.entry(Subject::Node(event.node.clone())).or_default().push(words::node_event(event));
+        }
+        self.streaks = streaks;
+        for (subject, words) in said {
+            self.set(subject, Some(AlarmKind::Host), report.unix_ms, || (words.join("; "), None));
+        }
+        let spoken_for: BTreeSet<Subject> = self.complaints.keys().cloned().collect();
+        self.complaints.retain(|subject, _| match subject {
+            Subject::Zone(zone) => zones.contains(zone),
+            Subject::Node(node) => {
+                let zone = inventory.zone(node).map(|zone| Subject::Zone(zone.clone()));
+                nodes.contains(node) && zone.is_none_or(|zone| !spoken_for.contains(&zone))
+            }
+            _ => true,
+        });
     }
 
-    /// What the host of a live shows while nothing is said against the live itself, nor against the whole node.
+    /// What the host of a live shows while nothing is said against the live itself, nor against the whole node or zone.
     fn host(&mut self, assessment: &Assessment, facts: &Facts<'_>) {
         let live = &assessment.live;
         let Some(pair) = facts.inventory.pair(live) else { return };
         let subject = Subject::Host(live.clone());
-        let is_said = self.complaints.contains_key(&Subject::Node(pair.live.node.clone()))
-            || self.complaints.contains_key(&Subject::Pair(live.clone()));
+        let zone = facts.inventory.zone(&pair.live.node).map(|zone| Subject::Zone(zone.clone()));
+        let sayers = [Subject::Node(pair.live.node.clone()), Subject::Pair(live.clone())];
+        let is_said = sayers.iter().chain(&zone).any(|sayer| self.complaints.contains_key(sayer));
         let lasts = self.streaks.get(live).is_some_and(|streak| WARN_TICKS <= streak.host);
         let stands = lasts || self.complaints.contains_key(&subject);
         let finding = assessment.host.as_ref().filter(|_| stands && !is_said);
@@ -362,9 +378,9 @@ impl Machine {
     }
 
     /// Groups complaints, compares with the alarms in force, and returns what is to be told.
-    fn change(&mut self, now: i64) -> Changes {
+    fn change(&mut self, now: i64, inventory: &Inventory) -> Changes {
         self.silences.retain(|_, until| now < *until);
-        let mut wanted = self.wanted();
+        let mut wanted = self.wanted(inventory);
         let Changes { mut told, mut unheard } = Changes::default();
         for (key, alarm) in std::mem::take(&mut self.active) {
             if let Some(latest) = wanted.remove(&key) {
@@ -388,28 +404,13 @@ impl Machine {
         Changes { told, unheard }
     }
 
-    fn wanted(&mut self) -> BTreeMap<String, Alarm> {
-        let mut by_node: BTreeMap<NodeName, Vec<&Complaint>> = BTreeMap::new();
-        for complaint in self.complaints.values() {
-            if let Some((_, node)) = &complaint.accused {
-                by_node.entry(node.clone()).or_default().push(complaint);
-            }
-        }
-        self.nodes.retain(|node| by_node.contains_key(node));
-        self.nodes.extend(by_node.iter().filter(|(_, all)| 2 <= all.len()).map(|(node, _)| node.clone()));
+    fn wanted(&mut self, inventory: &Inventory) -> BTreeMap<String, Alarm> {
+        self.group(inventory);
+        let mut by_place: BTreeMap<Place, Vec<&Complaint>> = BTreeMap::new();
         let mut wanted = BTreeMap::new();
-        for (node, complaints) in by_node.iter().filter(|(node, _)| self.nodes.contains(node)) {
-            let accused = complaints.iter().filter_map(|complaint| complaint.accused.as_ref());
-            let instances: Vec<InstanceId> = accused.map(|(id, _)| id.clone()).collect();
-            let summaries: Vec<&str> = complaints.iter().map(|complaint| &*complaint.summary).collect();
-            let since = complaints.iter().map(|complaint| complaint.since).min().unwrap_or_default();
-            let summary = words::node(node, &instances, &summaries);
-            let alarm = alarm(AlarmKind::NodeSuspect, node.as_str(), since, summary);
-            let alarm = Alarm { instances, node: Some(node.clone()), ..alarm };
-            wanted.insert(alarm.key.clone(), alarm);
-        }
         for (subject, complaint) in &self.complaints {
-            if complaint.accused.as_ref().is_some_and(|(_, node)| self.nodes.contains(node)) {
+            if let Some(place) = self.place(complaint, inventory) {
+                by_place.entry(place).or_default().push(complaint);
                 continue;
             }
             let alarm = alarm(complaint.kind, subject.name(), complaint.since, complaint.summary.clone());
@@ -418,7 +419,63 @@ impl Machine {
             let node = complaint.accused.as_ref().map(|(_, node)| node.clone());
             wanted.insert(alarm.key.clone(), Alarm { instances, node, ..alarm });
         }
+        wanted.extend(by_place.iter().map(|(place, complaints)| {
+            let alarm = of_place(place, complaints);
+            (alarm.key.clone(), alarm)
+        }));
         wanted
+    }
+
+    /// Which nodes and zones speak for those that are accused there.
+    fn group(&mut self, inventory: &Inventory) {
+        let mut accused: BTreeMap<NodeName, usize> = BTreeMap::new();
+        for (_, node) in self.complaints.values().filter_map(|complaint| complaint.accused.as_ref()) {
+            *accused.entry(node.clone()).or_default() += 1;
+        }
+        let several = accused.iter().filter(|(_, all)| 2 <= **all).map(|(node, _)| node.clone());
+        self.nodes.retain(|node| accused.contains_key(node));
+        self.nodes.extend(several);
+        let sick: BTreeSet<NodeName> = accused.into_keys().collect();
+        let zones: BTreeSet<&ZoneName> = sick.iter().filter_map(|node| inventory.zone(node)).collect();
+        self.zones.retain(|zone| zones.contains(zone));
+        self.zones.extend(inventory.zones_in_trouble(&sick).into_keys());
+    }
+
+    fn place(&self, complaint: &Complaint, inventory: &Inventory) -> Option<Place> {
+        let (_, node) = complaint.accused.as_ref()?;
+        let zone = inventory.zone(node).filter(|zone| self.zones.contains(zone));
+        zone.cloned()
+            .map(Place::Zone)
+            .or_else(|| self.nodes.contains(node).then(|| Place::Node(node.clone())))
+    }
+}
+
+/// What several complaints are put together by.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Node(NodeName),
+    Zone(ZoneName),
+}
+
+/// One alarm of all that is complained of at a place.
+fn of_place(place: &Place, complaints: &[&Complaint]) -> Alarm {
+    let accused = complaints.iter().filter_map(|complaint| complaint.accused.as_ref());
+    let (instances, nodes): (Vec<InstanceId>, BTreeSet<&NodeName>) =
+        accused.map(|(id, node)| (id.clone(), node)).unzip();
+    let summaries: Vec<&str> = complaints.iter().map(|complaint| &*complaint.summary).collect();
+    let since = complaints.iter().map(|complaint| complaint.since).min().unwrap_or_default();
+    match place {
+        Place::Node(node) => {
+            let summary = words::node(node, &instances, &summaries);
+            let alarm = alarm(AlarmKind::NodeSuspect, node.as_str(), since, summary);
+            Alarm { instances, node: Some(node.clone()), ..alarm }
+        }
+        Place::Zone(zone) => {
+            let nodes: Vec<&NodeName> = nodes.into_iter().collect();
+            let summary = words::zone(zone, &nodes, &instances, &summaries);
+            let alarm = alarm(AlarmKind::ZoneSuspect, zone.as_str(), since, summary);
+            Alarm { instances, zone: Some(zone.clone()), ..alarm }
+        }
     }
 }
 
@@ -429,6 +486,7 @@ fn alarm(kind: AlarmKind, whom: &str, started_unix_ms: i64, summary: String) -> 
         severity: kind.severity(),
         instances: Vec::new(),
         node: None,
+        zone: None,
         summary,
         started_unix_ms,
         resolved_unix_ms: None,

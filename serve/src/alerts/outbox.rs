@@ -186,6 +186,7 @@ mod tests {
             severity: AlarmKind::Degraded.severity(),
             instances: Vec::new(),
             node: None,
+            zone: None,
             summary: String::new(),
             started_unix_ms: 5,
             resolved_unix_ms: None,

@@ -2,7 +2,7 @@
 
 use foreshadow_model::{
     Assessment, CycleReport, Decision, Inconclusive, InstanceId, NoShadow, NodeEvent, NodeName, Outcome,
-    Verdict,
+    Verdict, ZoneEvent, ZoneName,
 };
 
 pub(super) const JOURNAL: &str =
@@ -62,13 +62,23 @@ pub(super) fn drift(assessment: &Assessment) -> String {
 
 /// What several lives of one node show.
 pub(super) fn node_event(event: &NodeEvent) -> String {
-    let lives: Vec<&str> = event.instances.iter().map(InstanceId::as_str).collect();
+    let lives = listed(&event.instances);
+    format!("{} of node {} is worse than before for {lives}: look at the node", event.resource, event.node)
+}
+
+/// What several nodes of one zone show.
+pub(super) fn zone_event(event: &ZoneEvent) -> String {
     format!(
-        "{} of node {} is worse than before for {}: look at the node",
+        "{} of zone {} is worse than before on {} for {}: look at what its nodes share",
         event.resource,
-        event.node,
-        lives.join(", ")
+        event.zone,
+        listed(&event.nodes),
+        listed(&event.instances)
     )
+}
+
+fn listed(names: &[impl ToString]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Why nothing can be said.
@@ -98,10 +108,19 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
 
 /// Instances of one node that worsened together.
 pub(super) fn node(node: &NodeName, instances: &[InstanceId], summaries: &[&str]) -> String {
-    let names: Vec<&str> = instances.iter().map(InstanceId::as_str).collect();
+    let (names, summaries) = (listed(instances), summaries.join(". "));
+    format!("instances on {node} worsened together ({names}): look at the node. {summaries}")
+}
+
+/// Instances on several nodes of one zone that worsened together.
+pub(super) fn zone(
+    zone: &ZoneName,
+    nodes: &[&NodeName],
+    instances: &[InstanceId],
+    summaries: &[&str],
+) -> String {
+    let (nodes, names, summaries) = (listed(nodes), listed(instances), summaries.join(". "));
     format!(
-        "instances on {node} worsened together ({}): look at the node. {}",
-        names.join(", "),
-        summaries.join(". ")
+        "instances in zone {zone} worsened together on {nodes} ({names}): look at what its nodes share. {summaries}"
     )
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Assessment, CycleReport, FlippedAlarms, Instance, InstanceId, Inventory, JournalEntry, Mode, NodeName,
-    Pair, Phase, Plan, Pressure, Role, SamplingNeed, StatusReport, Tick, Verdict,
+    Pair, Phase, Plan, Pressure, Role, SamplingNeed, Sensitivities, StatusReport, StreamStates, Tick,
+    Verdict,
 };
 use foreshadow_serve::{
     Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, SeriesRow, serve_api,
@@ -107,7 +108,7 @@ pub(crate) fn cycle(tick: u64, verdicts: &[Verdict]) -> CycleReport {
         error_excess: None,
         evidence: 2e4,
         threshold: 1e4,
-        streams: Vec::new(),
+        streams: StreamStates::new(),
         false_alarms_per_day: 0.5,
         attribution: None,
         pressure: Pressure::default(),
@@ -117,13 +118,14 @@ pub(crate) fn cycle(tick: u64, verdicts: &[Verdict]) -> CycleReport {
         host: None,
         flipped: FlippedAlarms::default(),
         drift: None,
-        sensitivities: Vec::new(),
+        sensitivities: Sensitivities::new(),
         e_value: 100.0,
         chosen: true,
         carrier: None,
     };
     CycleReport {
         node_events: Vec::new(),
+        zone_events: Vec::new(),
         tick: Tick(tick),
         unix_ms: now(),
         assessments: (1..).zip(verdicts).map(assessment).collect(),

@@ -1,6 +1,7 @@
 use foreshadow_model::{
-    Action, ActionId, FlippedAlarms, HostFinding, HostScope, Instance, NodeEvent, Outcome, Pair, Phase, Plan,
-    Pressure, Ratio, Resource, Role, SamplingNeed, Weight,
+    Action, ActionId, Bytes, FlippedAlarms, HostFinding, HostScope, Instance, MilliCpu, NodeEvent, NodeRoom,
+    Outcome, Pair, Phase, Plan, Pressure, Ratio, Resource, Role, SamplingNeed, Sensitivities, StreamStates,
+    Weight, ZoneEvent,
 };
 use proptest::prelude::*;
 
@@ -37,7 +38,7 @@ fn assessment(live: u32, verdict: Verdict) -> Assessment {
         error_excess: None,
         evidence: 2e4,
         threshold: 1e4,
-        streams: Vec::new(),
+        streams: StreamStates::new(),
         false_alarms_per_day: 0.0,
         attribution: None,
         pressure: Pressure::default(),
@@ -47,7 +48,7 @@ fn assessment(live: u32, verdict: Verdict) -> Assessment {
         host: None,
         flipped: FlippedAlarms::default(),
         drift: None,
-        sensitivities: Vec::new(),
+        sensitivities: Sensitivities::new(),
         e_value: 100.0,
         chosen: true,
         carrier: None,
@@ -67,6 +68,7 @@ struct Story {
     /// Lives whose host shows something, and nodes of which several do.
     hosts: Vec<u32>,
     node_events: Vec<NodeEvent>,
+    zone_events: Vec<ZoneEvent>,
     /// How far all have drifted.
     drift: Option<Ratio>,
 }
@@ -79,6 +81,7 @@ impl Story {
             now: 0,
             hosts: Vec::new(),
             node_events: Vec::new(),
+            zone_events: Vec::new(),
             drift: None,
         }
     }
@@ -91,6 +94,7 @@ impl Story {
         self.now += 5000;
         let report = CycleReport {
             node_events: self.node_events.clone(),
+            zone_events: self.zone_events.clone(),
             tick: Tick(1),
             unix_ms: self.now,
             assessments: (1..)
@@ -205,6 +209,59 @@ fn two_hosts_of_a_node_are_one_alarm_about_it() {
     assert_eq!(told, ["+host/a"]);
     (story.hosts, story.node_events) = (Vec::new(), Vec::new());
     assert_eq!(story.says(&[Healthy, Healthy]), ["-host/a"]);
+}
+
+/// A story whose nodes a and b are in one zone.
+fn in_a_zone() -> Story {
+    let mut story = Story::new();
+    story.inventory.nodes = ["a", "b"]
+        .map(|name| NodeRoom {
+            name: NodeName::new(name).unwrap(),
+            zone: Some(ZoneName::new("cellar").unwrap()),
+            cpu: MilliCpu::new(1000),
+            cpu_promised: MilliCpu::new(0),
+            memory: None,
+            memory_promised: Bytes::new(0),
+        })
+        .to_vec();
+    story
+}
+
+#[test]
+fn hosts_of_a_zone_are_one_alarm_about_it_and_none_about_its_nodes() {
+    let mut story = in_a_zone();
+    story.hosts = vec![1, 2];
+    let (node, instances) = (NodeName::new("a").unwrap(), vec![InstanceId::live(1), InstanceId::live(2)]);
+    story.node_events = vec![NodeEvent { node, resource: Resource::Storage, instances }];
+    let told: Vec<String> = (0..WARN_TICKS).flat_map(|_| story.says(&[Healthy; 3])).collect();
+    assert_eq!(told, ["+host/a"]);
+    story.hosts = vec![1, 2, 3];
+    story.node_events.clear();
+    story.zone_events = vec![ZoneEvent {
+        zone: ZoneName::new("cellar").unwrap(),
+        nodes: ["a", "b"].map(|name| NodeName::new(name).unwrap()).to_vec(),
+        resource: Resource::Storage,
+        instances: (1..4).map(InstanceId::live).collect(),
+    }];
+    assert_eq!(story.says(&[Healthy; 3]), ["-host/a", "+host/cellar"]);
+    assert!(story.machine.active().all(|alarm| alarm.summary.contains("storage of zone cellar")));
+    (story.hosts, story.zone_events) = (vec![3], Vec::new());
+    assert!(story.says(&[Healthy; 3]).is_empty(), "one still shows it");
+    story.hosts.clear();
+    assert_eq!(story.says(&[Healthy; 3]), ["-host/cellar"]);
+}
+
+#[test]
+fn instances_of_a_zone_are_one_alarm_until_the_last_is_well() {
+    let mut story = in_a_zone();
+    assert_eq!(story.says(&[Degraded, Healthy, Healthy]), ["+degraded/live-1"]);
+    assert_eq!(story.says(&[Degraded, Healthy, Degraded]), ["-degraded/live-1", "+zone_suspect/cellar"]);
+    let alarm = story.machine.active().next().unwrap();
+    assert_eq!(alarm.instances, [InstanceId::live(1), InstanceId::live(3)]);
+    assert_eq!(alarm.zone, ZoneName::new("cellar").ok());
+    assert!(alarm.summary.starts_with("instances in zone cellar worsened together on a, b (live-1, live-3)"));
+    assert!(story.says(&[Degraded, Degraded, Healthy]).is_empty(), "it lasts");
+    assert_eq!(story.says(&[Healthy; 3]), ["-zone_suspect/cellar"]);
 }
 
 #[test]
