@@ -400,6 +400,14 @@ impl Machine {
         for alarm in &due {
             self.untold.remove(&alarm.key);
         }
+        // What becomes worse within a silence is not over for those who were told of it.
+        for over in &mut told {
+            let mut unheard = self.untold.iter().filter_map(|key| self.active.get(key));
+            let goes_on = unheard.find(|other| other.instances.iter().any(|id| over.instances.contains(id)));
+            if let Some(other) = goes_on {
+                over.summary = words::goes_on(&over.summary, &other.key);
+            }
+        }
         told.extend(due);
         Changes { told, unheard }
     }

@@ -143,6 +143,17 @@ fn a_degradation_is_told_once_and_its_end_once() {
 }
 
 #[test]
+fn a_warning_that_becomes_a_degradation_within_a_silence_is_not_told_to_be_over() {
+    let mut story = Story::new();
+    (0..WARN_TICKS).for_each(|_| drop(story.says(&[Warn])));
+    story.machine.silence(&InstanceId::live(1), i64::MAX);
+    let told = story.tick(&[Degraded], Vec::new(), false);
+    let [over] = told.as_slice() else { panic!("{told:?}") };
+    assert!(over.key == "warn/live-1" && over.resolved_unix_ms.is_some(), "{over:?}");
+    assert!(over.summary.starts_with("not over: it goes on as degraded/live-1"), "{}", over.summary);
+}
+
+#[test]
 fn nobody_is_told_of_a_silenced_live_and_what_outlasts_the_silence_is_told_then() {
     let mut story = Story::new();
     let live = InstanceId::live(1);
