@@ -7,7 +7,9 @@
 //! before ten minutes of past. *After a gap*: missing minutes are missing, not zero; past that is older than an hour
 //! is forgotten. *Cannot see*: the time of day, a ramp that has only just begun. Whoever acts on it may only raise.
 
+mod evaluate;
 mod growth;
+mod load;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,7 +17,9 @@ use std::time::Duration;
 use foreshadow_model::{Forecast, PerSecond, Ratio};
 use serde::{Deserialize, Serialize};
 
+pub use evaluate::{Evaluation, evaluate};
 pub use growth::Growth;
+pub use load::{Ahead, Horizon, LoadForecaster, Target, pinball};
 
 /// Minutes of past that are kept.
 const MINUTES_MAX: usize = 60;
