@@ -7,6 +7,7 @@
 //! before ten minutes of past. *After a gap*: missing minutes are missing, not zero; past that is older than an hour
 //! is forgotten. *Cannot see*: the time of day, a ramp that has only just begun. Whoever acts on it may only raise.
 
+pub mod backtest;
 mod evaluate;
 mod growth;
 mod load;

@@ -1,0 +1,289 @@
+//! The rules by which replicas are wished for, as their authors wrote them down.
+
+use std::collections::VecDeque;
+
+use super::STEP_SECONDS;
+use super::random::Random;
+use super::service::Service;
+use super::world::bounded;
+
+/// What is looked at, per replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Use of the processor, of all that it was given.
+    Processor,
+    /// Requests in it, of its workers.
+    InFlight,
+}
+
+/// How well the knee is known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Known {
+    /// As it was measured once.
+    Once,
+    /// Measured again and again, so many seconds late and with this standard deviation, of 1.
+    Followed {
+        /// Seconds.
+        late: f64,
+        /// Of 1.
+        error: f64,
+    },
+}
+
+/// Whether a forecast is listened to; values are of the trace, in requests per second, as known at each of its moments.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gate<'a> {
+    /// No.
+    Closed,
+    /// The peak within the lead must fit into the knee.
+    Open(&'a [f64]),
+}
+
+/// An autoscaler.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Policy<'a> {
+    /// Horizontal pod autoscaler of Kubernetes: looks every 15 s at the mean of 45 s, 15 s late; 10 % are tolerated; replicas that are
+    /// not ready count as idle on the way up; at most twice as many or four more each 15 s; down to the most that was
+    /// wished for within 5 min.
+    Hpa {
+        /// What it looks at.
+        signal: Signal,
+        /// What that is to be, 0 to 1.
+        target: f64,
+    },
+    /// Autoscaler of Knative: requests in flight over 60 s; over 6 s (here a step) when those ask for twice what is ready, and then
+    /// no fewer for 60 s; down to half at a time.
+    Kpa {
+        /// Requests in a replica of its workers, 0 to 1.
+        target: f64,
+    },
+    /// Requests per second over the knee, in the rules of an `Hpa`.
+    Rate {
+        /// Share of the knee, 0 to 1.
+        target: f64,
+        /// How well it is known.
+        knee: Known,
+    },
+    /// The peak that is forecast over the knee, and nothing else.
+    Forecast {
+        /// What is forecast.
+        peaks: &'a [f64],
+        /// Share of the knee, 0 to 1.
+        target: f64,
+        /// How well it is known.
+        knee: Known,
+    },
+    /// The most of: requests per second over a share of the knee; the peak that is forecast over all of it; and an `Hpa` on the
+    /// requests in flight that a replica has at its knee, should that have moved unseen.
+    Foreshadow {
+        /// Share of the knee for the first, 0 to 1.
+        target: f64,
+        /// Whether forecasts pay here.
+        gate: Gate<'a>,
+        /// How well the knee is known.
+        knee: Known,
+    },
+}
+
+/// What is seen of a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// Place in the trace.
+    pub(super) at: usize,
+    pub(super) step: usize,
+    /// What is left of the capacity.
+    pub(super) left: f64,
+    pub(super) load: f64,
+    pub(super) ready: u32,
+    pub(super) starting: u32,
+    /// Per replica that is ready.
+    pub(super) in_flight: f64,
+    pub(super) processor: f64,
+}
+
+/// Steps of 45 s, of a minute, of 5 min.
+const METRIC_STEPS: usize = 3;
+const STABLE_STEPS: usize = 4;
+const DOWN_STEPS: usize = 20;
+
+/// An `Hpa` leaves a ratio that is so near to one alone.
+const TOLERANCE: f64 = 0.1;
+
+/// A policy with what it remembers.
+#[derive(Clone, Debug)]
+pub struct Wanting<'a> {
+    policy: &'a Policy<'a>,
+    service: &'a Service,
+    seen: VecDeque<Seen>,
+    wished: VecDeque<u32>,
+    panic_until: usize,
+    knee: Knee,
+    /// Requests in flight in a replica at its knee.
+    at_knee: f64,
+}
+
+/// The knee as it is known.
+#[derive(Clone, Debug)]
+struct Knee {
+    first: f64,
+    random: Random,
+    /// What was left of the capacity, step by step.
+    left: VecDeque<f64>,
+    known: f64,
+    error: f64,
+}
+
+impl Knee {
+    fn new(service: &Service) -> Self {
+        Self { first: service.knee(), random: Random::new(7), left: VecDeque::new(), known: 1.0, error: 0.0 }
+    }
+
+    fn observe(&mut self, known: Known, left: f64) -> f64 {
+        let Known::Followed { late, error } = known else { return self.first };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "steps of some minutes")]
+        let late = (late / STEP_SECONDS).ceil() as usize;
+        let is_first = self.left.is_empty();
+        self.left.push_back(left);
+        while late + 1 < self.left.len() {
+            self.left.pop_front();
+        }
+        let then = self.left.front().copied().unwrap_or(left);
+        if is_first || then != self.known {
+            self.error = (error * self.random.normal()).clamp(-0.5, 0.5);
+            self.known = then;
+        }
+        self.first * self.known * (1.0 + self.error)
+    }
+}
+
+impl<'a> Wanting<'a> {
+    pub(super) fn new(policy: &'a Policy<'a>, service: &'a Service) -> Self {
+        let (seen, wished) = (VecDeque::new(), VecDeque::new());
+        Self {
+            policy,
+            service,
+            seen,
+            wished,
+            panic_until: 0,
+            knee: Knee::new(service),
+            at_knee: service.in_flight(service.knee() / service.most()),
+        }
+    }
+
+    /// Replicas that are wished for after a step.
+    pub(super) fn wanted(&mut self, now: &Seen) -> u32 {
+        self.seen.push_back(*now);
+        if STABLE_STEPS.max(METRIC_STEPS + 1) < self.seen.len() {
+            self.seen.pop_front();
+        }
+        let all = now.ready + now.starting;
+        match *self.policy {
+            Policy::Hpa { signal, target } => {
+                let wished = self.hpa(now, |seen| per_replica(seen, signal, self.service) / target);
+                self.stabilized(all, wished)
+            }
+            Policy::Kpa { target } => self.kpa(now, target),
+            Policy::Rate { target, knee } => {
+                let knee = self.knee.observe(knee, now.left);
+                let wished = self.over_knee(now, target * knee);
+                self.stabilized(all, wished)
+            }
+            Policy::Forecast { peaks, target, knee } => {
+                let knee = self.knee.observe(knee, now.left);
+                let wished = bounded(peak(peaks, now.at) / (target * knee), self.service);
+                self.stabilized(all, wished)
+            }
+            Policy::Foreshadow { target, gate, knee } => {
+                let knee = self.knee.observe(knee, now.left);
+                let in_flight = self.hpa(now, |seen| seen.in_flight / self.at_knee);
+                let ahead = match gate {
+                    Gate::Open(peaks) => bounded(peak(peaks, now.at) / knee, self.service),
+                    Gate::Closed => 0,
+                };
+                let wished = in_flight.max(self.over_knee(now, target * knee)).max(ahead);
+                self.stabilized(all, wished)
+            }
+        }
+    }
+
+    /// What an `Hpa` wishes before it waits: `ratio` is of the signal over its target.
+    fn hpa(&self, now: &Seen, ratio: impl Fn(&Seen) -> f64) -> u32 {
+        let all = now.ready + now.starting;
+        let last = self.seen.iter().rev().skip(1).take(METRIC_STEPS);
+        let (sum, count) = last.fold((0.0, 0.0), |(sum, count), seen| (sum + ratio(seen), count + 1.0));
+        if count == 0.0 {
+            return all;
+        }
+        let ratio = sum / count;
+        if (ratio - 1.0).abs() <= TOLERANCE {
+            return all;
+        }
+        let mut wished = ratio * f64::from(now.ready);
+        if 0 < now.starting && 1.0 < ratio {
+            let with_idle = ratio * f64::from(now.ready) / f64::from(all);
+            if with_idle <= 1.0 + TOLERANCE {
+                return all;
+            }
+            wished = with_idle * f64::from(all);
+        }
+        bounded(wished.min(f64::from((2 * all).max(all + 4))), self.service)
+    }
+
+    /// Requests per second over what a replica is to take.
+    fn over_knee(&self, now: &Seen, each: f64) -> u32 {
+        let all = now.ready + now.starting;
+        self.hpa_total(all, |seen| seen.load / each)
+    }
+
+    /// The same of a sum over all replicas, which those that are not ready do not make smaller.
+    fn hpa_total(&self, all: u32, needed: impl Fn(&Seen) -> f64) -> u32 {
+        let last = self.seen.iter().rev().skip(1).take(METRIC_STEPS);
+        let (sum, count) = last.fold((0.0, 0.0), |(sum, count), seen| (sum + needed(seen), count + 1.0));
+        let ratio = sum / f64::max(count, 1.0) / f64::from(all.max(1));
+        if count == 0.0 || (ratio - 1.0).abs() <= TOLERANCE {
+            return all;
+        }
+        let wished = ratio * f64::from(all);
+        bounded(wished.min(f64::from((2 * all).max(all + 4))), self.service)
+    }
+
+    /// Down only to the most that was wished for within 5 min.
+    fn stabilized(&mut self, all: u32, wished: u32) -> u32 {
+        self.wished.push_back(wished);
+        if DOWN_STEPS < self.wished.len() {
+            self.wished.pop_front();
+        }
+        if all <= wished {
+            return wished;
+        }
+        self.wished.iter().copied().max().unwrap_or(wished).min(all)
+    }
+
+    fn kpa(&mut self, now: &Seen, target: f64) -> u32 {
+        let each = target * f64::from(self.service.workers.max(1));
+        let total = |seen: &Seen| seen.in_flight * f64::from(seen.ready);
+        let last = self.seen.iter().rev().take(STABLE_STEPS);
+        let (sum, count) = last.fold((0.0, 0.0), |(sum, count), seen| (sum + total(seen), count + 1.0));
+        let stable = bounded(sum / count / each, self.service);
+        let panic = bounded(total(now) / each, self.service);
+        if 2 * now.ready <= panic {
+            self.panic_until = now.step + STABLE_STEPS;
+        }
+        let all = now.ready + now.starting;
+        if now.step < self.panic_until {
+            return stable.max(panic).max(all);
+        }
+        stable.max(now.ready.div_ceil(2))
+    }
+}
+
+fn per_replica(seen: &Seen, signal: Signal, service: &Service) -> f64 {
+    match signal {
+        Signal::Processor => seen.processor,
+        Signal::InFlight => seen.in_flight / f64::from(service.workers.max(1)),
+    }
+}
+
+fn peak(peaks: &[f64], at: usize) -> f64 {
+    peaks.get(at).copied().filter(|peak| peak.is_finite()).unwrap_or(0.0)
+}
