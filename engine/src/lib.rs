@@ -41,6 +41,7 @@ pub use run::{Ended, RunError, run};
 
 pub use foreshadow_compare as compare;
 pub use foreshadow_config as config;
+pub use foreshadow_forecast as forecast;
 pub use foreshadow_mirror as mirror;
 pub use foreshadow_model as model;
 pub use foreshadow_platform::local::{LAUNCH_FAILED, NotReadyError, launch};

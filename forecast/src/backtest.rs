@@ -7,11 +7,13 @@
 //! above or below its minute (log-normal, 6 %, from a seed). *Output*: minutes in which the objective was broken, replica-hours,
 //! and how often it was scaled. *Cannot see*: caches that are cold, requests that become dearer, balancers that are unfair.
 
+mod compare;
 mod policies;
 mod random;
 mod service;
 mod world;
 
+pub use compare::{Advice, Comparison, Curve, Family, Line, Settings, compare, peaks};
 pub use policies::{Gate, Known, Policy, Signal, Wanting};
 pub use service::{Dip, Service, Startup};
 pub use world::{Score, Trace, run};

@@ -5,8 +5,9 @@
 //! median and a spike teaches little. And it is one of three experts, beside the mean of the last hour and the median of the
 //! last day: who was wrong lately is not heard, which also is the way out when the load is no longer what it was.
 //! *The quantile* is conformal: the error of past forecasts, relative to how large errors are lately, at a level that follows how
-//! often it was passed (Gibbs & Candès 2021). Three centres are weighed by their past loss: the forecast, a ridge regression for the
-//! quantile itself (asymmetric weights), and the mean of the last hour.
+//! often it was passed (Gibbs & Candès 2021). Centres are weighed by their past loss: the forecast, a ridge regression for the
+//! quantile itself (asymmetric weights), the last hour, and of peaks yesterday's: a cliff that comes every morning is five minutes
+//! of a day, which teach a regression nothing.
 //!
 //! *Inputs*: one value a step, evenly; `None` where none is known, which is not zero. *Output*: after every value, at once.
 //! *First start*: the last hour for a day, then the regression, whose weekly terms begin after a week. *After a gap*: the last value
@@ -42,6 +43,10 @@ const UPPER_MOST: f64 = 3.0;
 
 /// A value counts as at most so many times the largest before it, once a day is known.
 const SPIKE_MOST: f64 = 20.0;
+
+/// Centres that the quantile is sought around, and which of them is yesterday's peak.
+const CENTRES: usize = 4;
+const YESTERDAY: usize = 3;
 
 /// Half-lives in days: of what experts and centres of the quantile were wrong by, and of what decides whether a forecast pays.
 const EXPERTS_DAYS: f64 = 0.5;
@@ -107,8 +112,8 @@ pub struct LoadForecaster {
     /// For the median and for the quantile.
     ridges: [Ridge; 2],
     experts: Experts<3>,
-    centres: Experts<3>,
-    conformal: [Conformal; 3],
+    centres: Experts<CENTRES>,
+    conformal: [Conformal; CENTRES],
     pending: VecDeque<Pending>,
     worth: Worth,
     /// Steps since a value was known.
@@ -127,9 +132,9 @@ struct Pending {
     experts: [f64; 3],
     value: f64,
     /// Centres of the quantile, their scales and what came of each.
-    centres: [f64; 3],
-    scales: [f64; 3],
-    quantiles: [f64; 3],
+    centres: [f64; CENTRES],
+    scales: [f64; CENTRES],
+    quantiles: [f64; CENTRES],
     quantile: f64,
     naive: f64,
 }
@@ -142,6 +147,10 @@ impl LoadForecaster {
         let step_seconds = horizon.step_seconds.clamp(1, DAY_SECONDS);
         let day = (DAY_SECONDS / step_seconds) as usize;
         let quantile = if horizon.quantile.is_finite() { horizon.quantile.clamp(0.05, 0.99) } else { 0.9 };
+        let mut centres = Experts::new(CENTRES_POWER, half_life(CENTRES_DAYS, day));
+        if horizon.target == Target::Value {
+            centres.leave_out(YESTERDAY);
+        }
         let horizon =
             Horizon { step_seconds, lead_steps: horizon.lead_steps.clamp(1, day), quantile, ..horizon };
         Self {
@@ -156,7 +165,7 @@ impl LoadForecaster {
             middle: 0.0,
             ridges: [Ridge::new(day, 0.5), Ridge::new(day, quantile)],
             experts: Experts::new(EXPERTS_POWER, half_life(EXPERTS_DAYS, day)),
-            centres: Experts::new(CENTRES_POWER, half_life(CENTRES_DAYS, day)),
+            centres,
             conformal: std::array::from_fn(|_| Conformal::new(quantile, day)),
             pending: VecDeque::new(),
             worth: Worth::new(day),
@@ -280,8 +289,9 @@ impl LoadForecaster {
         let experts = [loads[0], self.short(t), self.middle];
         let least = 1e-9 * level;
         let value = self.experts.combine(experts, least);
-        let centres = [value, loads[1], experts[1]];
-        let said: [(f64, f64); 3] = std::array::from_fn(|k| self.conformal[k].quantile(centres[k], level));
+        let centres = [value, loads[1], experts[1], self.days_ago(t, 1)];
+        let said: [(f64, f64); CENTRES] =
+            std::array::from_fn(|k| self.conformal[k].quantile(centres[k], level));
         let quantiles = said.map(|(quantile, _)| quantile.min(UPPER_MOST * largest));
         let quantile = self.sided(self.centres.combine(quantiles, least), value);
         self.worth.decide(2 * self.day <= t);

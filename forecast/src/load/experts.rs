@@ -13,6 +13,11 @@ impl<const N: usize> Experts<N> {
         Self { power, keep, lost: [0.0; N] }
     }
 
+    /// One of them is never heard.
+    pub(super) fn leave_out(&mut self, which: usize) {
+        self.lost[which] = f64::INFINITY;
+    }
+
     pub(super) fn learn(&mut self, lost: [f64; N]) {
         self.lost.iter_mut().zip(lost).for_each(|(sum, lost)| *sum = self.keep * *sum + lost);
     }

@@ -1,6 +1,5 @@
 //! What a forecast rests on: logs of loads beside that of now, and the hour.
 
-use super::past::Past;
 use super::{LoadForecaster, Target, log_of};
 
 /// Minutes that means are taken over.
@@ -68,9 +67,9 @@ impl LoadForecaster {
             *term = beside(past.mean(t, steps(minutes * 60.0 / step)));
         }
         let at = 2 + MEANS.len();
-        let yesterday = beside(self.days_ago(past, t, 1));
+        let yesterday = beside(self.days_ago(t, 1));
         row[at] = yesterday;
-        row[at + 1] = if t < 7 * day { 0.0 } else { beside(self.days_ago(past, t, 7)) - yesterday };
+        row[at + 1] = if t < 7 * day { 0.0 } else { beside(self.days_ago(t, 7)) - yesterday };
         let slot = if self.horizon.target == Target::Value { t + lead } else { t };
         row[at + 2] = self.profiles.target(slot).map_or(0.0, beside);
         row[at + 3] = self.profiles.load(t).map_or(0.0, beside);
@@ -83,11 +82,11 @@ impl LoadForecaster {
     }
 
     /// The target of a forecast made so many days before `t`.
-    fn days_ago(&self, past: &Past, t: usize, days: usize) -> f64 {
+    pub(super) fn days_ago(&self, t: usize, days: usize) -> f64 {
         let lead = self.horizon.lead_steps;
         match self.horizon.target {
-            Target::Value => past.at((t + lead).saturating_sub(days * self.day)),
-            Target::Peak => past.largest_of(t.saturating_sub(days * self.day) + 1, lead),
+            Target::Value => self.past.at((t + lead).saturating_sub(days * self.day)),
+            Target::Peak => self.past.largest_of(t.saturating_sub(days * self.day) + 1, lead),
         }
     }
 }
