@@ -3,7 +3,14 @@
 use foreshadow_model::Verdict;
 
 #[path = "judge/sim.rs"]
-#[expect(dead_code, unreachable_pub, reason = "it is a module of other tests, which use more of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "it is a module of other tests, which use more of it"
+)]
 mod sim;
 
 use sim::{CALM, Nature, Sim};

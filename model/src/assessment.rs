@@ -328,10 +328,10 @@ impl FlippedAlarms {
     }
 }
 
-/// At most one of each [`Stream`].
+/// At most one of each [`Stream`]; a place for each variant.
 pub type StreamStates = ArrayVec<StreamState, 9>;
 
-/// At most one of each [`Resource`].
+/// At most one of each [`Resource`]; a place for each variant.
 pub type Sensitivities = ArrayVec<Sensitivity, 5>;
 
 /// What the delta engine says of one pair at one tick. Of a healthy one nothing is allocated.

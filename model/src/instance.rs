@@ -358,20 +358,28 @@ impl Inventory {
     }
 
     /// Zones whose trouble it is that these nodes are in trouble: two of its nodes or more, and at least half of those that
-    /// lives stand on. With the nodes.
+    /// instances stand on. With the nodes.
     #[must_use]
     pub fn zones_in_trouble(&self, sick: &BTreeSet<NodeName>) -> BTreeMap<ZoneName, BTreeSet<NodeName>> {
         let mut zones: BTreeMap<ZoneName, BTreeSet<NodeName>> = BTreeMap::new();
+        if sick.len() < 2 {
+            return zones;
+        }
         for node in sick {
             if let Some(zone) = self.zone(node) {
                 zones.entry(zone.clone()).or_default().insert(node.clone());
             }
         }
-        let of_lives: BTreeSet<&NodeName> = self.pairs.iter().map(|pair| &pair.live.node).collect();
-        zones.retain(|zone, sick| {
-            let all = of_lives.iter().filter(|node| self.zone(node) == Some(zone)).count();
-            2 <= sick.len() && all <= 2 * sick.len()
-        });
+        zones.retain(|_, sick| 2 <= sick.len());
+        if zones.is_empty() {
+            return zones;
+        }
+        let stood_on = self.pairs.iter().flat_map(|pair| std::iter::once(&pair.live).chain(&pair.shadow));
+        let used: BTreeSet<&NodeName> = stood_on.map(|instance| &instance.node).collect();
+        let rooms = self.nodes.iter().filter(|room| used.contains(&room.name));
+        let mut counts: BTreeMap<&ZoneName, usize> = BTreeMap::new();
+        rooms.filter_map(|room| room.zone.as_ref()).for_each(|zone| *counts.entry(zone).or_default() += 1);
+        zones.retain(|zone, sick| counts.get(zone).is_some_and(|all| *all <= 2 * sick.len()));
         zones
     }
 
@@ -409,6 +417,15 @@ mod tests {
             of(&["a", "c", "e"]),
             BTreeMap::from([(zone("x"), BTreeSet::from([node("a"), node("c")]))])
         );
+        // Shadows stand on two more nodes of it: half of six are three.
+        for (n, name) in [(1, "f"), (2, "g")] {
+            let room = NodeRoom { name: node(name), ..inventory.nodes[0].clone() };
+            inventory.nodes.push(room);
+            let shadow = Instance::new(InstanceId::live(n).shadow_of(), Role::Shadow, node(name), 1);
+            inventory.pairs[n as usize - 1].shadow = Some(shadow);
+        }
+        let of = |sick: &[&str]| inventory.zones_in_trouble(&sick.iter().map(|name| node(name)).collect());
+        assert!(of(&["f", "g"]).is_empty() && !of(&["a", "f", "g"]).is_empty());
         inventory.pairs.truncate(1);
         inventory.nodes[2].zone = None;
         assert!(inventory.zones_in_trouble(&BTreeSet::from([node("a"), node("c")])).is_empty());

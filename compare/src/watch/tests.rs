@@ -1,4 +1,4 @@
-use foreshadow_model::{BurstOutcome, Bytes, MilliCpu, NodeRoom, ZoneName};
+use foreshadow_model::{BurstOutcome, Bytes, Instance, MilliCpu, NodeRoom, Pair, Role, ZoneName};
 use proptest::prelude::*;
 
 use super::null::surprise;
@@ -181,7 +181,12 @@ fn two_nodes_of_a_zone_are_an_event_of_the_zone() {
         memory: None,
         memory_promised: Bytes::new(0),
     };
-    let inventory = Inventory { nodes: vec![room("a"), room("b")], ..Inventory::default() };
+    let pair = |n, on| {
+        let live = Instance::new(InstanceId::live(n), Role::Live, node(on), 1);
+        Pair { live, shadow: None }
+    };
+    let pairs = vec![pair(1, "a"), pair(2, "b")];
+    let inventory = Inventory { nodes: vec![room("a"), room("b")], pairs, ..Inventory::default() };
     let of =
         |live, on, resource| (InstanceId::live(live), node(on), HostFinding { resource, ..finding.clone() });
     let apart = [of(1, "a", Resource::Cpu), of(2, "b", Resource::Storage)];

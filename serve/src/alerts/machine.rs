@@ -19,15 +19,19 @@
 //! * *After a restart:* alarms go on as they were kept; how long a `Warn` has stood is counted anew.
 //! * *Cannot see:* what happened while no controller ran.
 
+mod places;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use foreshadow_model::{
     Alarm, AlarmKind, Assessment, CycleReport, Effect, Inconclusive, InstanceId, Inventory, NoShadow,
-    NodeName, Silence, Tick, Verdict, ZoneName,
+    NodeName, Resource, Silence, Tick, Verdict, ZoneName,
 };
 use serde::{Deserialize, Serialize};
 
+use self::places::{Place, of_place};
 use super::words;
 
 /// How long a `Warn` stands before anybody is told, in ticks: the span that a delta is taken over.
@@ -70,8 +74,8 @@ enum Subject {
     Drift(InstanceId),
     /// The same of a node that several lives stand on.
     Node(NodeName),
-    /// And of a zone that several of its nodes are in.
-    Zone(ZoneName),
+    /// And of what several nodes of a zone show, one resource each.
+    Zone(ZoneName, Resource),
     Journal,
     History,
 }
@@ -84,17 +88,25 @@ impl Subject {
             | Self::Action(Some(live))
             | Self::Host(live)
             | Self::Drift(live) => Some(live),
-            Self::Action(None) | Self::Node(_) | Self::Zone(_) | Self::Journal | Self::History => None,
+            Self::Action(None) | Self::Node(_) | Self::Zone(..) | Self::Journal | Self::History => None,
         }
     }
 
-    fn name(&self) -> &str {
+    fn zone(&self) -> Option<&ZoneName> {
         match self {
-            Self::Journal => "journal",
-            Self::History => "history",
-            Self::Node(node) => node.as_str(),
-            Self::Zone(zone) => zone.as_str(),
-            _ => self.live().map_or("service", InstanceId::as_str),
+            Self::Zone(zone, _) => Some(zone),
+            _ => None,
+        }
+    }
+
+    /// What stands behind the slash of a key. Names of zones may be names of nodes, and of lives, as well.
+    fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Journal => "journal".into(),
+            Self::History => "history".into(),
+            Self::Node(node) => node.as_str().into(),
+            Self::Zone(zone, resource) => format!("zone-{zone}-{resource}").into(),
+            _ => self.live().map_or("service", InstanceId::as_str).into(),
         }
     }
 }
@@ -280,46 +292,17 @@ impl Machine {
         self.blind(assessment, streak, facts);
     }
 
-    /// Nodes and zones in which several lives show the same. It is over when none there shows anything; a zone speaks for its nodes.
-    fn places(&mut self, facts: &Facts<'_>) {
-        let (inventory, report) = (facts.inventory, facts.report);
-        let streaks = std::mem::take(&mut self.streaks);
-        let shows =
-            |live: &InstanceId, ticks: u64| streaks.get(live).is_some_and(|streak| ticks <= streak.host);
-        let lasts = |lives: &[InstanceId]| lives.iter().any(|live| shows(live, WARN_TICKS));
-        let showing = inventory.pairs.iter().filter(|pair| shows(&pair.live.id, 1));
-        let nodes: BTreeSet<&NodeName> = showing.map(|pair| &pair.live.node).collect();
-        let zones: BTreeSet<&ZoneName> = nodes.iter().filter_map(|node| inventory.zone(node)).collect();
-        let mut said: BTreeMap<Subject, Vec<String>> = BTreeMap::new();
-        for event in report.zone_events.iter().filter(|event| lasts(&event.instances)) {
-            said.entry(Subject::Zone(event.zone.clone())).or_default().push(words::zone_event(event));
-        }
-        for event in report.node_events.iter().filter(|event| lasts(&event.instances)) {
-            said.entry(Subject::Node(event.node.clone())).or_default().push(words::node_event(event));
-        }
-        self.streaks = streaks;
-        for (subject, words) in said {
-            self.set(subject, Some(AlarmKind::Host), report.unix_ms, || (words.join("; "), None));
-        }
-        let spoken_for: BTreeSet<Subject> = self.complaints.keys().cloned().collect();
-        self.complaints.retain(|subject, _| match subject {
-            Subject::Zone(zone) => zones.contains(zone),
-            Subject::Node(node) => {
-                let zone = inventory.zone(node).map(|zone| Subject::Zone(zone.clone()));
-                nodes.contains(node) && zone.is_none_or(|zone| !spoken_for.contains(&zone))
-            }
-            _ => true,
-        });
-    }
-
     /// What the host of a live shows while nothing is said against the live itself, nor against the whole node or zone.
     fn host(&mut self, assessment: &Assessment, facts: &Facts<'_>) {
         let live = &assessment.live;
         let Some(pair) = facts.inventory.pair(live) else { return };
         let subject = Subject::Host(live.clone());
-        let zone = facts.inventory.zone(&pair.live.node).map(|zone| Subject::Zone(zone.clone()));
+        let of_zone = assessment.host.as_ref().and_then(|finding| {
+            let zone = facts.inventory.zone(&pair.live.node)?;
+            Some(Subject::Zone(zone.clone(), finding.resource))
+        });
         let sayers = [Subject::Node(pair.live.node.clone()), Subject::Pair(live.clone())];
-        let is_said = sayers.iter().chain(&zone).any(|sayer| self.complaints.contains_key(sayer));
+        let is_said = sayers.iter().chain(&of_zone).any(|sayer| self.complaints.contains_key(sayer));
         let lasts = self.streaks.get(live).is_some_and(|streak| WARN_TICKS <= streak.host);
         let stands = lasts || self.complaints.contains_key(&subject);
         let finding = assessment.host.as_ref().filter(|_| stands && !is_said);
@@ -381,11 +364,20 @@ impl Machine {
     fn change(&mut self, now: i64, inventory: &Inventory) -> Changes {
         self.silences.retain(|_, until| now < *until);
         let mut wanted = self.wanted(inventory);
+        // What people were told of and becomes another verdict within a silence is not over for them: it goes on until the other is
+        // told or ends.
+        let others = wanted.values().filter(|alarm| is_of_pair(alarm.kind) && self.is_silenced(alarm));
+        let goes_on: BTreeSet<String> =
+            others.filter_map(|alarm| whom(&alarm.key).map(str::to_owned)).collect();
         let Changes { mut told, mut unheard } = Changes::default();
         for (key, alarm) in std::mem::take(&mut self.active) {
+            let is_untold = self.untold.contains(&key);
+            let becomes = |alarm: &Alarm| whom(&alarm.key).is_some_and(|whom| goes_on.contains(whom));
             if let Some(latest) = wanted.remove(&key) {
                 let started_unix_ms = alarm.started_unix_ms;
                 self.active.insert(key, Alarm { started_unix_ms, ..latest });
+            } else if !is_untold && is_of_pair(alarm.kind) && becomes(&alarm) {
+                self.active.insert(key, alarm);
             } else {
                 // A clock that was set back does not end an alarm before it began.
                 let resolved_unix_ms = Some(now.max(alarm.started_unix_ms));
@@ -400,14 +392,6 @@ impl Machine {
         for alarm in &due {
             self.untold.remove(&alarm.key);
         }
-        // What becomes worse within a silence is not over for those who were told of it.
-        for over in &mut told {
-            let mut unheard = self.untold.iter().filter_map(|key| self.active.get(key));
-            let goes_on = unheard.find(|other| other.instances.iter().any(|id| over.instances.contains(id)));
-            if let Some(other) = goes_on {
-                over.summary = words::goes_on(&over.summary, &other.key);
-            }
-        }
         told.extend(due);
         Changes { told, unheard }
     }
@@ -421,7 +405,7 @@ impl Machine {
                 by_place.entry(place).or_default().push(complaint);
                 continue;
             }
-            let alarm = alarm(complaint.kind, subject.name(), complaint.since, complaint.summary.clone());
+            let alarm = alarm(complaint.kind, &subject.name(), complaint.since, complaint.summary.clone());
             let accused = complaint.accused.as_ref().map(|(id, _)| id);
             let instances = accused.or(subject.live()).into_iter().cloned().collect();
             let node = complaint.accused.as_ref().map(|(_, node)| node.clone());
@@ -433,58 +417,16 @@ impl Machine {
         }));
         wanted
     }
-
-    /// Which nodes and zones speak for those that are accused there.
-    fn group(&mut self, inventory: &Inventory) {
-        let mut accused: BTreeMap<NodeName, usize> = BTreeMap::new();
-        for (_, node) in self.complaints.values().filter_map(|complaint| complaint.accused.as_ref()) {
-            *accused.entry(node.clone()).or_default() += 1;
-        }
-        let several = accused.iter().filter(|(_, all)| 2 <= **all).map(|(node, _)| node.clone());
-        self.nodes.retain(|node| accused.contains_key(node));
-        self.nodes.extend(several);
-        let sick: BTreeSet<NodeName> = accused.into_keys().collect();
-        let zones: BTreeSet<&ZoneName> = sick.iter().filter_map(|node| inventory.zone(node)).collect();
-        self.zones.retain(|zone| zones.contains(zone));
-        self.zones.extend(inventory.zones_in_trouble(&sick).into_keys());
-    }
-
-    fn place(&self, complaint: &Complaint, inventory: &Inventory) -> Option<Place> {
-        let (_, node) = complaint.accused.as_ref()?;
-        let zone = inventory.zone(node).filter(|zone| self.zones.contains(zone));
-        zone.cloned()
-            .map(Place::Zone)
-            .or_else(|| self.nodes.contains(node).then(|| Place::Node(node.clone())))
-    }
 }
 
-/// What several complaints are put together by.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
-    Node(NodeName),
-    Zone(ZoneName),
+/// Verdicts on a pair: one takes the place of another.
+const fn is_of_pair(kind: AlarmKind) -> bool {
+    matches!(kind, AlarmKind::Degraded | AlarmKind::Warn | AlarmKind::BothDegraded | AlarmKind::ShadowSuspect)
 }
 
-/// One alarm of all that is complained of at a place.
-fn of_place(place: &Place, complaints: &[&Complaint]) -> Alarm {
-    let accused = complaints.iter().filter_map(|complaint| complaint.accused.as_ref());
-    let (instances, nodes): (Vec<InstanceId>, BTreeSet<&NodeName>) =
-        accused.map(|(id, node)| (id.clone(), node)).unzip();
-    let summaries: Vec<&str> = complaints.iter().map(|complaint| &*complaint.summary).collect();
-    let since = complaints.iter().map(|complaint| complaint.since).min().unwrap_or_default();
-    match place {
-        Place::Node(node) => {
-            let summary = words::node(node, &instances, &summaries);
-            let alarm = alarm(AlarmKind::NodeSuspect, node.as_str(), since, summary);
-            Alarm { instances, node: Some(node.clone()), ..alarm }
-        }
-        Place::Zone(zone) => {
-            let nodes: Vec<&NodeName> = nodes.into_iter().collect();
-            let summary = words::zone(zone, &nodes, &instances, &summaries);
-            let alarm = alarm(AlarmKind::ZoneSuspect, zone.as_str(), since, summary);
-            Alarm { instances, zone: Some(zone.clone()), ..alarm }
-        }
-    }
+/// What stands behind the slash of a key.
+fn whom(key: &str) -> Option<&str> {
+    key.split_once('/').map(|(_, whom)| whom)
 }
 
 fn alarm(kind: AlarmKind, whom: &str, started_unix_ms: i64, summary: String) -> Alarm {

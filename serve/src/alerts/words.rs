@@ -66,11 +66,6 @@ pub(super) fn node_event(event: &NodeEvent) -> String {
     format!("{} of node {} is worse than before for {lives}: look at the node", event.resource, event.node)
 }
 
-/// What was told and goes on as something that nobody is told of for now.
-pub(super) fn goes_on(summary: &str, key: &str) -> String {
-    format!("not over: it goes on as {key}, of which nobody is told while it is silenced. It was: {summary}")
-}
-
 /// What several nodes of one zone show.
 pub(super) fn zone_event(event: &ZoneEvent) -> String {
     format!(
