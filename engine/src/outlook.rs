@@ -21,11 +21,19 @@ pub(crate) struct Outlook {
 }
 
 /// As it is kept.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Kept {
     unix_ms: i64,
     forecaster: Forecaster,
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ToKeep<'a> {
+    unix_ms: i64,
+    forecaster: &'a Forecaster,
 }
 
 impl Outlook {
@@ -55,7 +63,7 @@ impl Outlook {
 
     /// The load within the time that a new live takes until it serves.
     pub(crate) fn forecast(
-        &self,
+        &mut self,
         inventory: &Inventory,
         tick: Duration,
         quantile: Ratio,
@@ -65,7 +73,7 @@ impl Outlook {
 
     /// Writes it down.
     pub(crate) fn keep(&self, unix_ms: i64, history: &History) {
-        history.keep(KEY, &Kept { unix_ms, forecaster: self.forecaster.clone() });
+        history.keep(KEY, &ToKeep { unix_ms, forecaster: &self.forecaster });
     }
 }
 
@@ -97,11 +105,11 @@ mod tests {
     fn what_was_kept_goes_on_with_the_time_between_as_a_gap() {
         let mut outlook = Outlook::default();
         (0..12).for_each(|_| outlook.forecaster.observe(Some(600), 60.0));
-        let kept = Kept { unix_ms: 0, forecaster: outlook.forecaster.clone() };
+        let kept = ToKeep { unix_ms: 0, forecaster: &outlook.forecaster };
         let bytes = serde_json::to_vec(&kept).unwrap();
         let quantile = Ratio::new(0.9).unwrap();
         let says =
-            |outlook: Outlook| outlook.forecast(&Inventory::default(), Duration::from_secs(5), quantile);
+            |mut outlook: Outlook| outlook.forecast(&Inventory::default(), Duration::from_secs(5), quantile);
         let soon = says(Outlook::restore(Some(&bytes), 120_000)).unwrap();
         assert!((soon.upper.get() - 10.0).abs() < 1e-9 && soon.minutes == 12, "{soon}");
         assert_eq!(says(Outlook::restore(Some(&bytes), 4 * 3_600_000)), None, "too long ago");

@@ -21,7 +21,7 @@ pub struct Evaluation {
     pub seasonal_naive_mase: f64,
     /// Mean loss of the quantile, scaled alike.
     pub pinball: f64,
-    /// Of the last value.
+    /// Of the quantile that is sought around the last hour alone.
     pub naive_pinball: f64,
     /// Share of targets at or below the quantile.
     pub coverage: f64,
@@ -35,7 +35,7 @@ pub struct Evaluation {
 #[derive(Default)]
 struct Sums {
     errors: [f64; 4],
-    pinballs: [f64; 3],
+    pinballs: [f64; 2],
     covered: f64,
     worth: f64,
 }
@@ -111,7 +111,7 @@ impl Sums {
         for (sum, said) in self.errors.iter_mut().zip([ahead.value, last, yesterday, hour]) {
             *sum += (came - said).abs() / scale;
         }
-        for (sum, said) in self.pinballs.iter_mut().zip([ahead.quantile, last, hour]) {
+        for (sum, said) in self.pinballs.iter_mut().zip([ahead.quantile, ahead.simple]) {
             *sum += pinball(quantile, came, said) / scale;
         }
         self.covered += f64::from(u8::from(came <= ahead.quantile));
@@ -122,7 +122,7 @@ impl Sums {
     fn evaluation(&self, origins: usize) -> Evaluation {
         let n = origins as f64;
         let [model, naive, seasonal, hour] = self.errors.map(|sum| sum / n);
-        let [pinball, naive_pinball, hour_pinball] = self.pinballs.map(|sum| sum / n);
+        let [pinball, naive_pinball] = self.pinballs.map(|sum| sum / n);
         Evaluation {
             origins,
             mase: model,
@@ -131,7 +131,7 @@ impl Sums {
             pinball,
             naive_pinball,
             coverage: self.covered / n,
-            worth_it: model < 0.95 * naive.min(hour) && pinball < 0.95 * naive_pinball.min(hour_pinball),
+            worth_it: model < 0.95 * naive.min(hour) && pinball < 0.95 * naive_pinball,
             worth_it_share: self.worth / n,
         }
     }

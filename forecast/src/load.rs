@@ -34,8 +34,12 @@ const DAY_SECONDS: u32 = 86_400;
 /// Load that is added before the logarithm is taken, as a share of the mean of a day: zero has one.
 const KAPPA: f64 = 0.2;
 
-/// Values from refit to refit.
-const REFIT_EVERY: usize = 4;
+/// Refits in a day; but never before so many values have come.
+const REFITS_PER_DAY: usize = 72;
+const REFIT_LEAST: usize = 4;
+
+/// More is no load of anything.
+const LOAD_MOST: f64 = 1e15;
 
 /// A forecast is at most so many times the largest value known, and its quantile.
 const VALUE_MOST: f64 = 1.5;
@@ -89,6 +93,8 @@ pub struct Ahead {
     pub value: f64,
     /// The quantile. From 0.5 on not below the median, under it not above.
     pub quantile: f64,
+    /// The quantile that is sought around the last hour alone.
+    pub simple: f64,
     /// The past is too short for more than its last hour.
     pub cold: bool,
     /// Median and quantile were better lately than the best simple ones.
@@ -174,9 +180,9 @@ impl LoadForecaster {
     }
 
     /// Takes the next value in and says what is ahead of it; `None` while no value is known, or for an hour none was. What is no
-    /// finite number from zero on is not known.
+    /// number from zero to 1e15 is not known.
     pub fn push(&mut self, value: Option<f64>) -> Option<Ahead> {
-        let value = value.filter(|value| value.is_finite() && 0.0 <= *value);
+        let value = value.filter(|value| (0.0..=LOAD_MOST).contains(value));
         let t = self.past.len();
         let spikes = if self.day <= t { SPIKE_MOST * self.past.largest() } else { f64::INFINITY };
         let spikes = if 0.0 < spikes { spikes } else { f64::INFINITY };
@@ -185,7 +191,7 @@ impl LoadForecaster {
         self.learn(t);
         let ahead = if t < self.day { self.cold(t) } else { self.ahead(t) };
         self.profiles.note(t, self.horizon.target, self.past.at(t));
-        (0.0 < self.past.known_of(self.day) && self.silent < self.hour.max(2)).then_some(ahead)
+        (self.silent < self.hour.max(2) && self.silent <= t).then_some(ahead)
     }
 
     /// Whether the forecasts were better lately than the best simple ones.
@@ -267,7 +273,8 @@ impl LoadForecaster {
     fn cold(&mut self, t: usize) -> Ahead {
         let (value, level) = (self.short(t), self.level(t));
         let (quantile, _) = self.conformal[2].quantile(value, level);
-        Ahead { value, quantile: self.sided(quantile, value), cold: true, worth_it: false }
+        let quantile = self.sided(quantile, value);
+        Ahead { value, quantile, simple: quantile, cold: true, worth_it: false }
     }
 
     /// Kept on its side of the median, and within its bounds.
@@ -280,7 +287,7 @@ impl LoadForecaster {
         let level = self.level(t);
         let base = log_of(self.past.at(t), level);
         let row = self.row(t, level, base);
-        if (t - self.day).is_multiple_of(REFIT_EVERY) {
+        if (t - self.day).is_multiple_of((self.day / REFITS_PER_DAY).max(REFIT_LEAST)) {
             self.refit(t);
         }
         let logs = std::array::from_fn(|k| self.ridges[k].say(&row));
@@ -296,7 +303,7 @@ impl LoadForecaster {
         let quantile = self.sided(self.centres.combine(quantiles, least), value);
         self.worth.decide(2 * self.day <= t);
         let scales = said.map(|(_, scale)| scale);
-        let naive = self.past.at(t);
+        let (naive, simple) = (self.past.at(t), quantiles[2]);
         self.pending.push_back(Pending {
             origin: t,
             level,
@@ -311,7 +318,7 @@ impl LoadForecaster {
             quantile,
             naive,
         });
-        Ahead { value, quantile, cold: false, worth_it: self.worth.is_it }
+        Ahead { value, quantile, simple, cold: false, worth_it: self.worth.is_it }
     }
 
     fn refit(&mut self, t: usize) {

@@ -8,6 +8,9 @@ use super::half_life;
 const SCALE_DAYS: f64 = 2.0;
 const ERRORS_DAYS: usize = 7;
 
+/// But of steps as long as a day as many as a quantile needs.
+const ERRORS_LEAST: usize = 100;
+
 /// By how much the level moves with every value that comes: up where the quantile was passed.
 const FOLLOW: f64 = 0.002;
 
@@ -40,7 +43,7 @@ impl Conformal {
             level: quantile,
             keep: half_life(SCALE_DAYS, day),
             scale: (0.0, 0.0),
-            errors_most: ERRORS_DAYS * day,
+            errors_most: (ERRORS_DAYS * day).max(ERRORS_LEAST),
             errors: VecDeque::new(),
             factor: Self::first(quantile),
         }

@@ -40,7 +40,18 @@ impl Past {
             self.gone += 1;
             if self.largest <= left {
                 self.largest = self.values.iter().map(|(value, _)| *value).fold(0.0, f64::max);
+                self.add_up();
             }
+        }
+    }
+
+    /// Sums anew: what was large and is gone has taken their digits along.
+    fn add_up(&mut self) {
+        self.sum_gone = 0.0;
+        let mut sum = 0.0;
+        for (to, (value, _)) in self.sums.iter_mut().zip(&self.values) {
+            sum += value;
+            *to = sum;
         }
     }
 
@@ -63,13 +74,6 @@ impl Past {
     pub(super) fn known(&self, place: usize) -> Option<f64> {
         let (value, is_known) = self.values.get(place.checked_sub(self.gone)?)?;
         is_known.then_some(*value)
-    }
-
-    /// How many of the last values are known, of 1.
-    #[expect(clippy::cast_precision_loss, reason = "values of a day")]
-    pub(super) fn known_of(&self, count: usize) -> f64 {
-        let last = self.values.iter().rev().take(count);
-        last.filter(|(_, is_known)| *is_known).count() as f64 / count.max(1) as f64
     }
 
     /// The mean of the last `count` values up to and with a place.
