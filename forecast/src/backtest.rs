@@ -14,9 +14,9 @@ mod service;
 mod world;
 
 pub use compare::{Advice, Comparison, Curve, Family, Line, Settings, compare, peaks};
-pub use policies::{Gate, Known, Policy, Signal, Wanting};
+pub use policies::{FILLED, Gate, Known, Policy, Signal, Wanting};
 pub use service::{Dip, Service, Startup};
-pub use world::{Score, Trace, run};
+pub use world::{Offered, Score, Trace, run};
 
 /// Seconds of a step.
 pub const STEP_SECONDS: f64 = 15.0;

@@ -2,19 +2,29 @@
 //!
 //! *Why at equal cost*: any policy hurts nobody if it keeps enough replicas. So each family is swept over its targets, what is dearer
 //! and worse than another of its own is dropped, and what remains is compared at the same replica-hours.
-//! *The gate*: forecasts are worth listening to only where that spares a tenth of the violations at equal cost, on the whole trace
-//! and on each half of it: what paid once only was luck.
+//! *The gate*: forecasts are worth listening to only where that spares a tenth of the violations at equal cost, and a minute of them at
+//! the least, on the whole trace, and a tenth on each half of it: what paid once only was luck.
+//! *No look ahead*: forecasts are those of the running product, made minute by minute of what was offered until then.
 
 use std::thread;
+use std::time::Duration;
 
-use super::{Gate, Known, Policy, Score, Service, Signal, Trace, run};
-use crate::load::{Horizon, LoadForecaster, Target};
+use foreshadow_model::Ratio;
+
+use super::{Gate, Known, Offered, Policy, Score, Service, Signal, Trace, run};
+use crate::Forecaster;
 
 /// Targets that a family is swept over.
-const TARGETS: [f64; 11] = [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0];
+const TARGETS: [f64; 19] = [
+    0.5, 0.55, 0.6, 0.625, 0.65, 0.675, 0.7, 0.725, 0.75, 0.775, 0.8, 0.825, 0.85, 0.875, 0.9, 0.95, 1.0,
+    1.15, 1.3,
+];
 
 /// With forecasts there may be this share of the violations at equal cost, at most.
 const PAYS: f64 = 0.9;
+
+/// Violation minutes that they must spare at the least.
+const PAYS_MINUTES: f64 = 1.0;
 
 /// The knee as a shadow tells it: two minutes late, within 5 % (standard deviation).
 const FOLLOWED: Known = Known::Followed { late: 120.0, error: 0.05 };
@@ -113,8 +123,9 @@ pub struct Advice {
     /// Violations with forecasts over those without at equal cost: on the whole trace, and on each half. Not a number where it
     /// cannot be said.
     pub with_forecast: [f64; 3],
-    /// Violations of the advised over those of requests in flight (`hpa-concurrency`) at equal cost.
-    pub over_concurrency: f64,
+    /// Violations of the advised over those of requests in flight (`hpa-concurrency`) at equal cost; `None` where those cannot be as
+    /// cheap.
+    pub over_concurrency: Option<f64>,
 }
 
 /// All of it.
@@ -123,7 +134,7 @@ pub struct Comparison {
     /// The usual policies, then ours.
     pub lines: Vec<Line>,
     /// Requests in flight, ours without and with forecasts.
-    pub curves: Vec<Curve>,
+    pub curves: [Curve; 3],
     /// What to do.
     pub advice: Advice,
     /// Days of the trace.
@@ -132,54 +143,60 @@ pub struct Comparison {
     pub knee: f64,
 }
 
-/// The peak within the lead of every moment of a trace, as known there; zero before a day is known.
+/// What the running product would say at the end of every minute of the peak within the start-up time, requests per second; zero
+/// while it says nothing.
 #[must_use]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "seconds of a step, a lead in steps"
-)]
-pub fn peaks(trace: &Trace, service: &Service, quantile: f64) -> Vec<f64> {
-    let lead = (service.startup.to + super::STEP_SECONDS) / trace.seconds;
-    let horizon = Horizon {
-        step_seconds: trace.seconds as u32,
-        lead_steps: lead.ceil().max(1.0) as usize,
-        target: Target::Peak,
-        quantile,
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "requests of a minute")]
+pub fn peaks(offered: &Offered, service: &Service, quantile: f64) -> Vec<f64> {
+    let lead = Duration::try_from_secs_f64(service.startup.to + super::STEP_SECONDS).unwrap_or(Duration::MAX);
+    let quantile = Ratio::new(quantile.clamp(0.5, 0.99)).unwrap_or(Ratio::ZERO);
+    let mut forecaster = Forecaster::default();
+    let minute = |steps: &[f64]| {
+        let requests: f64 = steps.iter().map(|load| load * super::STEP_SECONDS).sum();
+        forecaster.observe(requests.is_finite().then_some((requests * PARTS) as u64), 60.0);
+        forecaster.forecast(lead, quantile).map_or(0.0, |forecast| forecast.upper.get() / PARTS)
     };
-    let mut forecaster = LoadForecaster::new(horizon, trace.first_unix_seconds);
-    let mut say = |load: &f64| forecaster.push(Some(*load)).filter(|ahead| !ahead.cold);
-    trace.load.iter().map(|load| say(load).map_or(0.0, |ahead| ahead.quantile)).collect()
+    offered.steps.chunks_exact(4).map(minute).collect()
+}
+
+/// Requests are counted whole; a load of less than one a minute is one as well.
+const PARTS: f64 = 1000.0;
+
+/// A seed with its load and what is forecast of it.
+struct Seed {
+    offered: Offered,
+    peaks: Vec<f64>,
 }
 
 /// Runs everything; on two threads.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "a count of moments")]
 pub fn compare(trace: &Trace, service: &Service, settings: &Settings) -> Comparison {
-    let peaks = peaks(trace, service, settings.quantile);
-    let whole = Stage { trace, service, peaks: &peaks, seeds: settings.seeds.max(1) };
-    let half = trace.load.len() / 2;
-    let parts = [0..half, half..trace.load.len()].map(|range| Trace {
-        load: trace.load[range.clone()].to_vec(),
-        first_unix_seconds: trace.first_unix_seconds + range.start as f64 * trace.seconds,
-        ..*trace
-    });
-    let halves: Vec<Stage<'_>> = parts
-        .iter()
-        .zip([&peaks[..half], &peaks[half..]])
-        .map(|(trace, peaks)| Stage { trace, peaks, ..whole })
+    let seeds: Vec<Seed> = (1..=u64::from(settings.seeds.max(1)))
+        .map(|seed| {
+            let offered = trace.offered(seed);
+            Seed { peaks: peaks(&offered, service, settings.quantile), offered }
+        })
         .collect();
+    let whole = Stage { seeds: &seeds, service };
+    let half = trace.load.len() / 2;
+    let halves: [(f64, Vec<Seed>); 2] = [0..half, half..trace.load.len()].map(|range| {
+        let days = Trace { load: trace.load[range.clone()].to_vec(), ..*trace }.days();
+        (days, seeds.iter().map(|seed| seed.part(&range, trace)).collect())
+    });
+    let allowed = |days: f64| settings.allowed_per_day * days;
     let (curves, ratios) = thread::scope(|scope| {
         let other = scope.spawn(|| {
-            let of_halves: Vec<f64> = halves.iter().map(|stage| stage.with_forecast(settings)).collect();
+            let of_halves = halves.each_ref().map(|(days, seeds)| {
+                let stage = Stage { seeds, service };
+                ratio(&stage.curve(Family::Open), &stage.curve(Family::Closed), allowed(*days)).0
+            });
             (whole.curve(Family::Open), of_halves)
         });
-        let mut curves = vec![whole.curve(Family::InFlight), whole.curve(Family::Closed)];
+        let (in_flight, closed) = (whole.curve(Family::InFlight), whole.curve(Family::Closed));
         let (open, ratios) = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        curves.push(open);
-        (curves, ratios)
+        ([in_flight, closed, open], ratios)
     });
-    let advice = advise(&curves, &ratios, settings.allowed_per_day * trace.days());
+    let advice = advise(&curves, ratios, allowed(trace.days()));
     let usual = [
         (Family::Processor, 0.7),
         (Family::Processor, 0.5),
@@ -196,40 +213,31 @@ pub fn compare(trace: &Trace, service: &Service, settings: &Settings) -> Compari
     Comparison { lines, curves, advice, days: trace.days(), knee: service.knee() }
 }
 
-/// A trace on which policies are run.
+impl Seed {
+    /// A part of it, by places in the trace; what was forecast there rests on all that came before.
+    fn part(&self, range: &std::ops::Range<usize>, trace: &Trace) -> Self {
+        let (from, to) = (trace.steps_until(range.start), trace.steps_until(range.end));
+        let minutes = from.div_ceil(4)..(to / 4).min(self.peaks.len());
+        Self { offered: self.offered.part(from..to), peaks: self.peaks[minutes].to_vec() }
+    }
+}
+
+/// Seeds on which policies are run.
 #[derive(Clone, Copy)]
 struct Stage<'a> {
-    trace: &'a Trace,
+    seeds: &'a [Seed],
     service: &'a Service,
-    peaks: &'a [f64],
-    seeds: u32,
 }
 
 impl Stage<'_> {
     fn line(&self, family: Family, target: f64) -> Line {
-        let policy = family.policy(target, self.peaks);
-        let scores: Vec<Score> =
-            (1..=self.seeds).map(|seed| run(self.trace, self.service, &policy, u64::from(seed))).collect();
+        let score = |seed: &Seed| run(&seed.offered, self.service, &family.policy(target, &seed.peaks));
+        let scores: Vec<Score> = self.seeds.iter().map(score).collect();
         Line { family, target, score: Score::mean(&scores) }
     }
 
     fn curve(&self, family: Family) -> Curve {
         Curve { family, lines: TARGETS.map(|target| self.line(family, target)).into() }
-    }
-
-    /// Violations with forecasts over those without, at equal cost.
-    fn with_forecast(&self, settings: &Settings) -> f64 {
-        let allowed = settings.allowed_per_day * self.trace.days();
-        ratio(&self.curve(Family::Open), &self.curve(Family::Closed), allowed)
-    }
-}
-
-impl Trace {
-    /// How long it is.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a count of moments")]
-    pub fn days(&self) -> f64 {
-        self.load.len() as f64 * self.seconds / 86_400.0
     }
 }
 
@@ -268,6 +276,13 @@ impl Curve {
         }
     }
 
+    /// Violations of a policy over those of this family at equal cost; `None` where this family cannot be as cheap.
+    #[must_use]
+    pub fn compared(&self, score: &Score) -> Option<f64> {
+        let own = self.minutes_at(score.replica_hours)?;
+        Some((score.violation_minutes + FEW_MINUTES) / (own + FEW_MINUTES))
+    }
+
     /// The cheapest that keeps within so many minutes, or else the one with the fewest.
     fn cheapest(&self, allowed: f64) -> Option<(Line, bool)> {
         let hours = |line: &&Line| line.score.replica_hours;
@@ -280,28 +295,24 @@ impl Curve {
     }
 }
 
-/// Violations of one family over those of another, at the cost at which the other keeps within what is allowed.
-fn ratio(one: &Curve, other: &Curve, allowed: f64) -> f64 {
-    let Some((line, _)) = other.cheapest(allowed) else { return f64::NAN };
+/// Violations of one family over those of another at the cost at which the other keeps within what is allowed, and how many minutes
+/// fewer.
+fn ratio(one: &Curve, other: &Curve, allowed: f64) -> (f64, f64) {
+    let Some((line, _)) = other.cheapest(allowed) else { return (f64::NAN, 0.0) };
     let hours = line.score.replica_hours;
     let (Some(ours), Some(theirs)) = (one.minutes_at(hours), other.minutes_at(hours)) else {
-        return f64::NAN;
+        return (f64::NAN, 0.0);
     };
-    (ours + FEW_MINUTES) / (theirs + FEW_MINUTES)
+    ((ours + FEW_MINUTES) / (theirs + FEW_MINUTES), theirs - ours)
 }
 
-fn advise(curves: &[Curve], halves: &[f64], allowed: f64) -> Advice {
-    let [in_flight, closed, open] = curves else { unreachable!("three families are swept") };
-    let whole = ratio(open, closed, allowed);
-    let with_forecast = [whole, halves[0], halves[1]];
-    let forecast = with_forecast.iter().all(|ratio| *ratio <= PAYS);
-    let (line, is_enough) = if forecast { open } else { closed }
-        .cheapest(allowed)
-        .unwrap_or((Line { family: Family::Closed, target: TARGETS[0], score: Score::default() }, false));
-    let theirs = in_flight.minutes_at(line.score.replica_hours);
-    let over_concurrency = theirs
-        .map_or(f64::NAN, |theirs| (line.score.violation_minutes + FEW_MINUTES) / (theirs + FEW_MINUTES));
-    Advice { forecast, line, is_enough, with_forecast, over_concurrency }
+fn advise([in_flight, closed, open]: &[Curve; 3], [first, second]: [f64; 2], allowed: f64) -> Advice {
+    let (whole, fewer) = ratio(open, closed, allowed);
+    let with_forecast = [whole, first, second];
+    let forecast = PAYS_MINUTES <= fewer && with_forecast.iter().all(|ratio| *ratio <= PAYS);
+    let none = Line { family: Family::Closed, target: TARGETS[0], score: Score::default() };
+    let (line, is_enough) = if forecast { open } else { closed }.cheapest(allowed).unwrap_or((none, false));
+    Advice { forecast, line, is_enough, with_forecast, over_concurrency: in_flight.compared(&line.score) }
 }
 
 #[cfg(test)]
@@ -335,15 +346,17 @@ mod tests {
     }
 
     #[test]
-    fn a_cliff_that_comes_every_day_is_worth_forecasting_and_a_flat_load_is_not() {
+    fn a_cliff_that_comes_every_day_is_worth_forecasting_and_one_that_never_came_before_is_not() {
         let settings = Settings { seeds: 1, quantile: 0.97, allowed_per_day: 1.0 };
         let service =
             Service { startup: crate::backtest::Startup { from: 240.0, to: 300.0 }, ..Service::PROTOCOL };
         let cliff = compare(&cliffs(8), &service, &settings);
         assert!(cliff.advice.forecast && cliff.advice.line.family == Family::Open, "{:?}", cliff.advice);
-        let flat = Trace { load: vec![1000.0; 8 * 1440], ..cliffs(1) };
-        let flat = compare(&flat, &service, &settings);
-        assert!(!flat.advice.forecast && flat.advice.is_enough, "{:?}", flat.advice);
-        assert_eq!(flat.lines.last().map(|line| line.family), Some(Family::Open));
+        // The first half is flat: what pays in the second alone is not believed.
+        let mut once = cliffs(8);
+        once.load[..4 * 1440].fill(800.0);
+        let once = compare(&once, &service, &settings);
+        assert!(!once.advice.forecast, "{:?}", once.advice);
+        assert_eq!(once.lines.last().map(|line| line.family), Some(Family::Open));
     }
 }

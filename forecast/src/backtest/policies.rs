@@ -21,16 +21,16 @@ pub enum Signal {
 pub enum Known {
     /// As it was measured once.
     Once,
-    /// Measured again and again, so many seconds late and with this standard deviation, of 1.
+    /// Measured again every day, and after every change; that late, and with this standard deviation, of 1.
     Followed {
-        /// Seconds.
+        /// Seconds from a change to the new figure; half to one and a half times that.
         late: f64,
         /// Of 1.
         error: f64,
     },
 }
 
-/// Whether a forecast is listened to; values are of the trace, in requests per second, as known at each of its moments.
+/// Whether a forecast is listened to; values are requests per second, as known at the end of each minute.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Gate<'a> {
     /// No.
@@ -73,10 +73,9 @@ pub enum Policy<'a> {
         /// How well it is known.
         knee: Known,
     },
-    /// The most of: requests per second over a share of the knee; the peak that is forecast over all of it; and an `Hpa` on the
-    /// requests in flight that a replica has at its knee, should that have moved unseen.
+    /// The most of: an `Hpa` on requests in flight; and over nine tenths of the knee, requests per second and the peak that is forecast.
     Foreshadow {
-        /// Share of the knee for the first, 0 to 1.
+        /// Of the first, 0 to 1.
         target: f64,
         /// Whether forecasts pay here.
         gate: Gate<'a>,
@@ -88,23 +87,31 @@ pub enum Policy<'a> {
 /// What is seen of a step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seen {
-    /// Place in the trace.
-    pub(super) at: usize,
     pub(super) step: usize,
-    /// What is left of the capacity.
+    /// What is left of the speed.
     pub(super) left: f64,
     pub(super) load: f64,
     pub(super) ready: u32,
+    /// Of those, the ones that were not yet throughout the metric.
+    pub(super) fresh: u32,
     pub(super) starting: u32,
     /// Per replica that is ready.
     pub(super) in_flight: f64,
     pub(super) processor: f64,
 }
 
-/// Steps of 45 s, of a minute, of 5 min.
+/// Steps of a minute, of 45 s, of 60 s, of 5 min.
+const MINUTE_STEPS: usize = 4;
 const METRIC_STEPS: usize = 3;
 const STABLE_STEPS: usize = 4;
 const DOWN_STEPS: usize = 20;
+
+/// Share of the knee that a forecast peak may fill: it is the mean of a minute, whose quarters differ by 6 %, and the knee is known
+/// within 5 %.
+pub const FILLED: f64 = 0.9;
+
+/// Steps from one measurement of the knee to the next, if nothing happens: a day.
+const MEASURED_STEPS: usize = 5760;
 
 /// An `Hpa` leaves a ratio that is so near to one alone.
 const TOLERANCE: f64 = 0.1;
@@ -118,56 +125,58 @@ pub struct Wanting<'a> {
     wished: VecDeque<u32>,
     panic_until: usize,
     knee: Knee,
-    /// Requests in flight in a replica at its knee.
-    at_knee: f64,
 }
 
 /// The knee as it is known.
 #[derive(Clone, Debug)]
 struct Knee {
+    service: Service,
     first: f64,
     random: Random,
+    /// How late it is this time, of 1.
+    patience: f64,
     /// What was left of the capacity, step by step.
     left: VecDeque<f64>,
     known: f64,
     error: f64,
+    /// Steps since it was measured.
+    age: usize,
 }
 
 impl Knee {
-    fn new(service: &Service) -> Self {
-        Self { first: service.knee(), random: Random::new(7), left: VecDeque::new(), known: 1.0, error: 0.0 }
+    fn new(service: &Service, seed: u64) -> Self {
+        let random = Random::new(!seed);
+        let first = service.knee();
+        let (service, left) = (*service, VecDeque::new());
+        Self { service, first, random, patience: 1.0, left, known: 1.0, error: 0.0, age: 0 }
     }
 
     fn observe(&mut self, known: Known, left: f64) -> f64 {
         let Known::Followed { late, error } = known else { return self.first };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "steps of some minutes")]
-        let late = (late / STEP_SECONDS).ceil() as usize;
-        let is_first = self.left.is_empty();
+        let late = (self.patience * late / STEP_SECONDS).ceil() as usize;
+        let is_due = self.left.is_empty() || MEASURED_STEPS <= self.age;
+        self.age += 1;
         self.left.push_back(left);
         while late + 1 < self.left.len() {
             self.left.pop_front();
         }
         let then = self.left.front().copied().unwrap_or(left);
-        if is_first || then != self.known {
+        if is_due || then != self.known {
+            self.age = 0;
             self.error = (error * self.random.normal()).clamp(-0.5, 0.5);
+            self.patience = 0.5 + self.random.uniform();
+            self.first = if then == self.known { self.first } else { self.service.knee_with(then) };
             self.known = then;
         }
-        self.first * self.known * (1.0 + self.error)
+        self.first * (1.0 + self.error)
     }
 }
 
 impl<'a> Wanting<'a> {
-    pub(super) fn new(policy: &'a Policy<'a>, service: &'a Service) -> Self {
+    pub(super) fn new(policy: &'a Policy<'a>, service: &'a Service, seed: u64) -> Self {
         let (seen, wished) = (VecDeque::new(), VecDeque::new());
-        Self {
-            policy,
-            service,
-            seen,
-            wished,
-            panic_until: 0,
-            knee: Knee::new(service),
-            at_knee: service.in_flight(service.knee() / service.most()),
-        }
+        Self { policy, service, seen, wished, panic_until: 0, knee: Knee::new(service, seed) }
     }
 
     /// Replicas that are wished for after a step.
@@ -190,17 +199,18 @@ impl<'a> Wanting<'a> {
             }
             Policy::Forecast { peaks, target, knee } => {
                 let knee = self.knee.observe(knee, now.left);
-                let wished = bounded(peak(peaks, now.at) / (target * knee), self.service);
+                let wished = bounded(peak(peaks, now.step) / (target * knee), self.service);
                 self.stabilized(all, wished)
             }
             Policy::Foreshadow { target, gate, knee } => {
                 let knee = self.knee.observe(knee, now.left);
-                let in_flight = self.hpa(now, |seen| seen.in_flight / self.at_knee);
+                let in_flight =
+                    self.hpa(now, |seen| per_replica(seen, Signal::InFlight, self.service) / target);
                 let ahead = match gate {
-                    Gate::Open(peaks) => bounded(peak(peaks, now.at) / knee, self.service),
+                    Gate::Open(peaks) => bounded(peak(peaks, now.step) / (FILLED * knee), self.service),
                     Gate::Closed => 0,
                 };
-                let wished = in_flight.max(self.over_knee(now, target * knee)).max(ahead);
+                let wished = in_flight.max(self.over_knee(now, FILLED * knee)).max(ahead);
                 self.stabilized(all, wished)
             }
         }
@@ -219,8 +229,9 @@ impl<'a> Wanting<'a> {
             return all;
         }
         let mut wished = ratio * f64::from(now.ready);
-        if 0 < now.starting && 1.0 < ratio {
-            let with_idle = ratio * f64::from(now.ready) / f64::from(all);
+        let idle = now.starting + now.fresh;
+        if 0 < idle && 1.0 < ratio {
+            let with_idle = ratio * f64::from(all - idle) / f64::from(all);
             if with_idle <= 1.0 + TOLERANCE {
                 return all;
             }
@@ -266,14 +277,14 @@ impl<'a> Wanting<'a> {
         let (sum, count) = last.fold((0.0, 0.0), |(sum, count), seen| (sum + total(seen), count + 1.0));
         let stable = bounded(sum / count / each, self.service);
         let panic = bounded(total(now) / each, self.service);
-        if 2 * now.ready <= panic {
+        if f64::from(2 * now.ready) <= total(now) / each {
             self.panic_until = now.step + STABLE_STEPS;
         }
         let all = now.ready + now.starting;
         if now.step < self.panic_until {
             return stable.max(panic).max(all);
         }
-        stable.max(now.ready.div_ceil(2))
+        stable.max(now.ready / 2)
     }
 }
 
@@ -284,6 +295,13 @@ fn per_replica(seen: &Seen, signal: Signal, service: &Service) -> f64 {
     }
 }
 
-fn peak(peaks: &[f64], at: usize) -> f64 {
-    peaks.get(at).copied().filter(|peak| peak.is_finite()).unwrap_or(0.0)
+/// What was known when the last minute before this step had ended; zero before.
+fn peak(peaks: &[f64], step: usize) -> f64 {
+    let minute = step / MINUTE_STEPS;
+    minute
+        .checked_sub(1)
+        .and_then(|minute| peaks.get(minute))
+        .copied()
+        .filter(|peak| peak.is_finite())
+        .unwrap_or(0.0)
 }

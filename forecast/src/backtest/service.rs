@@ -9,7 +9,7 @@ pub struct Startup {
     pub to: f64,
 }
 
-/// Hours of the day (UTC) in which every replica has lost a share of its capacity, and nothing says so.
+/// Hours of the day (UTC) in which every replica has lost a share of its speed, and nothing says so.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dip {
     /// From this hour, 0 to 24.
@@ -73,12 +73,17 @@ impl Service {
     /// The largest load of one replica, in requests per second, at which it keeps its objective; zero if it never does.
     #[must_use]
     pub fn knee(&self) -> f64 {
+        self.knee_with(1.0)
+    }
+
+    /// The same with so much left of its speed.
+    pub(super) fn knee_with(&self, left: f64) -> f64 {
         let (mut low, mut high) = (0.0, 1.0);
         for _ in 0..50 {
             let middle = f64::midpoint(low, high);
-            if self.percentile(middle) <= self.objective { low = middle } else { high = middle }
+            if self.percentile(middle, left) <= self.objective { low = middle } else { high = middle }
         }
-        low * self.most()
+        low * left * self.most()
     }
 
     /// What is left of the capacity at an hour of the day.
@@ -91,24 +96,20 @@ impl Service {
     fn waits(&self, busy: f64) -> f64 {
         let workers = self.workers.max(1);
         let offered = busy * f64::from(workers);
-        let (mut sum, mut term) = (0.0, 1.0);
-        for n in 0..workers {
-            sum += term;
-            term *= offered / f64::from(n + 1);
-        }
-        let all_busy = term / (1.0 - busy);
-        all_busy / (sum + all_busy)
+        // Of a service that turns away whom it cannot serve at once; step by step, or a thousand workers are beyond any number.
+        let lost = (1..=workers).fold(1.0, |lost, n| offered * lost / (f64::from(n) + offered * lost));
+        lost / (1.0 - busy * (1.0 - lost))
     }
 
     /// The 95th percentile of the time until the answer, in seconds: M/G/k with an exponential tail, its rate corrected for the
-    /// variation of the work (Allen & Cunneen).
-    pub(super) fn percentile(&self, busy: f64) -> f64 {
+    /// variation of the work (Allen & Cunneen). `left` is what is left of its speed.
+    pub(super) fn percentile(&self, busy: f64, left: f64) -> f64 {
         let spread = (1.0 + self.variation).ln();
-        let work = self.seconds * (NORMAL_95 * spread.sqrt() - spread / 2.0).exp();
+        let work = self.seconds / left * (NORMAL_95 * spread.sqrt() - spread / 2.0).exp();
         if 1.0 <= busy {
             return f64::INFINITY;
         }
-        let rate = self.most() * (1.0 - busy) * 2.0 / (1.0 + self.variation);
+        let rate = self.most() * left * (1.0 - busy) * 2.0 / (1.0 + self.variation);
         let waiting = (self.waits(busy) / 0.05).ln().max(0.0) / rate;
         work.max(waiting + OF_WORK * work)
     }
@@ -141,6 +142,20 @@ mod tests {
         let two = Service { workers: 2, ..Service::PROTOCOL };
         // a = 1: (1/2 / ½) / (1 + 1 + 1) = 1/3.
         assert!((two.waits(0.5) - 1.0 / 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn many_workers_hardly_ever_let_anybody_wait() {
+        let many = Service { workers: 10_000, ..Service::PROTOCOL };
+        let waits = many.waits(0.95);
+        assert!((0.0..1e-3).contains(&waits) && many.in_flight(0.9).is_finite(), "{waits}");
+        assert!(many.knee() / many.most() > 0.97, "{}", many.knee());
+    }
+
+    #[test]
+    fn a_quarter_less_speed_costs_more_than_a_quarter_of_the_knee() {
+        let left = Service::PROTOCOL.knee_with(0.75) / Service::PROTOCOL.knee();
+        assert!((0.5..0.75).contains(&left), "its work takes longer, and the objective stays: {left}");
     }
 
     #[test]
