@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod judge;
+mod load;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use judge::{Better, JudgeArgs};
+pub(crate) use load::{BacktestArgs, ForecastArgs, KneeArgs, Of};
 
 /// Know that an instance is about to hurt before its users do, and act first.
 #[derive(Debug, Parser)]
@@ -68,6 +70,9 @@ pub(crate) enum Verb {
     /// Multiply the copies on their way to shadows, to see how much a shadow can take: of a service, or a mirror alone.
     /// Safe methods only; users notice nothing. Ctrl-C ends it at once.
     Amplify(AmplifyArgs),
+    /// Find out how much one live can take: the copies to its shadow are multiplied until the objective breaks there. Users
+    /// notice nothing, and it ends when a live becomes slower.
+    Knee(KneeArgs),
     /// Send what an access log tells of to an address, with the timing of the log. Safe methods only, redacted.
     Replay(ReplayArgs),
     /// Show what becomes of a request before it leaves as a copy: read on standard input, as it goes over the wire.
@@ -79,6 +84,13 @@ pub(crate) enum Verb {
     /// A table (CSV) or range queries of Prometheus; nothing else of foreshadow is needed.
     #[command(after_help = judge::HELP)]
     Judge(JudgeArgs),
+    /// Forecast a recorded load (CSV): with bands, and whether a forecast is worth having there at all. Nothing else of
+    /// foreshadow is needed.
+    #[command(after_help = load::FORECAST_HELP)]
+    Forecast(ForecastArgs),
+    /// Say what autoscaling policies would have cost and spared on a recorded load (CSV), and which one to use.
+    #[command(after_help = load::BACKTEST_HELP)]
+    Backtest(BacktestArgs),
     /// See it work: a sample service falls ill, is found and healed; then the same with foreshadow only watching.
     Demo(DemoArgs),
     /// Print a completion script for a shell.

@@ -7,6 +7,7 @@ pub(crate) mod control;
 pub(crate) mod explain;
 pub(crate) mod hidden;
 pub(crate) mod history;
+pub(crate) mod knee;
 pub(crate) mod mirror;
 pub(crate) mod plan;
 mod printer;

@@ -3,7 +3,6 @@
 mod plot;
 mod prometheus;
 mod report;
-mod table;
 
 use std::io::{self, Write};
 
@@ -14,12 +13,13 @@ use foreshadow_engine::compare::{
 use foreshadow_engine::model::{ComparePolicy, Ratio};
 
 use self::report::Report;
-use self::table::{Series, Table};
+pub(crate) use self::report::moment;
 use crate::args::{Better, JudgeArgs, Output};
 use crate::command::history::milliseconds;
 use crate::command::runtime;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::table::{Series, Table, Wanted};
 
 const DAY: f64 = 86_400.0;
 
@@ -42,6 +42,14 @@ struct Judged {
     found: Found,
 }
 
+fn table(args: &JudgeArgs, wanted: Wanted<'_>) -> Result<Table, Failure> {
+    if let Some(url) = &args.prometheus {
+        return runtime()?.block_on(prometheus::read(url, args));
+    }
+    let none = || usage("expected a file with a table, or `-` for standard input");
+    Table::read(args.file.as_deref().ok_or_else(none)?, wanted)
+}
+
 /// Reads, judges, prints.
 pub(crate) fn judge(args: &JudgeArgs) -> Result<Exit, Failure> {
     if args.share && args.better == Better::Neither {
@@ -51,11 +59,9 @@ pub(crate) fn judge(args: &JudgeArgs) -> Result<Exit, Failure> {
     }
     let effect = effect(&args.effect)?;
     let tolerated = args.tolerate.as_deref().map(Tolerated::parse).transpose()?;
-    let table = match &args.prometheus {
-        Some(url) => runtime()?.block_on(prometheus::read(url, args))?,
-        None => Table::read(args)?,
-    };
-    let past = args.baseline.as_deref().map(|file| Table::read_file(file, args)).transpose()?;
+    let wanted = Wanted { columns: &args.columns, one_sided: args.own_history };
+    let table = table(args, wanted)?;
+    let past = args.baseline.as_deref().map(|file| Table::read(file, wanted)).transpose()?;
     let count = table.series.len();
     let is_known = |name: &&String| table.series.iter().any(|of| of.name.metric.as_ref() == Some(*name));
     if let Some(odd) = args.higher.iter().find(|name| !is_known(name)) {

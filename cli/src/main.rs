@@ -10,9 +10,11 @@ mod failure;
 mod init;
 mod judge;
 mod lab;
+mod load;
 mod probe;
 mod show;
 mod spark;
+mod table;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -58,10 +60,13 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Reload(to) => command::control::reload(&to),
         Verb::Mirror(args) => command::mirror::mirror(&args),
         Verb::Amplify(args) => command::amplify::amplify(&args),
+        Verb::Knee(args) => command::knee::knee(&args),
         Verb::Replay(args) => command::replay::replay(&args),
         Verb::Redact(args) => command::redact::redact(&args),
         Verb::Probe(args) => probe::dispatch(&args),
         Verb::Judge(args) => judge::judge(&args),
+        Verb::Forecast(args) => load::forecast::forecast(&args),
+        Verb::Backtest(args) => load::backtest::backtest(&args),
         Verb::Demo(demo) => demo::run(&demo),
         Verb::Completions { shell } => command::completions::print(shell),
         Verb::Launch => command::hidden::launch(),

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use foreshadow_engine::{Prometheus, Range, RangeError};
 
-use super::table::{Series, Table};
 use super::usage;
 use crate::args::JudgeArgs;
 use crate::command::history::{moment, now_ms};
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::table::{Series, Table};
 
 /// Where a bearer token is looked for: not among the arguments, which everybody on the machine may read.
 const TOKEN: &str = "FORESHADOW_PROMETHEUS_TOKEN";

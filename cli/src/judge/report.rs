@@ -8,8 +8,8 @@ use foreshadow_engine::model::Ratio;
 use serde::Serialize;
 
 use super::Judged;
-use super::table::Name;
 use crate::spark;
+use crate::table::Name;
 
 /// Blocks of the picture.
 const BLOCKS: usize = 72;
@@ -264,7 +264,7 @@ impl<'a> AlarmLine<'a> {
 
 /// RFC 3339; the number itself where it is no moment that has a date.
 #[expect(clippy::cast_possible_truncation, reason = "out of range is none")]
-pub(super) fn moment(seconds: f64) -> String {
+pub(crate) fn moment(seconds: f64) -> String {
     jiff::Timestamp::from_millisecond((seconds * 1000.0).round() as i64)
         .map_or_else(|_| seconds.to_string(), |at| at.to_string())
 }

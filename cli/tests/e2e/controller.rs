@@ -283,6 +283,10 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 pub(crate) struct Load(Child);
 
 impl Load {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
     /// Ends it and waits for its report; panics if it had ended by itself, since then nothing was proved.
     pub(crate) fn end(&mut self) {
         assert!(self.0.try_wait().unwrap().is_none(), "the load must still run");
@@ -301,12 +305,10 @@ impl Drop for Load {
 /// Asks for `path` sixty times a second, over twenty connections, for `length`.
 pub(crate) fn hey(status: &Value, path: &str, length: &str, report: &Path) -> Load {
     let url = format!("http://{}{path}", status["listen"].as_str().unwrap());
-    let child = Command::new("hey")
-        .args(["-z", length, "-c", "20", "-q", "3", &url])
-        .stdout(std::fs::File::create(report).unwrap())
-        .spawn()
-        .unwrap();
-    Load(child)
+    let mut hey = Command::new("hey");
+    Load::of(
+        hey.args(["-z", length, "-c", "20", "-q", "3", &url]).stdout(std::fs::File::create(report).unwrap()),
+    )
 }
 
 /// Measures for five seconds what an instance uses, in cores.

@@ -18,7 +18,7 @@ const POINT_GRACE: u64 = 7;
 /// Labelled points so near to each other are one anomaly.
 const POINTS_TOGETHER: u64 = 30;
 
-fn data(folder: &str) -> Option<PathBuf> {
+pub(crate) fn data(folder: &str) -> Option<PathBuf> {
     let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("FORESHADOW_DATA").map_or_else(beside, PathBuf::from).join(folder);
     if !folder.is_dir() {

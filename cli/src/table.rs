@@ -8,7 +8,6 @@ use std::path::Path;
 use csv::{ByteRecord, ReaderBuilder};
 use foreshadow_engine::compare::usual_step;
 
-use crate::args::JudgeArgs;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -48,14 +47,14 @@ enum Role {
 
 /// What a series is called; nothing in a wide table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Name {
-    pub(super) instance: Option<String>,
-    pub(super) metric: Option<String>,
+pub(crate) struct Name {
+    pub(crate) instance: Option<String>,
+    pub(crate) metric: Option<String>,
 }
 
 impl Name {
     /// For people.
-    pub(super) fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         match (&self.instance, &self.metric) {
             (None, None) => "the table".into(),
             (Some(instance), Some(metric)) => format!("{instance} {metric}"),
@@ -66,25 +65,25 @@ impl Name {
 
 /// One metric of one instance. Every column has as many values.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Series {
-    pub(super) name: Name,
+pub(crate) struct Series {
+    pub(crate) name: Name,
     /// Row of the table, from zero on, that each value stands in.
-    pub(super) rows: Vec<usize>,
+    pub(crate) rows: Vec<usize>,
     /// Unix seconds, ascending.
-    pub(super) seconds: Vec<f64>,
+    pub(crate) seconds: Vec<f64>,
     /// Not a number where there is no value.
-    pub(super) live: Vec<f64>,
-    pub(super) shadow: Option<Vec<f64>>,
-    pub(super) load: Option<Vec<f64>>,
-    pub(super) samples: Option<Vec<f64>>,
+    pub(crate) live: Vec<f64>,
+    pub(crate) shadow: Option<Vec<f64>>,
+    pub(crate) load: Option<Vec<f64>>,
+    pub(crate) samples: Option<Vec<f64>>,
     /// The first so many values are of another table, and healthy.
-    pub(super) calibrated: Option<usize>,
+    pub(crate) calibrated: Option<usize>,
 }
 
 impl Series {
     /// This series behind the whole of `past`. Moments of the past are moved so that they come before: a table of a
     /// healthy week may be younger than the one of the incident.
-    pub(super) fn after(self, past: &Self) -> Result<Self, Failure> {
+    pub(crate) fn after(self, past: &Self) -> Result<Self, Failure> {
         let n = past.seconds.len();
         let join = |past: &Option<Vec<f64>>, own: Option<Vec<f64>>| match (past, own) {
             (Some(past), Some(own)) => Some([past.as_slice(), &own].concat()),
@@ -108,7 +107,7 @@ impl Series {
         }
         let (first, last) = (self.seconds.first().copied(), past.seconds.last().copied());
         // Whole weeks, so that hours and weekdays stay what they are.
-        let week = 7.0 * super::DAY;
+        let week = 7.0 * 86_400.0;
         let apart = (last.unwrap_or(0.0) - first.unwrap_or(0.0)) / week;
         let back = if apart < 0.0 { 0.0 } else { (apart.floor() + 1.0) * week };
         let seconds = past.seconds.iter().map(|at| at - back).chain(self.seconds.iter().copied()).collect();
@@ -125,31 +124,33 @@ impl Series {
     }
 }
 
+/// What is to be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Which columns, as the command line has them.
+    pub(crate) columns: &'a [String],
+    /// There is no shadow.
+    pub(crate) one_sided: bool,
+}
+
 /// A whole table.
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    pub(super) series: Vec<Series>,
-    pub(super) rows: usize,
+pub(crate) struct Table {
+    pub(crate) series: Vec<Series>,
+    pub(crate) rows: usize,
 }
 
 impl Table {
-    /// The table that is asked for; `-` is standard input.
-    pub(super) fn read(args: &JudgeArgs) -> Result<Self, Failure> {
-        match args.file.as_deref() {
-            None => {
-                Err(Failure::message(Exit::Usage, "expected a file with a table, or `-` for standard input"))
-            }
-            Some(file) if file == Path::new("-") => parse(io::stdin().lock(), args, "standard input"),
-            Some(file) => Self::read_file(file, args),
+    /// The table of a file; `-` is standard input.
+    pub(crate) fn read(file: &Path, wanted: Wanted<'_>) -> Result<Self, Failure> {
+        if file == Path::new("-") {
+            return parse(io::stdin().lock(), wanted, "standard input");
         }
-    }
-
-    pub(super) fn read_file(file: &Path, args: &JudgeArgs) -> Result<Self, Failure> {
         let name = file.display().to_string();
         let opened = File::open(file).map_err(|error| {
             Failure::message(Exit::Usage, format!("failed to read the table `{name}`: {error}"))
         })?;
-        parse(opened, args, &name)
+        parse(opened, wanted, &name)
     }
 }
 
@@ -165,13 +166,13 @@ struct Columns {
     names: Vec<String>,
 }
 
-fn parse(from: impl Read, args: &JudgeArgs, name: &str) -> Result<Table, Failure> {
+fn parse(from: impl Read, wanted: Wanted<'_>, name: &str) -> Result<Table, Failure> {
     let refuse = |why: String| Failure::message(Exit::Usage, format!("the table `{name}` is refused: {why}"));
     let mut reader = ReaderBuilder::new().buffer_capacity(1 << 17).from_reader(from);
     let header = reader.headers().map_err(|error| refuse(of_csv(&error)))?.clone();
     let names: Vec<String> =
         header.iter().map(|name| name.trim().trim_start_matches('\u{feff}').to_owned()).collect();
-    let columns = Columns::find(names, args).map_err(refuse)?;
+    let columns = Columns::find(names, wanted).map_err(refuse)?;
     let mut table = Table::default();
     let mut known: HashMap<Name, usize> = HashMap::new();
     let mut record = ByteRecord::new();
@@ -207,20 +208,20 @@ fn of_csv(error: &csv::Error) -> String {
 }
 
 impl Columns {
-    fn find(names: Vec<String>, args: &JudgeArgs) -> Result<Self, String> {
+    fn find(names: Vec<String>, wanted: Wanted<'_>) -> Result<Self, String> {
         let named = |name: &str| names.iter().position(|of| of.eq_ignore_ascii_case(name));
         let must = |name: &str| {
             named(name).ok_or_else(|| format!("no column is named `{name}`; it has {}", listed(&names)))
         };
         let mut found: Vec<(Role, usize)> = Vec::new();
-        for (place, given) in args.columns.iter().enumerate() {
+        for (place, given) in wanted.columns.iter().enumerate() {
             let (role, name) = match given.split_once('=') {
                 Some((role, name)) => (role_of(role).ok_or_else(|| odd_role(role))?, name),
                 None => (ROLES.get(place).ok_or_else(|| odd_role(given))?.0, given.as_str()),
             };
             found.push((role, must(name)?));
         }
-        if args.columns.is_empty() {
+        if wanted.columns.is_empty() {
             for (role, usual) in ROLES {
                 found.extend(usual.iter().find_map(|name| named(name)).map(|at| (role, at)));
             }
@@ -234,8 +235,11 @@ impl Columns {
                 )
             })
         };
-        let (moment, live) = (needed(Role::Moment, "timestamp")?, needed(Role::Live, "live")?);
-        let shadow = if args.own_history { None } else { Some(needed(Role::Shadow, "shadow")) };
+        let (moment, live) = (
+            needed(Role::Moment, "timestamp")?,
+            needed(Role::Live, if wanted.one_sided { "value" } else { "live" })?,
+        );
+        let shadow = if wanted.one_sided { None } else { Some(needed(Role::Shadow, "shadow")) };
         let shadow =
             shadow.transpose().map_err(|why| format!("{why} (of one side alone: `--own-history`)"))?;
         let [load, samples, instance, metric] =
@@ -364,7 +368,8 @@ mod tests {
     fn read(words: &[&str], text: &str) -> Result<Table, String> {
         let args = ["foreshadow", "judge", "-"].iter().chain(words);
         let Verb::Judge(args) = Args::try_parse_from(args).unwrap().verb else { unreachable!() };
-        parse(text.as_bytes(), &args, "t.csv").map_err(|failure| failure.to_string())
+        let wanted = Wanted { columns: &args.columns, one_sided: args.own_history };
+        parse(text.as_bytes(), wanted, "t.csv").map_err(|failure| failure.to_string())
     }
 
     #[test]
