@@ -4,7 +4,7 @@ pub(crate) mod backtest;
 mod emit;
 pub(crate) mod forecast;
 mod grid;
-mod plot;
+pub(crate) mod plot;
 
 use crate::command::history::milliseconds;
 use crate::exit::Exit;

@@ -147,6 +147,9 @@ pub(crate) struct KneeArgs {
     /// Although the shadow may reach others (`shadow.egress.allow`): they stand the load.
     #[arg(long)]
     pub(crate) safe_egress: bool,
+    /// Draw latency over load, as SVG.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,

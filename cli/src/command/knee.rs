@@ -19,7 +19,7 @@ use crate::command::history::now_ms;
 use crate::command::{read_config, runtime, state_folder};
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::load::{figure, seconds, share};
+use crate::load::{figure, plot, seconds, share};
 use crate::spark;
 
 /// By how much each step is more than the one before.
@@ -31,6 +31,9 @@ const HALVINGS: u32 = 4;
 /// Ticks that a step needs to settle, and ticks that are looked at; and the seconds that either takes at the least.
 const SETTLE: (f64, f64) = (2.0, 3.0);
 const LOOK: (f64, f64) = (4.0, 10.0);
+
+/// The same of the rest after a step that was broken.
+const REST: (f64, f64) = (4.0, 10.0);
 
 /// The load before is looked at for so many times as long: all that is offered is reckoned from it.
 const USUAL_TIMES: f64 = 2.0;
@@ -88,7 +91,7 @@ pub(crate) fn knee(args: &KneeArgs) -> Result<Exit, Failure> {
             }
         };
         ramp.multiply(1.0, 0.0).await?;
-        say(&ramp, &steps?, args.output)
+        say(&ramp, &steps?, args)
     })
 }
 
@@ -204,6 +207,11 @@ impl Ramp {
             if is_kept { "kept" } else { "broken" }
         );
         steps.push(step);
+        if !is_kept {
+            // What waits there is worked off before the next step, or that would be held against it.
+            self.multiply(1.0, 0.0).await?;
+            tokio::time::sleep(Duration::from_secs_f64(span(REST))).await;
+        }
         Ok(is_kept)
     }
 
@@ -211,7 +219,7 @@ impl Ramp {
     fn step(&self, factor: f64, usual: &Seen, seen: &Seen) -> RampStep {
         let offered = factor * usual.load * seen.live_load / usual.live_load.max(1e-9);
         let answered = (seen.load / offered).min(1.0);
-        RampStep { load: seen.load, latency: seen.latency, failed: seen.failed, answered }
+        RampStep { load: offered, latency: seen.latency, failed: seen.failed, answered }
     }
 
     async fn multiply(&self, factor: f64, seconds: f64) -> Result<(), Failure> {
@@ -265,7 +273,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-fn say(ramp: &Ramp, steps: &[RampStep], output: Output) -> Result<Exit, Failure> {
+fn say(ramp: &Ramp, steps: &[RampStep], args: &KneeArgs) -> Result<Exit, Failure> {
     let found = knee_of(steps, &ramp.objective);
     let factor = found.zip(steps.first()).map(|(knee, usual)| knee.load / usual.load.max(1e-9));
     if let Some(factor) = factor.filter(|factor| BURSTS <= *factor) {
@@ -274,7 +282,7 @@ fn say(ramp: &Ramp, steps: &[RampStep], output: Output) -> Result<Exit, Failure>
         );
     }
     let mut out = io::stdout().lock();
-    match output {
+    match args.output {
         Output::Json => {
             for step in steps {
                 writeln!(out, "{}", step_json(step, &ramp.objective))?;
@@ -282,6 +290,9 @@ fn say(ramp: &Ramp, steps: &[RampStep], output: Output) -> Result<Exit, Failure>
             writeln!(out, "{}", knee_json(ramp, found))?;
         }
         Output::Human => people(&mut out, ramp, steps, found)?,
+    }
+    if let Some(file) = &args.plot {
+        plot::knee(file, steps, &ramp.objective, found)?;
     }
     Ok(if found.is_some() { Exit::Fine } else { Exit::Inconclusive })
 }

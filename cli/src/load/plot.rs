@@ -1,9 +1,10 @@
-//! A load with what is ahead of it, and violations over cost, as SVG.
+//! A load with what is ahead of it, violations over cost, and latency over load, as SVG.
 
 use std::error::Error;
 use std::path::Path;
 
 use foreshadow_engine::forecast::backtest::Comparison;
+use foreshadow_engine::forecast::{Knee, Objective, RampStep};
 use plotters::prelude::*;
 
 use super::forecast::Row;
@@ -30,6 +31,16 @@ pub(super) fn forecast(file: &Path, grid: &Grid, rows: &[Row]) -> Result<(), Fai
 
 pub(super) fn costs(file: &Path, comparison: &Comparison) -> Result<(), Failure> {
     write(file, costs_svg(comparison))
+}
+
+/// Latency over load, with the objective and the knee.
+pub(crate) fn knee(
+    file: &Path,
+    steps: &[RampStep],
+    objective: &Objective,
+    found: Option<Knee>,
+) -> Result<(), Failure> {
+    write(file, knee_svg(steps, objective, found))
 }
 
 fn write(file: &Path, svg: Result<String, Box<dyn Error>>) -> Result<(), Failure> {
@@ -137,6 +148,50 @@ fn costs_svg(comparison: &Comparison) -> Result<String, Box<dyn Error>> {
         });
         chart.draw_series(usual).map_err(in_words)?;
         chart.configure_series_labels().background_style(WHITE.mix(0.8)).draw().map_err(in_words)?;
+        root.present().map_err(in_words)?;
+    }
+    Ok(text)
+}
+
+fn knee_svg(
+    steps: &[RampStep],
+    objective: &Objective,
+    found: Option<Knee>,
+) -> Result<String, Box<dyn Error>> {
+    let finite = steps.iter().filter(|step| step.latency.is_finite());
+    let mut points: Vec<(f64, f64)> = finite.map(|step| (step.load, 1e3 * step.latency)).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let limit = 1e3 * objective.latency;
+    let loads = points.iter().map(|point| point.0).fold(1.0, f64::max);
+    let (low, high) =
+        points.iter().fold((limit, limit), |(low, high), (_, ms)| (low.min(*ms), high.max(*ms)));
+    let mut text = String::new();
+    {
+        let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        root.fill(&WHITE).map_err(in_words)?;
+        let mut chart = ChartBuilder::on(&root)
+            .margin(10)
+            .x_label_area_size(40)
+            .y_label_area_size(70)
+            .build_cartesian_2d(0.0..1.05 * loads, (0.7 * low.max(1e-3)..1.5 * high).log_scale())
+            .map_err(in_words)?;
+        chart
+            .configure_mesh()
+            .x_desc("requests per second")
+            .y_desc("p95, ms")
+            .light_line_style(WHITE)
+            .draw()
+            .map_err(in_words)?;
+        let line = |from, to, colour: RGBColor| LineSeries::new([from, to], colour.stroke_width(1));
+        chart.draw_series(line((0.0, limit), (1.05 * loads, limit), RED)).map_err(in_words)?;
+        if let Some(Knee { load, .. }) = found {
+            chart
+                .draw_series(line((load, 0.7 * low.max(1e-3)), (load, 1.5 * high), RED))
+                .map_err(in_words)?;
+        }
+        chart.draw_series(LineSeries::new(points.clone(), &BLUE)).map_err(in_words)?;
+        let dots = points.into_iter().map(|point| Circle::new(point, 3, BLUE.filled()));
+        chart.draw_series(dots).map_err(in_words)?;
         root.present().map_err(in_words)?;
     }
     Ok(text)

@@ -43,12 +43,15 @@ fn what_a_service_of_a_known_rate_can_take_is_found_and_its_live_goes_on() {
     controller.wait("pairs", Duration::from_secs(60), |status| {
         1 < pair(status, "live-1")["pairs"].as_u64().unwrap_or(0)
     });
-    let output = controller.command(&["knee", "--objective", "100ms", "-o", "json"]);
+    let svg = controller.folder.join("knee.svg");
+    let words = ["knee", "--objective", "100ms", "-o", "json", "--plot", svg.to_str().unwrap()];
+    let output = controller.command(&words);
     println!("{}", String::from_utf8_lossy(&output.stderr));
     let said = lines(&output);
     let (knee, steps) = said.split_last().unwrap();
     let found = knee["requests_per_second"].as_f64().unwrap();
     assert!((30.0..52.0).contains(&found) && knee["high"].is_number() && 4 < steps.len(), "{knee}");
+    assert!(std::fs::read_to_string(&svg).unwrap().contains("requests per second"));
     load.end();
 }
 
