@@ -272,7 +272,9 @@ fn on(advice: &Advice) -> &'static str {
 fn because(comparison: &Comparison, allow: f64) -> String {
     let advice = &comparison.advice;
     let [whole, first, second] = advice.with_forecast.map(times);
-    let gate = if advice.forecast {
+    let gate = if advice.with_forecast[0].is_nan() {
+        "forecasts do not pay: with them it is dearer than what is enough without".to_owned()
+    } else if advice.forecast {
         format!(
             "with forecasts violations are {whole} of those without at equal replica-hours ({first} and {second} in the halves)"
         )
@@ -299,7 +301,7 @@ fn because(comparison: &Comparison, allow: f64) -> String {
 }
 
 fn times(ratio: f64) -> String {
-    if ratio.is_finite() { format!("{ratio:.2} ×") } else { "an unknown share".into() }
+    if ratio.is_finite() { format!("{ratio:.2} ×") } else { "dearer".into() }
 }
 
 fn people(out: &mut impl Write, comparison: &Comparison, trace: &Trace, allow: f64) -> io::Result<()> {
