@@ -14,6 +14,7 @@ mod load;
 mod probe;
 mod show;
 mod spark;
+mod svg;
 mod table;
 
 use std::io::IsTerminal;

@@ -7,8 +7,8 @@ use plotters::prelude::*;
 
 use super::Judged;
 use super::report::moment;
-use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::svg::{self, Area, in_words};
 
 /// Pixels.
 const WIDTH: u32 = 1100;
@@ -28,31 +28,14 @@ pub(super) fn draw(file: &Path, judged: &[Judged]) -> Result<(), Failure> {
     if shown.len() < judged.len() {
         eprintln!("warning: the picture shows {SERIES_MAX} of {} series", judged.len());
     }
-    let svg =
-        svg(shown).map_err(|error| Failure::message(Exit::Failed, format!("failed to draw: {error}")))?;
-    std::fs::write(file, svg).map_err(|error| {
-        Failure::message(Exit::Usage, format!("--plot: failed to write `{}`: {error}", file.display()))
+    let size = (WIDTH, HEIGHT * u32::try_from(shown.len()).unwrap_or(1));
+    svg::write(file, size, |root| {
+        let areas = root.split_evenly((shown.len(), 1));
+        shown.iter().zip(areas).try_for_each(|(judged, area)| panel(judged, &area))
     })
 }
 
-fn svg(judged: &[Judged]) -> Result<String, Box<dyn Error>> {
-    let mut text = String::new();
-    {
-        let rows = u32::try_from(judged.len())?;
-        let root = SVGBackend::with_string(&mut text, (WIDTH, HEIGHT * rows)).into_drawing_area();
-        root.fill(&WHITE).map_err(|error| error.to_string())?;
-        for (judged, area) in judged.iter().zip(root.split_evenly((judged.len(), 1))) {
-            panel(judged, &area)?;
-        }
-        root.present().map_err(|error| error.to_string())?;
-    }
-    Ok(text)
-}
-
-fn panel(
-    judged: &Judged,
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-) -> Result<(), Box<dyn Error>> {
+fn panel(judged: &Judged, area: &Area<'_>) -> Result<(), Box<dyn Error>> {
     let seconds = &judged.series.seconds;
     let (first, last) = (seconds[0], *seconds.last().ok_or("no rows")?);
     let points = points(seconds, &judged.found.residuals);
@@ -64,7 +47,7 @@ fn panel(
         .x_label_area_size(24)
         .y_label_area_size(60)
         .build_cartesian_2d(first..last.max(first + 1.0), low..high)
-        .map_err(|error| error.to_string())?;
+        .map_err(in_words)?;
     chart
         .configure_mesh()
         .x_labels(6)
@@ -73,15 +56,15 @@ fn panel(
         .x_label_formatter(&|at| moment(*at))
         .y_label_formatter(&|log| format!("{:+.0} %", 100.0 * log.exp_m1()))
         .draw()
-        .map_err(|error| error.to_string())?;
+        .map_err(in_words)?;
     let learned = seconds.get(judged.found.calibrated).copied().unwrap_or(last);
     let past = Rectangle::new([(first, low), (learned, high)], BLACK.mix(0.06).filled());
     let alarms = judged.found.shifts.iter().map(|shift| {
         let end = shift.cleared.map_or(last, |row| seconds[row]);
         Rectangle::new([(seconds[shift.onset], low), (end, high)], RED.mix(0.25).filled())
     });
-    chart.draw_series(std::iter::once(past).chain(alarms)).map_err(|error| error.to_string())?;
-    chart.draw_series(LineSeries::new(points, &BLUE)).map_err(|error| error.to_string())?;
+    chart.draw_series(std::iter::once(past).chain(alarms)).map_err(in_words)?;
+    chart.draw_series(LineSeries::new(points, &BLUE)).map_err(in_words)?;
     Ok(())
 }
 
