@@ -51,8 +51,8 @@ pub fn evaluate(values: &[Option<f64>], horizon: Horizon, first_unix_seconds: f6
     let (mut apart, mut compared) = (0.0, 0_usize);
     let mut waiting = VecDeque::new();
     for (t, value) in values.iter().enumerate() {
-        let known = |at: usize| values[at].filter(|value| value.is_finite() && 0.0 <= *value);
-        if let Some((now, before)) = known(t).zip(t.checked_sub(day).and_then(known)) {
+        let now = known(values, t);
+        if let Some((now, before)) = now.zip(t.checked_sub(day).and_then(|at| known(values, at))) {
             apart += (now - before).abs();
             compared += 1;
         }
@@ -66,7 +66,7 @@ pub fn evaluate(values: &[Option<f64>], horizon: Horizon, first_unix_seconds: f6
             }
         }
         let ahead = forecaster.push(*value);
-        if let (Some(ahead), Some(now), true) = (ahead, known(t), DAYS_FIRST * day <= t) {
+        if let (Some(ahead), Some(now), true) = (ahead, now, DAYS_FIRST * day <= t) {
             let scale = (0.0 < apart).then(|| apart / compared as f64);
             let peak_of =
                 |from: Option<usize>| from.and_then(|from| target(values, from, lead, horizon.target));
@@ -86,13 +86,15 @@ pub fn evaluate(values: &[Option<f64>], horizon: Horizon, first_unix_seconds: f6
 /// Origin, what was said, what the simple ones say (last, as yesterday, mean of the last hour), and the scale.
 type Waiting = (usize, crate::load::Ahead, [f64; 3], Option<f64>);
 
+fn known(values: &[Option<f64>], at: usize) -> Option<f64> {
+    values.get(at).copied().flatten().filter(|value| value.is_finite() && 0.0 <= *value)
+}
+
 fn target(values: &[Option<f64>], origin: usize, lead: usize, target: Target) -> Option<f64> {
-    let known =
-        |at: usize| values.get(at).copied().flatten().filter(|value| value.is_finite() && 0.0 <= *value);
     match target {
-        Target::Value => known(origin + lead),
+        Target::Value => known(values, origin + lead),
         Target::Peak => {
-            let all: Vec<f64> = (origin + 1..=origin + lead).filter_map(known).collect();
+            let all: Vec<f64> = (origin + 1..=origin + lead).filter_map(|at| known(values, at)).collect();
             (lead.div_ceil(2).max(1) <= all.len()).then(|| all.into_iter().fold(0.0, f64::max))
         }
     }

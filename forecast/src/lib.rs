@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use evaluate::{Evaluation, evaluate};
 pub use growth::Growth;
 pub use knee::{Knee, Objective, RampStep, knee};
-pub use load::{Ahead, Horizon, LoadForecaster, Target, pinball};
+pub use load::{Ahead, Horizon, LOAD_MOST, LoadForecaster, Target, pinball};
 
 /// Minutes of the past hour.
 const HOUR: usize = 60;

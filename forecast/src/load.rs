@@ -38,8 +38,8 @@ const KAPPA: f64 = 0.2;
 const REFITS_PER_DAY: usize = 72;
 const REFIT_LEAST: usize = 4;
 
-/// More is no load of anything.
-const LOAD_MOST: f64 = 1e15;
+/// More, in whatever unit, is no load of anything.
+pub const LOAD_MOST: f64 = 1e15;
 
 /// A forecast is at most so many times the largest value known, and its quantile.
 const VALUE_MOST: f64 = 1.5;

@@ -66,7 +66,7 @@ pub(crate) fn backtest(args: &BacktestArgs) -> Result<Exit, Failure> {
             1e3 * service.objective
         )));
     }
-    if SLOW_DAYS < comparison_days(&trace, args.seeds) && io::stderr().is_terminal() {
+    if SLOW_DAYS < trace.days() * f64::from(args.seeds) && io::stderr().is_terminal() {
         eprintln!("Simulating {:.0} days, {} times for each policy ...", grid.days(), args.seeds);
     }
     let comparison = compare(&trace, &service, &settings);
@@ -90,10 +90,6 @@ pub(crate) fn backtest(args: &BacktestArgs) -> Result<Exit, Failure> {
         eprintln!("written: block `forecast` of {}", file.display());
     }
     Ok(Exit::Fine)
-}
-
-fn comparison_days(trace: &Trace, seeds: u32) -> f64 {
-    trace.days() * f64::from(seeds)
 }
 
 fn trace(grid: &Grid, args: &BacktestArgs) -> Result<Trace, Failure> {

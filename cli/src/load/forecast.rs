@@ -56,7 +56,7 @@ pub(crate) fn forecast(args: &ForecastArgs) -> Result<Exit, Failure> {
     let grid = Grid::read(&args.file, &args.columns, asked, least)?;
     grid.warn_of_gaps();
     let lead = seconds("--lead", &args.lead)?;
-    let (step, day) = (f64::from(grid.step_seconds), 86_400 / grid.step_seconds as usize);
+    let (step, day) = (f64::from(grid.step_seconds), grid.steps_per_day());
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
     let lead_steps = (lead / step).ceil() as usize;
     if day < lead_steps {
@@ -94,7 +94,7 @@ pub(crate) fn forecast(args: &ForecastArgs) -> Result<Exit, Failure> {
 
 /// The last days of the table.
 fn recent(grid: &Grid) -> (usize, &[Option<f64>]) {
-    let day = 86_400 / grid.step_seconds as usize;
+    let day = grid.steps_per_day();
     let from = grid.values.len().saturating_sub(DAYS_READ * day);
     (from, &grid.values[from..])
 }
@@ -303,7 +303,7 @@ fn people(
 
 /// The last day and what is ahead of it, as blocks, with the range.
 fn picture(grid: &Grid, rows: &[Row]) -> (String, f64, f64) {
-    let day = 86_400 / grid.step_seconds as usize;
+    let day = grid.steps_per_day();
     let last = &grid.values[grid.values.len().saturating_sub(day)..];
     let size = last.len().div_ceil(BLOCKS).max(1);
     let part = |part: &[Option<f64>]| part.iter().flatten().copied().reduce(f64::max).unwrap_or(f64::NAN);

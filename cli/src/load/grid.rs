@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use foreshadow_engine::compare::usual_step;
+use foreshadow_engine::forecast::LOAD_MOST;
 
 use super::usage;
 use crate::failure::Failure;
@@ -12,9 +13,6 @@ const DAY: u32 = 86_400;
 
 /// Values of one series at most: almost two years of minutes.
 const VALUES_MAX: f64 = 1e6;
-
-/// More is no load of anything.
-const LOAD_MOST: f64 = 1e15;
 
 /// Rows may come so much later than their step and still be of it.
 const LATE: f64 = 1.03;
@@ -92,6 +90,10 @@ impl Grid {
     #[expect(clippy::cast_precision_loss, reason = "a count of steps")]
     pub(super) fn moment(&self, at: usize) -> f64 {
         self.first + at as f64 * f64::from(self.step_seconds)
+    }
+
+    pub(super) fn steps_per_day(&self) -> usize {
+        (DAY / self.step_seconds) as usize
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a count of steps")]

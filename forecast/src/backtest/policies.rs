@@ -216,18 +216,20 @@ impl<'a> Wanting<'a> {
         }
     }
 
+    /// The mean of 45 s, 15 s late; `None` before there is any.
+    fn metric(&self, of: impl Fn(&Seen) -> f64) -> Option<f64> {
+        mean(self.seen.iter().rev().skip(1).take(METRIC_STEPS), of)
+    }
+
+    /// At most twice as many as there are, or four more.
+    fn limited(&self, wished: f64, all: u32) -> u32 {
+        bounded(wished.min(f64::from((2 * all).max(all + 4))), self.service)
+    }
+
     /// What an `Hpa` wishes before it waits: `ratio` is of the signal over its target.
     fn hpa(&self, now: &Seen, ratio: impl Fn(&Seen) -> f64) -> u32 {
         let all = now.ready + now.starting;
-        let last = self.seen.iter().rev().skip(1).take(METRIC_STEPS);
-        let (sum, count) = last.fold((0.0, 0.0), |(sum, count), seen| (sum + ratio(seen), count + 1.0));
-        if count == 0.0 {
-            return all;
-        }
-        let ratio = sum / count;
-        if (ratio - 1.0).abs() <= TOLERANCE {
-            return all;
-        }
+        let Some(ratio) = self.metric(ratio).filter(|ratio| !is_tolerated(*ratio)) else { return all };
         let mut wished = ratio * f64::from(now.ready);
         let idle = now.starting + now.fresh;
         if 0 < idle && 1.0 < ratio {
@@ -237,25 +239,15 @@ impl<'a> Wanting<'a> {
             }
             wished = with_idle * f64::from(all);
         }
-        bounded(wished.min(f64::from((2 * all).max(all + 4))), self.service)
+        self.limited(wished, all)
     }
 
-    /// Requests per second over what a replica is to take.
+    /// The same of requests per second over what a replica is to take: those that are not ready do not make that smaller.
     fn over_knee(&self, now: &Seen, each: f64) -> u32 {
         let all = now.ready + now.starting;
-        self.hpa_total(all, |seen| seen.load / each)
-    }
-
-    /// The same of a sum over all replicas, which those that are not ready do not make smaller.
-    fn hpa_total(&self, all: u32, needed: impl Fn(&Seen) -> f64) -> u32 {
-        let last = self.seen.iter().rev().skip(1).take(METRIC_STEPS);
-        let (sum, count) = last.fold((0.0, 0.0), |(sum, count), seen| (sum + needed(seen), count + 1.0));
-        let ratio = sum / f64::max(count, 1.0) / f64::from(all.max(1));
-        if count == 0.0 || (ratio - 1.0).abs() <= TOLERANCE {
-            return all;
-        }
-        let wished = ratio * f64::from(all);
-        bounded(wished.min(f64::from((2 * all).max(all + 4))), self.service)
+        let ratio = self.metric(|seen| seen.load / each).map(|needed| needed / f64::from(all.max(1)));
+        let Some(ratio) = ratio.filter(|ratio| !is_tolerated(*ratio)) else { return all };
+        self.limited(ratio * f64::from(all), all)
     }
 
     /// Down only to the most that was wished for within 5 min.
@@ -273,9 +265,8 @@ impl<'a> Wanting<'a> {
     fn kpa(&mut self, now: &Seen, target: f64) -> u32 {
         let each = target * f64::from(self.service.workers.max(1));
         let total = |seen: &Seen| seen.in_flight * f64::from(seen.ready);
-        let last = self.seen.iter().rev().take(STABLE_STEPS);
-        let (sum, count) = last.fold((0.0, 0.0), |(sum, count), seen| (sum + total(seen), count + 1.0));
-        let stable = bounded(sum / count / each, self.service);
+        let stable = mean(self.seen.iter().rev().take(STABLE_STEPS), total).unwrap_or(0.0);
+        let stable = bounded(stable / each, self.service);
         let panic = bounded(total(now) / each, self.service);
         if f64::from(2 * now.ready) <= total(now) / each {
             self.panic_until = now.step + STABLE_STEPS;
@@ -286,6 +277,15 @@ impl<'a> Wanting<'a> {
         }
         stable.max(now.ready / 2)
     }
+}
+
+fn is_tolerated(ratio: f64) -> bool {
+    (ratio - 1.0).abs() <= TOLERANCE
+}
+
+fn mean<'a>(seen: impl Iterator<Item = &'a Seen>, of: impl Fn(&Seen) -> f64) -> Option<f64> {
+    let (sum, count) = seen.fold((0.0, 0.0), |(sum, count), seen| (sum + of(seen), count + 1.0));
+    (0.0 < count).then(|| sum / count)
 }
 
 fn per_replica(seen: &Seen, signal: Signal, service: &Service) -> f64 {

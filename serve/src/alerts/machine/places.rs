@@ -40,10 +40,9 @@ impl Machine {
     /// there shows that resource. A zone speaks for its nodes, unless they have an event of their own.
     pub(super) fn places(&mut self, facts: &Facts<'_>) {
         let (inventory, report) = (facts.inventory, facts.report);
-        let streaks = std::mem::take(&mut self.streaks);
-        let shows =
-            |live: &InstanceId, ticks: u64| streaks.get(live).is_some_and(|streak| ticks <= streak.host);
-        let lasts = |lives: &[InstanceId]| lives.iter().any(|live| shows(live, WARN_TICKS));
+        let shows_long =
+            |live: &InstanceId| self.streaks.get(live).is_some_and(|streak| WARN_TICKS <= streak.host);
+        let lasts = |lives: &[InstanceId]| lives.iter().any(shows_long);
         let mut nodes: BTreeSet<&NodeName> = BTreeSet::new();
         let mut zones: BTreeSet<(&ZoneName, Resource)> = BTreeSet::new();
         for assessment in &report.assessments {
@@ -60,7 +59,6 @@ impl Machine {
         for event in report.node_events.iter().filter(|event| lasts(&event.instances)) {
             said.entry(Subject::Node(event.node.clone())).or_default().push(words::node_event(event));
         }
-        self.streaks = streaks;
         for (subject, words) in said {
             self.set(subject, Some(AlarmKind::Host), report.unix_ms, || (words.join("; "), None));
         }
