@@ -20,7 +20,7 @@ pub use resume::{Reached, Unsettled};
 pub use revert::RevertError;
 
 use crate::port::{Balancer, Platform};
-use crate::verify::{After, Judgement, judge};
+use crate::verify::{After, Judgement, Rehearsal, judge, rehearsal};
 use carry::World;
 
 /// How many times [`Policy::verify_ticks`] one live more has to show that it helped.
@@ -49,6 +49,8 @@ pub trait Journal: Send + Sync + 'static {
 enum Stage {
     /// The platform works on it.
     Applying,
+    /// Its shadow tries it.
+    Rehearsing { since: Tick },
     /// It is there; later windows will tell.
     Judging { since: Tick },
     /// It did not help and is being taken back.
@@ -80,6 +82,14 @@ struct State {
 }
 
 impl State {
+    /// Its shadow tries it from now on.
+    fn rehearse(&mut self, id: ActionId, tick: Tick) {
+        let since = self.now.max(tick);
+        if let Some(under) = self.under.get_mut(&id) {
+            under.stage = Stage::Rehearsing { since };
+        }
+    }
+
     /// The windows since then judge it, if nobody settled it meanwhile.
     fn judge_on(&mut self, id: ActionId, since: Tick) {
         if let Some(under) = self.under.get_mut(&id) {
@@ -155,6 +165,11 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         self.world.state().ledger.clone()
     }
 
+    /// Whether it is a time in which the operator wants nothing to be done.
+    pub fn maintain(&self, maintenance: bool) {
+        self.world.state().ledger.maintenance = maintenance;
+    }
+
     /// Sets or lifts the kill switch.
     pub fn pause(&self, paused: bool) {
         self.world.state().ledger.paused = paused;
@@ -177,7 +192,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
     pub fn is_busy(&self) -> bool {
         let state = self.world.state();
         let is_at_work = |under: &Under| match under.stage {
-            Stage::Applying | Stage::Reverting => true,
+            Stage::Applying | Stage::Rehearsing { .. } | Stage::Reverting => true,
             Stage::Interrupted => !state.ledger.paused,
             Stage::Judging { .. } => false,
         };
@@ -194,6 +209,13 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
                 Stage::Judging { .. } => Effect::Done,
                 Stage::Interrupted => {
                     Effect::DidNotHelp { before: Ratio::from_log(under.step.shift_log), after: None }
+                }
+                // Nobody can say any more whether its shadow bears it out.
+                Stage::Rehearsing { .. } => {
+                    under.stage = Stage::Applying;
+                    let (world, step) = (self.world.clone(), under.step.clone());
+                    self.spawn(async move { world.call_off(step, tick, Effect::NotCarriedOut).await });
+                    continue;
                 }
                 Stage::Applying | Stage::Reverting => continue,
             };
@@ -267,10 +289,11 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             let world = self.world.clone();
             self.spawn(async move { world.write_down(unwritten).await });
         }
-        if state.ledger.paused {
+        if state.ledger.paused || state.ledger.maintenance {
             // Taking back is an action too: the kill switch holds it like any other.
             return;
         }
+        self.end_rehearsals(&mut state, tick, seen);
         let due: Vec<(ActionId, Tick, Judgement)> = state
             .under
             .values()
@@ -309,7 +332,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
     /// Takes back to the end what an earlier controller had begun to. Returns at once.
     pub fn take_back_interrupted(&self, tick: Tick) {
         let mut state = self.world.state();
-        if state.ledger.paused {
+        if state.ledger.paused || state.ledger.maintenance {
             return;
         }
         for under in state.under.values_mut().filter(|under| under.stage == Stage::Interrupted) {
@@ -317,6 +340,34 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             let (world, step) = (self.world.clone(), under.step.clone());
             let effect = Effect::DidNotHelp { before: Ratio::from_log(step.shift_log), after: None };
             self.spawn(async move { world.take_back(step, tick, effect).await });
+        }
+    }
+
+    /// What was tried long enough on its shadow is done to live, or called off. A judgement of silence waits.
+    fn end_rehearsals(&self, state: &mut State, tick: Tick, seen: &Seen) {
+        for under in state.under.values_mut() {
+            let Stage::Rehearsing { since } = under.stage else { continue };
+            let (waited, wait) = (tick.since(since), under.step.rehearsal_ticks);
+            if waited < wait {
+                continue;
+            }
+            let after = after(under, seen);
+            let (world, step) = (self.world.clone(), under.step.clone());
+            match rehearsal(&step, after) {
+                Rehearsal::BorneOut => {
+                    under.stage = Stage::Applying;
+                    self.spawn(async move { world.perform(step, tick).await });
+                }
+                Rehearsal::Unknown if waited < wait * PATIENCE => {}
+                Rehearsal::Unknown | Rehearsal::NotBorneOut => {
+                    under.stage = Stage::Applying;
+                    let effect = Effect::NotBorneOut {
+                        before: Ratio::from_log(step.shift_log),
+                        after: after.shift_log.map(Ratio::from_log),
+                    };
+                    self.spawn(async move { world.call_off(step, tick, effect).await });
+                }
+            }
         }
     }
 

@@ -11,4 +11,4 @@ pub use actuator::{
     Actuator, DRAIN, Journal, JournalError, Reached, RevertError, Seen, Standing, Unsettled, scale,
 };
 pub use port::{Balancer, BalancerError, PairLimit, Platform, PlatformError};
-pub use verify::{After, Judgement, judge};
+pub use verify::{After, Judgement, Rehearsal, judge, rehearsal};

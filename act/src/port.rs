@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use foreshadow_model::{Bytes, InstanceId, Inventory, MilliCpu, Role, Weight};
+use foreshadow_model::{Bytes, InstanceId, Inventory, MilliCpu, NodeName, Role, Weight};
 
 /// Something the platform could not do.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,15 @@ pub trait Platform: Send + Sync + 'static {
     /// Makes the number of lives `lives`. Returns when the new ones are ready, or the surplus ones have finished what
     /// they were doing and are gone.
     fn scale(&self, lives: u32) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Ends a live, starts it anew on another node, and returns when it is ready; its shadow is made anew as well. One that
+    /// stands there already is left as it is. Users are not sent elsewhere first: that is the caller's. If it does not
+    /// become ready there, it is brought back to where it was.
+    fn replace_on(
+        &self,
+        live: &InstanceId,
+        node: &NodeName,
+    ) -> impl Future<Output = Result<(), PlatformError>> + Send;
 
     /// Makes the shadow of this live anew.
     fn recreate_shadow(&self, live: &InstanceId) -> impl Future<Output = Result<(), PlatformError>> + Send;

@@ -59,6 +59,29 @@ pub fn judge(step: &Step, after: After) -> Judgement {
     }
 }
 
+/// What the windows say while a shadow tries a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rehearsal {
+    /// Live still needs it, and its shadow is no worse for it.
+    BorneOut,
+    /// The shift went away by itself, or the shadow became slower and the difference smaller: either way live is better
+    /// left alone.
+    NotBorneOut,
+    /// The windows say nothing (yet).
+    Unknown,
+}
+
+/// Judges a step by what it did to the shadow. More room makes a shadow faster or nothing at all, so that live falls as far
+/// behind it as before, or further.
+#[must_use]
+pub fn rehearsal(step: &Step, after: After) -> Rehearsal {
+    match after.shift_log {
+        None => Rehearsal::Unknown,
+        Some(shift) if shift < LEFT_LOG.max(step.shift_log / 2.0) => Rehearsal::NotBorneOut,
+        Some(_) => Rehearsal::BorneOut,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use foreshadow_model::{ActionId, InstanceId, MilliCpu, Weight};
@@ -74,6 +97,8 @@ mod tests {
                 shift_log: before,
                 error_excess: 0.0,
                 by_operator: false,
+                rehearsal_ticks: 0,
+                alternatives: Vec::new(),
             },
             after,
         )
@@ -110,6 +135,24 @@ mod tests {
             check(resize(), 1.0, After { overloaded: true, ..after(Some(0.9)) }),
             Judgement::DidNotHelp
         );
+    }
+
+    #[test]
+    fn a_rehearsal_bears_out_what_live_still_needs() {
+        let step = |before| Step {
+            id: ActionId(1),
+            action: resize(),
+            reason: String::new(),
+            shift_log: before,
+            error_excess: 0.0,
+            by_operator: false,
+            rehearsal_ticks: 6,
+            alternatives: Vec::new(),
+        };
+        assert_eq!(rehearsal(&step(0.2), after(Some(0.21))), Rehearsal::BorneOut);
+        assert_eq!(rehearsal(&step(0.2), after(Some(0.05))), Rehearsal::NotBorneOut, "gone by itself");
+        assert_eq!(rehearsal(&step(0.2), after(Some(-0.3))), Rehearsal::NotBorneOut, "the shadow is worse");
+        assert_eq!(rehearsal(&step(0.2), after(None)), Rehearsal::Unknown);
     }
 
     #[test]

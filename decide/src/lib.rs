@@ -3,9 +3,14 @@
 //! Pure: no clock, no randomness, no I/O. A plan leaves no meaningful choice at execution time: every action is
 //! absolute. The decision table is that of `ARCHITECTURE.md`; each row is one function in [`plan`](crate::plan()).
 
+mod capacity;
+mod horizontal;
+mod inputs;
 mod plan;
 mod rate;
 mod remedy;
 
-pub use plan::{Inputs, Usage, plan};
+pub use capacity::{Measured, capacity};
+pub use inputs::{Inputs, Usage};
+pub use plan::plan;
 pub use rate::{Asked, sample_rate};

@@ -5,14 +5,14 @@
 //! alone. *Recovers*: weight that was taken is given back in steps once the pair is well. *What it cannot see*:
 //! anything the assessments do not carry.
 
-use std::collections::BTreeMap;
-
 use foreshadow_model::{
-    Action, ActionId, ActionKind, ActionType, Assessment, Decision, Forecast, Generation, HoldReason,
-    Inconclusive, InstanceId, Inventory, Ledger, Plan, Policy, Step, Stream, Tick, Verdict, Weight,
+    Action, ActionId, ActionKind, Alternative, Assessment, Decision, HoldReason, Inconclusive, InstanceId,
+    Plan, Step, Stream, Verdict, Weight,
 };
 
-use crate::remedy::{is_errors_only, kinds, remedy, scale_out, scale_to};
+use crate::horizontal::{foreseen, may_scale, scale_in, scale_out};
+use crate::inputs::Inputs;
+use crate::remedy::{is_errors_only, kinds, remedy};
 
 /// A shift or an excess of errors below this is as good as gone: the clear level of the delta engine (`DELTA.md` §5).
 const CLEAR: f64 = 0.05;
@@ -20,89 +20,38 @@ const CLEAR: f64 = 0.05;
 /// New shadows for one live within an hour; one that is made anew twice and still differs lacks something.
 const SHADOWS_PER_HOUR: usize = 2;
 
-/// Processor use of one instance over the last tick.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Usage {
-    /// Cores used.
-    pub cores: f64,
-    /// Cores it may use: its limit, else the processors of its node.
-    pub cores_max: f64,
-}
-
-impl Usage {
-    /// The part of what it may use, 0 of nothing.
-    #[must_use]
-    pub fn share(&self) -> f64 {
-        if 0.0 < self.cores_max { self.cores / self.cores_max } else { 0.0 }
-    }
-}
-
-/// Everything a plan is made from.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// Now.
-    pub tick: Tick,
-    /// The number of the next plan.
-    pub generation: Generation,
-    /// The number of the next action.
-    pub next_id: ActionId,
-    /// What is there.
-    pub inventory: &'a Inventory,
-    /// What is thought of each pair.
-    pub assessments: &'a [Assessment],
-    /// Shares of traffic; a live that is not listed has a full share.
-    pub weights: &'a BTreeMap<InstanceId, Weight>,
-    /// Processor use, where it can be measured.
-    pub usage: &'a BTreeMap<InstanceId, Usage>,
-    /// The load to come, where something can be said of it.
-    pub forecast: Option<&'a Forecast>,
-    /// Ticks for which one live fewer would have been enough.
-    pub calm_ticks: u64,
-    /// What was done lately.
-    pub ledger: &'a Ledger,
-    /// The operator's rules.
-    pub policy: &'a Policy,
-}
-
-impl Inputs<'_> {
-    pub(crate) fn weight(&self, live: &InstanceId) -> Weight {
-        self.weights.get(live).copied().unwrap_or(Weight::FULL)
-    }
-
-    pub(crate) fn lives(&self) -> u32 {
-        u32::try_from(self.inventory.pairs.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Whether the lives would stay below the calm level with one of them fewer. Unknown use is never calm.
-    #[must_use]
-    pub fn is_calm(&self) -> bool {
-        let lives = self.lives();
-        let used: Option<f64> =
-            self.inventory.pairs.iter().map(|pair| self.usage.get(&pair.live.id).map(Usage::share)).sum();
-        let with_one_fewer = used.map(|sum| sum / f64::from(lives.saturating_sub(1).max(1)));
-        // An idle service has too few samples for any verdict; its processor use is measured all the same.
-        let is_sick = |verdict| matches!(verdict, Verdict::Warn | Verdict::Degraded | Verdict::BothDegraded);
-        let well = !self.assessments.iter().any(|assessment| is_sick(assessment.verdict));
-        1 < lives
-            && well
-            && with_one_fewer.is_some_and(|share| share < self.policy.action.horizontal.calm.get())
-    }
-
-    /// Mean processor use of all lives relative to what they may use; `None` when it cannot be measured.
-    fn busy(&self) -> Option<f64> {
-        let shares: Vec<f64> = self.usage.values().map(Usage::share).collect();
-        #[expect(clippy::cast_precision_loss, reason = "a handful of lives")]
-        (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
-    }
-}
+/// Slower by this users are hurt by every minute, and nothing is tried on a shadow first.
+const URGENT: f64 = 0.3;
 
 /// A wish: what the evidence asks for, before the guards are asked.
-struct Wish {
+pub(crate) struct Wish {
     instance: Option<InstanceId>,
-    action: Result<Action, HoldReason>,
+    choice: Choice,
     because: String,
     shift_log: f64,
     error_excess: f64,
+    rehearsal_ticks: u64,
+}
+
+/// What was chosen, and what else was weighed.
+struct Choice {
+    action: Result<Action, HoldReason>,
+    alternatives: Vec<Alternative>,
+}
+
+impl Choice {
+    /// Nothing else was weighed.
+    const fn only(action: Result<Action, HoldReason>) -> Self {
+        Self { action, alternatives: Vec::new() }
+    }
+}
+
+impl Wish {
+    /// About the service as a whole, and for nothing that is wrong now.
+    pub(crate) const fn of_service(action: Action, because: String) -> Self {
+        let choice = Choice::only(Ok(action));
+        Self { instance: None, choice, because, shift_log: 0.0, error_excess: 0.0, rehearsal_ticks: 0 }
+    }
 }
 
 /// Makes the plan of one tick.
@@ -131,39 +80,63 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
 
 fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     let pair = inputs.inventory.pair(&assessment.live)?;
-    let (action, because) = match assessment.verdict {
+    let (choice, because) = match assessment.verdict {
         _ if assessment.overloaded => (first_fitting(assessment, inputs), overload(assessment)),
         // The evidence clears more slowly than the shift goes: what is well again, or cannot be seen, needs no action.
         Verdict::Degraded if !is_worse_now(assessment) => return None,
-        Verdict::Degraded if !assessment.chosen => (Err(HoldReason::FleetEvidence), reason(assessment)),
+        Verdict::Degraded if !assessment.chosen => {
+            (Choice::only(Err(HoldReason::FleetEvidence)), reason(assessment))
+        }
         Verdict::Degraded => (first_fitting(assessment, inputs), reason(assessment)),
         Verdict::BothDegraded => {
-            (both_degraded(inputs), "live and shadow are worse than their own past together".into())
+            (Choice::only(both_degraded(inputs)), "live and shadow are worse than their own past together".into())
         }
         Verdict::ShadowSuspect if SHADOWS_PER_HOUR <= inputs.ledger.shadows_made(&pair.live.id) => (
-            Err(HoldReason::ShadowUnlike),
+            Choice::only(Err(HoldReason::ShadowUnlike)),
             "the shadow is worse than its live however often it is made anew".into(),
         ),
         Verdict::ShadowSuspect => {
             let action = Action::RecreateShadow { instance: pair.live.id.clone() };
-            (Ok(action), "the shadow is worse than its live".into())
+            (Choice::only(Ok(action)), "the shadow is worse than its live".into())
         }
-        Verdict::Healthy | Verdict::Inconclusive(_) => give_back(assessment, inputs)?,
+        Verdict::Healthy | Verdict::Inconclusive(_) => {
+            let (action, because) = give_back(assessment, inputs)?;
+            (Choice::only(action), because)
+        }
         Verdict::Calibrating | Verdict::Warn => return None,
     };
     // Judged later by the same measure: another live by the slowness against the own past, the rest by the pair.
-    let shift_log = match action {
+    let shift_log = match choice.action {
         Ok(Action::Scale { .. }) => assessment.own_delta.map(|delta| delta.get().ln_1p()),
         _ if assessment.overloaded => assessment.own_delta.map(|delta| delta.get().ln_1p()),
         _ => [assessment.shift_log(), residual(assessment)].into_iter().flatten().reduce(f64::max),
     };
     Some(Wish {
         instance: Some(assessment.live.clone()),
-        action,
+        rehearsal_ticks: rehearsal_ticks(&choice, assessment, inputs),
+        choice,
         because,
         shift_log: shift_log.unwrap_or(0.0).max(0.0),
         error_excess: assessment.error_excess.map_or(0.0, |excess| excess.get().max(0.0)),
     })
+}
+
+/// For how long a step is tried on the shadow first. Only another size can be; only while the shadow is like its live, or
+/// there is nothing to try; and only when there is time: a live that hurts its users now is helped now.
+fn rehearsal_ticks(choice: &Choice, assessment: &Assessment, inputs: &Inputs<'_>) -> u64 {
+    let is_alike = matches!(
+        choice.action,
+        Ok(Action::Resize { shadow: None, .. } | Action::ResizeMemory { shadow: None, .. })
+    );
+    let has_shadow = inputs
+        .inventory
+        .pair(&assessment.live)
+        .and_then(|pair| pair.shadow.as_ref())
+        .is_some_and(foreshadow_model::Instance::is_ready);
+    let is_urgent = assessment.overloaded
+        || assessment.delta.is_none_or(|estimate| URGENT <= estimate.high.get())
+        || assessment.error_excess.is_some_and(|excess| CLEAR <= excess.get());
+    if is_alike && has_shadow && !is_urgent { inputs.policy.rehearsal_ticks() } else { 0 }
 }
 
 /// The shift of this tick alone. An abrupt fault is found before the median of the last ticks has reached its size;
@@ -181,21 +154,36 @@ fn is_worse_now(assessment: &Assessment) -> bool {
     is_slow || fails
 }
 
-/// The first kind that fits the evidence, is possible, and was not tried in vain.
-fn first_fitting(assessment: &Assessment, inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
-    let Some(pair) = inputs.inventory.pair(&assessment.live) else { return Err(HoldReason::NotTheHost) };
+/// The first kind that fits the evidence, is possible, and was not tried in vain; with what became of the others.
+fn first_fitting(assessment: &Assessment, inputs: &Inputs<'_>) -> Choice {
+    let Some(pair) = inputs.inventory.pair(&assessment.live) else {
+        return Choice::only(Err(HoldReason::NotTheHost));
+    };
     let tried = inputs.ledger.tried_in_vain(&assessment.live);
-    let mut why_not = HoldReason::Exhausted;
-    for kind in kinds(assessment, inputs.policy.action.kind) {
-        if tried.contains(&kind) {
-            continue;
-        }
-        match remedy(kind, assessment, &pair.live, inputs) {
-            Ok(action) => return Ok(action),
-            Err(reason) => why_not = reason,
-        }
+    let mut choice = Choice::only(Err(HoldReason::Exhausted));
+    for kind in kinds(assessment, inputs) {
+        let refused = |reason| Alternative::Refused { kind, reason };
+        let is_chosen = choice.action.is_ok();
+        let alternative = if tried.contains(&kind) {
+            refused(HoldReason::TriedInVain)
+        } else {
+            match remedy(kind, assessment, &pair.live, inputs) {
+                Ok(action) if is_chosen => Alternative::Behind { action },
+                Ok(action) => {
+                    choice.action = Ok(action);
+                    continue;
+                }
+                Err(reason) => {
+                    if !is_chosen {
+                        choice.action = Err(reason.clone());
+                    }
+                    refused(reason)
+                }
+            }
+        };
+        choice.alternatives.push(alternative);
     }
-    Err(why_not)
+    choice
 }
 
 /// Not the host: one more live if load explains it, else nothing a host action could help.
@@ -206,11 +194,6 @@ fn both_degraded(inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
         true => Err(HoldReason::NotAllowed),
         false => Err(HoldReason::NotTheHost),
     }
-}
-
-/// Whether the policy lets the number of lives change.
-fn may_scale(policy: &Policy) -> bool {
-    matches!(policy.action.kind, ActionType::Auto | ActionType::Horizontal)
 }
 
 /// Gives weight back that was taken: doubled when well, a trickle after an ejection to see whether it is over.
@@ -244,59 +227,31 @@ fn give_back(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<(Result<Act
     may.then(|| (Ok(action), because.into()))
 }
 
-/// Lives that the load to come needs at the least; `None` without a forecast or a known capacity.
-fn lives_needed(inputs: &Inputs<'_>) -> Option<u32> {
-    let (forecast, capacity) = (inputs.forecast?, inputs.policy.forecast.capacity?);
-    let needed = (forecast.upper.get() / capacity.get()).ceil();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a u32")]
-    needed.is_finite().then(|| needed.clamp(1.0, f64::from(u32::MAX)) as u32)
-}
-
-/// More lives before the load comes. A forecast only ever raises: what it may be wrong about costs money, not users.
-fn foreseen(inputs: &Inputs<'_>) -> Option<Wish> {
-    let (needed, forecast) = (lives_needed(inputs)?, inputs.forecast?);
-    (may_scale(inputs.policy) && inputs.lives() < needed).then(|| Wish {
-        instance: None,
-        action: Ok(scale_to(needed, inputs)),
-        because: format!("{forecast}: {needed} lives are needed for it"),
-        shift_log: 0.0,
-        error_excess: 0.0,
-    })
-}
-
-fn scale_in(inputs: &Inputs<'_>) -> Option<Wish> {
-    let calm_for = Tick::count_in(inputs.policy.action.horizontal.calm_for, inputs.policy.tick);
-    let lives = inputs.lives();
-    if !may_scale(inputs.policy)
-        || inputs.calm_ticks < calm_for
-        || lives <= inputs.policy.action.horizontal.lives_min
-        || lives_needed(inputs).is_some_and(|needed| lives <= needed)
-    {
-        return None;
-    }
-    let action = Action::Scale { from: lives, to: lives - 1 };
-    inputs.ledger.refusal(&action, inputs.tick, inputs.policy).is_none().then(|| Wish {
-        instance: None,
-        action: Ok(action),
-        because: format!("one live fewer would have been enough for {} ticks", inputs.calm_ticks),
-        shift_log: 0.0,
-        error_excess: 0.0,
-    })
-}
-
 fn admit(wish: Wish, id: ActionId, inputs: &Inputs<'_>) -> Decision {
-    let Wish { instance, action, because, shift_log, error_excess } = wish;
+    let Wish { instance, choice, because, shift_log, error_excess, rehearsal_ticks } = wish;
+    let Choice { action, alternatives } = choice;
     let action = match action {
         Ok(action) => action,
-        Err(reason) => return Decision::Hold { instance, reason, instead_of: None, because },
+        Err(reason) => {
+            return Decision::Hold { instance, reason, instead_of: None, because, alternatives };
+        }
     };
     let waits_for = instance.as_ref().filter(|_| action.kind() != ActionKind::Shadow);
     let unsettled = waits_for.and_then(|live| inputs.ledger.unsettled(live, inputs.tick, inputs.policy));
     match inputs.ledger.refusal(&action, inputs.tick, inputs.policy).or(unsettled) {
-        Some(reason) => Decision::Hold { instance, reason, instead_of: Some(action), because },
-        None => {
-            Decision::Act(Step { id, action, reason: because, shift_log, error_excess, by_operator: false })
+        Some(reason) => {
+            Decision::Hold { instance, reason, instead_of: Some(action), because, alternatives }
         }
+        None => Decision::Act(Step {
+            id,
+            action,
+            reason: because,
+            shift_log,
+            error_excess,
+            by_operator: false,
+            rehearsal_ticks,
+            alternatives,
+        }),
     }
 }
 

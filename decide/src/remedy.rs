@@ -1,11 +1,12 @@
 //! What could be done about one sick live, in the order in which the evidence suggests it.
 
 use foreshadow_model::{
-    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, MilliCpu, Resource, Resources,
-    ShadowLimit, Share, Verdict, Weight,
+    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, InstanceId, MilliCpu, NodeName, NodeRoom,
+    Resource, Resources, ShadowLimit, Share, Verdict, Weight,
 };
 
-use crate::plan::Inputs;
+use crate::horizontal::scale_out;
+use crate::inputs::{Inputs, Usage};
 
 /// Error excess, in points, from which a live is ejected rather than eased.
 const EJECT_FROM: f64 = 0.05;
@@ -20,19 +21,26 @@ const WEIGHT_MIN: u16 = 10;
 pub(crate) type Remedy = Result<Action, HoldReason>;
 
 /// The kinds to try for a degraded live, best first. Pinned by the policy, else by the evidence.
-pub(crate) fn kinds(assessment: &Assessment, policy: ActionType) -> Vec<ActionKind> {
-    use ActionKind::{Horizontal, Shift, Vertical};
-    match policy {
+pub(crate) fn kinds(assessment: &Assessment, inputs: &Inputs<'_>) -> Vec<ActionKind> {
+    use ActionKind::{Horizontal, Replace, Shift, Vertical};
+    // Fewer users meet it already, and it is as sick as it was: where it stands it does not become well.
+    let was_eased = inputs.weight(&assessment.live) < Weight::FULL;
+    match inputs.policy.action.kind {
         ActionType::Vertical => vec![Vertical],
         ActionType::Horizontal => vec![Horizontal],
         ActionType::Shift => vec![Shift],
         // Too much is asked of it: nobody is sick, and moving it to peers would make them so.
         ActionType::Auto if assessment.overloaded => vec![Horizontal, Vertical],
-        ActionType::Auto if is_errors_only(assessment) => vec![Shift],
+        ActionType::Auto if is_errors_only(assessment) && inputs.ledger.was_ejected(&assessment.live) => {
+            vec![Replace, Shift]
+        }
+        ActionType::Auto if is_errors_only(assessment) => vec![Shift, Replace],
         ActionType::Auto if assessment.pressure.own_cgroup && has_size(short_of(assessment)) => {
             vec![Vertical, Shift, Horizontal]
         }
-        // The node is short, or nothing of the host moved: either way users are better off elsewhere.
+        ActionType::Auto if is_of_the_host(assessment) && was_eased => vec![Replace, Shift, Horizontal],
+        ActionType::Auto if is_of_the_host(assessment) => vec![Shift, Replace, Horizontal],
+        // Nothing of the host moved: users are better off elsewhere all the same.
         ActionType::Auto => vec![Shift, Horizontal],
     }
 }
@@ -51,8 +59,9 @@ pub(crate) fn remedy(
 ) -> Remedy {
     match kind {
         ActionKind::Vertical if short_of(assessment) == Resource::Memory => more_memory(live, inputs),
-        ActionKind::Vertical => more_cpu(live, inputs),
+        ActionKind::Vertical => more_cpu(assessment, live, inputs),
         ActionKind::Shift => shift(assessment, inputs),
+        ActionKind::Replace => replace(assessment, live, inputs),
         ActionKind::Horizontal if assessment.overloaded && is_at_ceiling(inputs) => Err(HoldReason::AtLimit),
         ActionKind::Horizontal => Ok(scale_out(inputs)),
         ActionKind::Shadow => Ok(Action::RecreateShadow { instance: live.id.clone() }),
@@ -65,6 +74,15 @@ fn short_of(assessment: &Assessment) -> Resource {
     let shares = assessment.attribution.iter().flat_map(|attribution| &attribution.shares);
     let of_the_host = |share: &&Share| share.resource != Resource::SoftwareOrDependency && 0.0 < share.share;
     shares.filter(of_the_host).map(|share| share.resource).next().unwrap_or(Resource::Cpu)
+}
+
+/// Whether its node is what is wrong, as far as tests, signals and attribution tell.
+fn is_of_the_host(assessment: &Assessment) -> bool {
+    let host_first = assessment
+        .attribution
+        .as_ref()
+        .is_some_and(|attribution| attribution.first() != Resource::SoftwareOrDependency);
+    assessment.pressure.node || assessment.host.is_some() || host_first
 }
 
 /// Whether an instance has a size of this resource that can be changed.
@@ -86,20 +104,30 @@ fn more_memory(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
     Ok(Action::ResizeMemory { instance: live.id.clone(), from: Some(now), to: Some(to), shadow })
 }
 
-/// The smallest size above the limit in force that has headroom over what is used. Absolute, and read from the real
-/// limit: somebody else may have changed it.
-fn more_cpu(live: &Instance, inputs: &Inputs<'_>) -> Remedy {
+/// The smallest size above the limit in force that has headroom over what is needed, else the largest there is. Absolute,
+/// and read from the real limit: somebody else may have changed it.
+fn more_cpu(assessment: &Assessment, live: &Instance, inputs: &Inputs<'_>) -> Remedy {
     let sizes = &inputs.policy.action.vertical.cpu_sizes;
     let Some(now) = live.resources.cpu else { return Err(HoldReason::AtLimit) };
-    let used = inputs.usage.get(&live.id).map_or(0.0, |usage| usage.cores * HEADROOM);
-    let fits = |size: &&MilliCpu| now < **size && used <= size.cores();
-    let Some(&to) = sizes.iter().find(fits) else { return Err(HoldReason::AtLimit) };
+    let needed = inputs.usage.get(&live.id).map_or(0.0, |usage| HEADROOM * needed(usage, assessment));
+    let above = || sizes.iter().filter(|size| now < **size);
+    let fitting = above().find(|size| needed <= size.cores()).or_else(|| above().last());
+    let Some(&to) = fitting else { return Err(HoldReason::AtLimit) };
     let more = MilliCpu::new(to.get() - now.get());
     if inputs.inventory.room(&live.node).is_some_and(|room| room < more) {
         return Err(HoldReason::NoRoom);
     }
     let shadow = shadow_limit(live, inputs, |limits| limits.cpu, to);
     Ok(Action::Resize { instance: live.id.clone(), from: Some(now), to: Some(to), shadow })
+}
+
+/// Cores that it would use if it had them. What is used says nothing of an instance at its limit; the share of the time in
+/// which tasks waited does, where there are few of them, and the shift does, where work is most of the latency. Each is too
+/// much in its own way, so the lower of the two counts.
+fn needed(usage: &Usage, assessment: &Assessment) -> f64 {
+    let by_waiting = 1.0 / (1.0 - usage.waiting.clamp(0.0, 0.99));
+    let by_shift = assessment.delta.map_or(1.0, |estimate| 1.0 + estimate.delta.get().max(0.0));
+    usage.cores * by_waiting.min(by_shift)
 }
 
 /// What becomes of the shadow's limit, if it is not its live's: somebody starved live, and the shadow shows it.
@@ -130,11 +158,68 @@ fn shift(assessment: &Assessment, inputs: &Inputs<'_>) -> Remedy {
         let delta = assessment.delta.map_or(0.0, |estimate| estimate.high.get().max(0.0));
         Weight::new(divided(from, 1.0 + delta).max(WEIGHT_MIN))
     };
-    if to < from {
-        Ok(Action::Shift { instance: assessment.live.clone(), from, to })
-    } else {
-        Err(HoldReason::AtLimit)
+    if from <= to {
+        return Err(HoldReason::AtLimit);
     }
+    // Slow is better than slow everywhere; wrong is not better than slow.
+    if !is_errors_only(assessment) && !peers_can_take(assessment, to, inputs) {
+        return Err(HoldReason::PeersFull);
+    }
+    Ok(Action::Shift { instance: assessment.live.clone(), from, to })
+}
+
+/// Whether every other live stays within what it can take when this one has that weight. Where nobody knows what they can
+/// take, the windows after it will tell.
+fn peers_can_take(assessment: &Assessment, to: Weight, inputs: &Inputs<'_>) -> bool {
+    let (Some(capacity), Some(load)) = (inputs.capacity, inputs.load) else { return true };
+    let weight = |live: &InstanceId| {
+        f64::from(if *live == assessment.live { to } else { inputs.weight(live) }.get())
+    };
+    let lives = || inputs.inventory.pairs.iter().map(|pair| &pair.live.id);
+    let all: f64 = lives().map(weight).sum();
+    lives().filter(|live| **live != assessment.live).all(|live| {
+        let share = weight(live) / all.max(1.0);
+        capacity.lives.get(live).is_none_or(|capacity| share * load.get() <= capacity.get())
+    })
+}
+
+/// Starts it anew on another node, the one with the most room, away from nodes that show something themselves. Users must
+/// have somebody else meanwhile.
+fn replace(assessment: &Assessment, live: &Instance, inputs: &Inputs<'_>) -> Remedy {
+    if !has_well_peer(assessment, inputs) {
+        return Err(HoldReason::NoPeer);
+    }
+    if !peers_can_take(assessment, Weight::NONE, inputs) {
+        return Err(HoldReason::PeersFull);
+    }
+    let others = inputs.inventory.nodes.iter().filter(|node| node.name != live.node);
+    let fitting = others.filter(|node| !is_suspect(&node.name, inputs) && has_room(node, live, inputs));
+    let roomiest = fitting.max_by_key(|node| (node.cpu_left(), std::cmp::Reverse(node.name.clone())));
+    let Some(node) = roomiest else { return Err(HoldReason::NoOtherNode) };
+    Ok(Action::Replace {
+        instance: live.id.clone(),
+        from: live.node.clone(),
+        to: node.name.clone(),
+        weight: inputs.weight(&live.id),
+    })
+}
+
+/// Whether a live on this node shows something of its host.
+fn is_suspect(node: &NodeName, inputs: &Inputs<'_>) -> bool {
+    let stands_there = |of: &Assessment| inputs.inventory.pair(&of.live).is_some_and(|pair| pair.live.node == *node);
+    inputs.assessments.iter().any(|of| (of.host.is_some() || of.pressure.node) && stands_there(of))
+}
+
+/// Whether a node has room for a live; its shadow, should it stand there, goes.
+fn has_room(node: &NodeRoom, live: &Instance, inputs: &Inputs<'_>) -> bool {
+    let shadow = inputs.inventory.pair(&live.id).and_then(|pair| pair.shadow.as_ref());
+    let makes_room = shadow.filter(|shadow| shadow.node == node.name).map(|shadow| shadow.resources);
+    let freed = makes_room.unwrap_or_default();
+    let cpu = node.cpu_left().get().saturating_add(freed.cpu.map_or(0, MilliCpu::get));
+    let has_cpu = live.resources.cpu.is_none_or(|needed| needed.get() <= cpu);
+    let memory = node.memory_left().map(|left| left.get().saturating_add(freed.memory.map_or(0, Bytes::get)));
+    let needs = live.resources.memory.map(Bytes::get);
+    has_cpu && needs.zip(memory).is_none_or(|(needs, left)| needs <= left)
 }
 
 #[expect(
@@ -154,18 +239,6 @@ fn has_well_peer(assessment: &Assessment, inputs: &Inputs<'_>) -> bool {
         let serves = inputs.inventory.pair(&peer.live).is_some_and(|pair| pair.live.is_ready());
         peer.live != assessment.live && is_well && serves && Weight::NONE < inputs.weight(&peer.live)
     })
-}
-
-/// This many lives, or as many as the ceiling allows. At the ceiling it is what was wished for, for the guard to refuse
-/// and for people to read.
-pub(crate) fn scale_to(lives: u32, inputs: &Inputs<'_>) -> Action {
-    let (from, ceiling) = (inputs.lives(), inputs.policy.action.horizontal.lives_max);
-    Action::Scale { from, to: if from < ceiling { lives.min(ceiling) } else { lives } }
-}
-
-/// One live more.
-pub(crate) fn scale_out(inputs: &Inputs<'_>) -> Action {
-    scale_to(inputs.lives().saturating_add(1), inputs)
 }
 
 fn is_at_ceiling(inputs: &Inputs<'_>) -> bool {

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use foreshadow_decide::{Inputs, Usage, plan};
+use foreshadow_decide::{Inputs, Usage, capacity, plan};
 use foreshadow_model::{
-    Action, ActionId, ActionPolicy, ActionType, Assessment, Attribution, Bytes, ComparePolicy, Decision,
+    Action, ActionId, ActionPolicy, ActionType, Assessment, Attribution, Budget, Bytes, ComparePolicy, Decision,
     Effect, Estimate, FlippedAlarms, Forecast, ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy,
-    Inconclusive, Instance, InstanceId, Inventory, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom,
+    Inconclusive, Instance, InstanceId, Inventory, KneePolicy, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom,
     OnExit, Pair, PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role,
     SamplingNeed, Sensitivities, ShadowLimit, Share, StreamStates, Taken, Tick, Verdict, VerticalPolicy,
     Weight,
@@ -37,7 +37,15 @@ struct Story {
     /// Requests per second that are expected at most.
     #[serde(default)]
     foreseen: Option<f64>,
+    /// Requests per second that all lives are asked.
+    #[serde(default)]
+    load: Option<f64>,
+    #[serde(default)]
+    maintenance: bool,
     expect: Vec<String>,
+    /// What else was weighed for the first decision, and why it lost; not looked at while absent.
+    #[serde(default)]
+    alternatives: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +58,10 @@ struct StoryPolicy {
     lives_max: u32,
     /// Requests per second one live can take.
     capacity: Option<f64>,
+    /// Ticks for which a step is tried on the shadow first.
+    rehearse: u32,
+    /// What all lives may cost in an hour; one costs 1.
+    budget: Option<f64>,
 }
 
 impl Default for StoryPolicy {
@@ -61,6 +73,8 @@ impl Default for StoryPolicy {
             lives_min: 2,
             lives_max: 4,
             capacity: None,
+            rehearse: 0,
+            budget: None,
         }
     }
 }
@@ -86,6 +100,12 @@ struct Live {
     shadow_cpu: Option<u32>,
     #[serde(default)]
     used: f64,
+    /// Share of the time in which tasks waited for a processor.
+    #[serde(default)]
+    waiting: f64,
+    /// The node it stands on; one of its own while absent.
+    #[serde(default)]
+    node: Option<String>,
     #[serde(default = "usual_weight")]
     weight: u16,
     /// The resource its shift comes from.
@@ -177,12 +197,15 @@ fn policy(story: &StoryPolicy) -> Policy {
                 cooldown: Duration::from_secs(60),
                 actions_per_hour: 5,
                 verify_after: Duration::from_secs(30),
+                rehearse_for: Duration::from_secs(5) * story.rehearse,
+                budget: story.budget.map(|per_hour| Budget { per_hour, live_per_hour: 1.0 }),
             },
         },
         forecast: ForecastPolicy {
             capacity: story.capacity.and_then(PerSecond::new),
             ..ForecastPolicy::default()
         },
+        knee: KneePolicy::default(),
         on_exit: OnExit::Stop,
     }
 }
@@ -201,15 +224,19 @@ fn instance(id: InstanceId, role: Role, node: &NodeName, live: &Live) -> Instanc
 fn inventory(lives: &[Live]) -> Inventory {
     let mut inventory = Inventory::default();
     for (number, live) in (1..).zip(lives) {
-        let (id, node) = (InstanceId::live(number), NodeName::new(format!("n{number}")).unwrap());
-        inventory.nodes.push(NodeRoom {
+        let own = format!("n{number}");
+        let (id, node) = (InstanceId::live(number), NodeName::new(live.node.clone().unwrap_or(own)).unwrap());
+        let room = NodeRoom {
             name: node.clone(),
             zone: None,
             cpu: MilliCpu::new(live.room + 4000),
             cpu_promised: MilliCpu::new(4000),
             memory: Some(Bytes::mebi(1000 + live.memory_room)),
             memory_promised: Bytes::mebi(1000),
-        });
+        };
+        if inventory.room(&node).is_none() {
+            inventory.nodes.push(room);
+        }
         let mut shadow = instance(id.shadow_of(), Role::Shadow, &node, live);
         shadow.resources.cpu = live.shadow_cpu.map(MilliCpu::new).or(shadow.resources.cpu);
         inventory.pairs.push(Pair { live: instance(id, Role::Live, &node, live), shadow: Some(shadow) });
@@ -269,6 +296,12 @@ fn taken(number: u64, before: &Before) -> Taken {
         "eject" => Action::Shift { instance, from: Weight::FULL, to: Weight::NONE },
         "horizontal" => Action::Scale { from: 2, to: 3 },
         "fewer" => Action::Scale { from: 3, to: 2 },
+        "replace" => Action::Replace {
+            instance,
+            from: NodeName::new("n1").unwrap(),
+            to: NodeName::new("n2").unwrap(),
+            weight: Weight::FULL,
+        },
         "giveBack" => Action::Shift { instance, from: Weight::new(50), to: Weight::FULL },
         "shadow" => Action::RecreateShadow { instance },
         other => panic!("unknown kind `{other}`"),
@@ -291,6 +324,9 @@ fn in_words(decision: &Decision) -> String {
         Decision::Act(step) => match &step.action {
             Action::Resize { shadow: Some(ShadowLimit { from: Some(from), .. }), .. } => {
                 format!("{}, its shadow's from {from}", step.action)
+            }
+            action if 0 < step.rehearsal_ticks => {
+                format!("{action}, tried on its shadow first for {} ticks", step.rehearsal_ticks)
             }
             action => action.to_string(),
         },
@@ -315,11 +351,12 @@ fn check(path: &Path) {
         numbered().map(|(number, live)| (InstanceId::live(number), Weight::new(live.weight))).collect();
     let usage = |(number, live): (u32, &Live)| {
         let cores_max = live.cpu.map_or(5.0, |cpu| f64::from(cpu) / 1000.0);
-        (InstanceId::live(number), Usage { cores: live.used, cores_max })
+        (InstanceId::live(number), Usage { cores: live.used, cores_max, waiting: live.waiting })
     };
     let usage: BTreeMap<_, _> = numbered().map(usage).collect();
     let ledger = Ledger {
         paused: story.paused,
+        maintenance: story.maintenance,
         taken: (1..).zip(&story.taken).map(|(n, before)| taken(n, before)).collect(),
     };
     let forecast = story.foreseen.and_then(PerSecond::new).map(|upper| Forecast {
@@ -329,6 +366,7 @@ fn check(path: &Path) {
         quantile: ratio(0.9),
         minutes: 60,
     });
+    let capacity = capacity(&policy, &BTreeMap::new(), &inventory, &assessments);
     let plan = plan(&Inputs {
         tick: Tick(NOW),
         generation: Generation(1),
@@ -337,13 +375,20 @@ fn check(path: &Path) {
         assessments: &assessments,
         weights: &weights,
         usage: &usage,
+        load: story.load.and_then(PerSecond::new),
         forecast: forecast.as_ref(),
+        capacity: capacity.as_ref(),
         calm_ticks: story.calm_ticks,
         ledger: &ledger,
         policy: &policy,
     });
     let decisions: Vec<String> = plan.decisions.iter().map(in_words).collect();
     assert_eq!(decisions, story.expect, "\n{}: {}", path.display(), story.story);
+    if let Some(expected) = story.alternatives {
+        let weighed = plan.decisions.first().map(Decision::alternatives).unwrap_or_default();
+        let weighed: Vec<String> = weighed.iter().map(ToString::to_string).collect();
+        assert_eq!(weighed, expected, "\n{}: {}", path.display(), story.story);
+    }
 }
 
 #[test]

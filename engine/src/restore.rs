@@ -95,6 +95,7 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
 fn leave_behind(weights: &mut BTreeMap<InstanceId, Weight>, action: &Action) {
     match action {
         Action::Shift { instance, to, .. } => drop(weights.insert(instance.clone(), *to)),
+        Action::Replace { instance, .. } => drop(weights.insert(instance.clone(), Weight::FULL)),
         Action::Scale { .. } => weights.retain(|live, _| !action.ends(live)),
         Action::Resize { .. } | Action::ResizeMemory { .. } | Action::RecreateShadow { .. } => {}
     }
@@ -144,6 +145,8 @@ mod tests {
             shift_log: 0.0,
             error_excess: 0.2,
             by_operator: false,
+            rehearsal_ticks: 0,
+            alternatives: Vec::new(),
         };
         JournalEvent::Intent { step: Box::new(step) }
     }

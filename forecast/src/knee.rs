@@ -6,6 +6,10 @@
 //! *Inputs*: steps of a ramp, each with its load and how it was answered. *Cannot see*: what only shows after minutes, such as heap that
 //! grows; requests that were not among those repeated.
 
+mod ramp;
+
+pub use ramp::{Ramp, RampEnd, RampTick, RampTurn};
+
 /// One step of a ramp.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RampStep {

@@ -41,6 +41,9 @@ impl Taken {
 pub struct Ledger {
     /// The kill switch: nothing is done while it is set.
     pub paused: bool,
+    /// It is a time in which the operator wants nothing to be done.
+    #[serde(default)]
+    pub maintenance: bool,
     /// Oldest first.
     pub taken: Vec<Taken>,
 }
@@ -54,6 +57,12 @@ impl Ledger {
         }
         if self.paused {
             return Some(HoldReason::Paused);
+        }
+        if self.maintenance {
+            return Some(HoldReason::Maintenance);
+        }
+        if is_too_dear(action, policy) {
+            return Some(HoldReason::OverBudget);
         }
         if policy.mode == Mode::Observe && action.kind() != ActionKind::Shadow {
             return Some(HoldReason::ObserveOnly);
@@ -133,10 +142,16 @@ impl Ledger {
         let in_vain = |taken: &&Taken| {
             matches!(
                 taken.effect,
-                Some(Effect::DidNotHelp { .. } | Effect::Failed { .. } | Effect::TakenBack { .. })
+                Some(
+                    Effect::DidNotHelp { .. }
+                        | Effect::NotBorneOut { .. }
+                        | Effect::Failed { .. }
+                        | Effect::TakenBack { .. }
+                )
             )
         };
         let is_remedy = |taken: &&Taken| match &taken.action {
+            Action::Replace { .. } => true,
             Action::Shift { .. } => !taken.action.gives_more(),
             other => other.gives_more(),
         };
@@ -159,6 +174,26 @@ impl Ledger {
         });
     }
 
+    /// Whether something is being carried out or judged, shadows aside.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        let counts = |taken: &Taken| taken.effect.is_none() && taken.action.kind() != ActionKind::Shadow;
+        self.taken.iter().any(counts)
+    }
+
+    /// Ticks since lives were last added; `None` if none were within the hour.
+    #[must_use]
+    pub fn since_more_lives(&self, now: Tick) -> Option<u64> {
+        let is_more = |taken: &&Taken| matches!(taken.action, Action::Scale { from, to } if from < to);
+        self.taken.iter().filter(is_more).map(|taken| now.since(taken.last_touch())).min()
+    }
+
+    /// Whether `live` was ejected within the hour.
+    #[must_use]
+    pub fn was_ejected(&self, live: &InstanceId) -> bool {
+        self.taken.iter().any(|taken| is_ejection(&taken.action, live))
+    }
+
     /// New shadows made for `live` within the hour.
     #[must_use]
     pub fn shadows_made(&self, live: &InstanceId) -> usize {
@@ -174,8 +209,8 @@ impl Ledger {
     pub fn may_give_back(&self, live: &InstanceId, now: Tick, policy: &Policy) -> bool {
         const KEPT: usize = 2;
         let budget = usize::try_from(policy.action.guards.actions_per_hour).unwrap_or(usize::MAX);
-        let is_ejection = |taken: &&Taken| matches!(&taken.action, Action::Shift { instance, to, .. } if instance == live && *to == Weight::NONE);
-        let ejections: Vec<&Taken> = self.taken.iter().filter(is_ejection).collect();
+        let ejections: Vec<&Taken> =
+            self.taken.iter().filter(|taken| is_ejection(&taken.action, live)).collect();
         let wait = ejections.last().map_or(0, |_| {
             let doublings = u32::try_from(ejections.len() - 1).unwrap_or(u32::MAX).min(16);
             Tick::count_in(policy.action.guards.cooldown, policy.tick) << doublings
@@ -191,6 +226,10 @@ impl Ledger {
             |taken: &&Taken| taken.action.kind() != ActionKind::Shadow && now.since(taken.tick) < hour;
         self.taken.iter().filter(counts).count()
     }
+}
+
+fn is_ejection(action: &Action, live: &InstanceId) -> bool {
+    matches!(action, Action::Shift { instance, to, .. } if instance == live && *to == Weight::NONE)
 }
 
 fn hour_in_ticks(policy: &Policy) -> u64 {
@@ -221,8 +260,14 @@ fn passes_limits(action: &Action, policy: &Policy) -> bool {
             let horizontal = &policy.action.horizontal;
             *to < horizontal.lives_min || horizontal.lives_max < *to
         }
-        Action::Shift { .. } | Action::RecreateShadow { .. } => false,
+        Action::Shift { .. } | Action::Replace { .. } | Action::RecreateShadow { .. } => false,
     }
+}
+
+/// More lives than the budget pays for. Fewer are never too dear, however dear they still are.
+fn is_too_dear(action: &Action, policy: &Policy) -> bool {
+    let Action::Scale { from, to } = action else { return false };
+    from < to && policy.action.guards.budget.is_some_and(|budget| budget.lives() < *to)
 }
 
 #[cfg(test)]
@@ -231,7 +276,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ActionPolicy, ActionType, ComparePolicy, ForecastPolicy, GuardPolicy, HorizontalPolicy, MilliCpu,
+        ActionPolicy, ActionType, Budget, ComparePolicy, ForecastPolicy, GuardPolicy, HorizontalPolicy, KneePolicy, MilliCpu,
         MirrorPolicy, OnExit, ProbePolicy, Ratio, VerticalPolicy, Weight,
     };
 
@@ -260,9 +305,12 @@ mod tests {
                     cooldown: Duration::from_secs(60),
                     actions_per_hour: 2,
                     verify_after: Duration::from_secs(30),
+                    rehearse_for: Duration::ZERO,
+                    budget: None,
                 },
             },
             forecast: ForecastPolicy::default(),
+            knee: KneePolicy::default(),
             on_exit: OnExit::Stop,
         }
     }
@@ -278,7 +326,7 @@ mod tests {
     #[test]
     fn no_users_are_sent_to_a_live_that_is_being_drained() {
         let taken = vec![taken(7, 99, Action::Scale { from: 3, to: 2 }, None)];
-        let ledger = Ledger { paused: false, taken };
+        let ledger = Ledger { taken, ..Ledger::default() };
         let refused = |live| ledger.refusal(&shift(live), Tick(100), &policy());
         assert_eq!(refused(3), Some(HoldReason::ActionUnderWay { id: ActionId(7) }));
         assert_eq!((refused(1), refused(2)), (None, None), "those that stay are free");
@@ -286,7 +334,7 @@ mod tests {
 
     #[test]
     fn one_action_at_a_time_then_a_cooldown_then_the_budget() {
-        let mut ledger = Ledger { paused: false, taken: vec![taken(1, 100, shift(1), None)] };
+        let mut ledger = Ledger { taken: vec![taken(1, 100, shift(1), None)], ..Ledger::default() };
         let refusal = |ledger: &Ledger, tick, live| ledger.refusal(&shift(live), Tick(tick), &policy());
         assert_eq!(refusal(&ledger, 500, 1), Some(HoldReason::ActionUnderWay { id: ActionId(1) }));
         assert_eq!(refusal(&ledger, 101, 2), None, "another instance does not wait");
@@ -304,7 +352,7 @@ mod tests {
         let scale = |from, to| Action::Scale { from, to };
         let back = |action| taken(1, 100, action, Some(Effect::TakenBack { by: ActionId(2) }));
         let refused = |before: Action, next: Action| {
-            let ledger = Ledger { paused: false, taken: vec![back(before)] };
+            let ledger = Ledger { taken: vec![back(before)], ..Ledger::default() };
             ledger.refusal(&next, Tick(200), &policy()) == Some(HoldReason::TakenBack)
         };
         assert!(refused(scale(2, 1), scale(3, 2)), "fewer lives");
@@ -313,7 +361,7 @@ mod tests {
         assert!(refused(shift(1), shift(1)));
         assert!(!refused(shift(1), shift(2)), "of another live nothing was said");
         let settled = Taken { settled: Some(Tick(800)), ..back(shift(1)) };
-        let mut ledger = Ledger { paused: false, taken: vec![settled] };
+        let mut ledger = Ledger { taken: vec![settled], ..Ledger::default() };
         ledger.forget(Tick(1_519), &policy());
         assert_eq!(ledger.taken.len(), 1, "720 ticks from when it was taken back, not from when it was done");
         ledger.forget(Tick(1_520), &policy());
@@ -326,7 +374,7 @@ mod tests {
             Action::Shift { instance: InstanceId::live(1), from: Weight::new(50), to: Weight::FULL };
         let tried = |action| {
             let taken = vec![taken(1, 100, action, Some(Effect::TakenBack { by: ActionId(2) }))];
-            !Ledger { paused: false, taken }.tried_in_vain(&InstanceId::live(1)).is_empty()
+            !Ledger { taken, ..Ledger::default() }.tried_in_vain(&InstanceId::live(1)).is_empty()
         };
         assert!(!tried(give_back) && !tried(Action::Scale { from: 3, to: 2 }));
         assert!(tried(shift(1)) && tried(Action::Scale { from: 2, to: 3 }));
@@ -335,7 +383,7 @@ mod tests {
     #[test]
     fn the_cooldown_counts_from_the_end_of_an_action() {
         let settled = Taken { settled: Some(Tick(120)), ..taken(1, 100, shift(1), Some(Effect::Done)) };
-        let ledger = Ledger { paused: false, taken: vec![settled] };
+        let ledger = Ledger { taken: vec![settled], ..Ledger::default() };
         let refusal = |tick| ledger.refusal(&shift(1), Tick(tick), &policy());
         assert_eq!(refusal(125), Some(HoldReason::CoolingDown { ticks_left: 7 }));
         assert_eq!(refusal(132), None);
@@ -349,6 +397,26 @@ mod tests {
         assert_eq!(Ledger::default().refusal(&shift(1), Tick(1), &observe), Some(HoldReason::ObserveOnly));
         let shadow = Action::RecreateShadow { instance: InstanceId::live(1) };
         assert_eq!(Ledger::default().refusal(&shadow, Tick(1), &observe), None, "touches no live");
+    }
+
+    #[test]
+    fn nothing_is_done_in_a_time_of_maintenance() {
+        let ledger = Ledger { maintenance: true, ..Ledger::default() };
+        assert_eq!(ledger.refusal(&shift(1), Tick(1), &policy()), Some(HoldReason::Maintenance));
+    }
+
+    #[test]
+    fn no_more_lives_than_are_paid_for_and_fewer_at_any_price() {
+        let mut policy = policy();
+        policy.action.guards.budget = Some(Budget { per_hour: 0.3, live_per_hour: 0.1 });
+        let refusal = |from, to| Ledger::default().refusal(&Action::Scale { from, to }, Tick(1), &policy);
+        assert_eq!(refusal(2, 3), None, "three tenths are three times a tenth");
+        policy.action.guards.budget = Some(Budget { per_hour: 0.29, live_per_hour: 0.1 });
+        let refusal = |from, to| Ledger::default().refusal(&Action::Scale { from, to }, Tick(1), &policy);
+        assert_eq!(refusal(2, 3), Some(HoldReason::OverBudget));
+        assert_eq!(refusal(3, 2), None);
+        let free = Budget { per_hour: 1.0, live_per_hour: 0.0 };
+        assert_eq!(free.lives(), u32::MAX);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod agreement;
 mod alarm;
 mod assessment;
 mod burst;
+mod capacity;
 mod error;
 mod forecast;
 mod front;
@@ -33,6 +34,7 @@ pub use assessment::{
     Sensitivities, Sensitivity, Share, Stream, StreamState, StreamStates, Verdict,
 };
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
+pub use capacity::{Capacity, KneeOutcome, KneeRow, RampReport, RampRow};
 pub use error::with_causes;
 pub use forecast::Forecast;
 pub use front::{Balance, Forwarded, FrontRules, Patience, Speech, TlsFiles, TlsName};
@@ -46,12 +48,12 @@ pub use ledger::{Ledger, Taken};
 pub use memory::{MemoryProfile, MemoryRow, MemoryTrend, PageSample};
 pub use moments::LogMoments;
 pub use plan::{
-    Action, ActionId, ActionKind, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit, Step,
+    Action, ActionId, ActionKind, Alternative, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit, Step,
     limit_in_words,
 };
 pub use policy::{
-    ActionPolicy, ActionType, CaptureRules, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy,
-    HorizontalPolicy, LocalNode, MirrorPolicy, Mode, NetworkProbe, OnExit, Policy, PressPolicy, ProbePolicy,
+    ActionPolicy, ActionType, Budget, CaptureRules, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy,
+    HorizontalPolicy, KneePolicy, LocalNode, MirrorPolicy, Mode, NetworkProbe, OnExit, Policy, PressPolicy, ProbePolicy,
     ProfilePolicy, Readiness, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule, SessionKey,
     StorageProbe, Template, VerticalPolicy, is_safe_method,
 };

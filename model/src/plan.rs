@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, Generation, InstanceId, MilliCpu, Ratio, Tick, Weight};
+use crate::{Bytes, Generation, InstanceId, MilliCpu, NodeName, Ratio, Tick, Weight};
 
 /// The number of an action; unique in a journal, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -63,6 +63,17 @@ pub enum Action {
         /// Its weight after; [`Weight::NONE`] ejects it.
         to: Weight,
     },
+    /// Replace: end a live and start it on another node. Users leave it first and come back when it is ready.
+    Replace {
+        /// The live.
+        instance: InstanceId,
+        /// The node it stands on.
+        from: NodeName,
+        /// The node it shall stand on.
+        to: NodeName,
+        /// Its weight before; it has a full one afterwards.
+        weight: Weight,
+    },
     /// Distrust: make the shadow of this live anew. Touches no live.
     RecreateShadow {
         /// The live whose shadow it is.
@@ -101,6 +112,8 @@ pub enum ActionKind {
     Horizontal,
     /// Another share of traffic.
     Shift,
+    /// Another node.
+    Replace,
     /// A shadow made anew.
     Shadow,
 }
@@ -111,6 +124,7 @@ impl fmt::Display for ActionKind {
             Self::Vertical => "vertical",
             Self::Horizontal => "horizontal",
             Self::Shift => "shift",
+            Self::Replace => "replace",
             Self::Shadow => "shadow",
         })
     }
@@ -124,6 +138,7 @@ impl Action {
             Self::Resize { .. } | Self::ResizeMemory { .. } => ActionKind::Vertical,
             Self::Scale { .. } => ActionKind::Horizontal,
             Self::Shift { .. } => ActionKind::Shift,
+            Self::Replace { .. } => ActionKind::Replace,
             Self::RecreateShadow { .. } => ActionKind::Shadow,
         }
     }
@@ -135,6 +150,7 @@ impl Action {
             Self::Resize { instance, .. }
             | Self::ResizeMemory { instance, .. }
             | Self::Shift { instance, .. }
+            | Self::Replace { instance, .. }
             | Self::RecreateShadow { instance } => Some(instance),
             Self::Scale { .. } => None,
         }
@@ -152,6 +168,10 @@ impl Action {
             }
             Self::Scale { from, to } => Self::Scale { from: to, to: from },
             Self::Shift { instance, from, to } => Self::Shift { instance, from: to, to: from },
+            // Users come back to it as they do after every move.
+            Self::Replace { instance, from, to, .. } => {
+                Self::Replace { instance, from: to, to: from, weight: Weight::FULL }
+            }
             Self::RecreateShadow { .. } => return None,
         })
     }
@@ -164,7 +184,7 @@ impl Action {
             Self::ResizeMemory { from, to, .. } => is_higher(*to, *from),
             Self::Scale { from, to } => from < to,
             Self::Shift { from, to, .. } => from < to,
-            Self::RecreateShadow { .. } => false,
+            Self::Replace { .. } | Self::RecreateShadow { .. } => false,
         }
     }
 
@@ -213,6 +233,9 @@ impl fmt::Display for Action {
             Self::Shift { instance, from, to } => {
                 write!(f, "shift: weight of {instance} from {from} to {to}")
             }
+            Self::Replace { instance, from, to, .. } => {
+                write!(f, "replace: {instance} from node {from} to {to}")
+            }
             Self::RecreateShadow { instance } => write!(f, "shadow: make the shadow of {instance} anew"),
         }
     }
@@ -254,10 +277,20 @@ pub enum HoldReason {
     FleetEvidence,
     /// The kinds that the policy allows were tried for this degradation and did not help.
     Exhausted,
+    /// It was tried within the hour and did not help.
+    TriedInVain,
     /// The operator took the same back within the hour.
     TakenBack,
     /// It would help, and `action.type` does not allow it.
     NotAllowed,
+    /// It is a time in which the operator wants nothing to be done.
+    Maintenance,
+    /// Lives and shadows would cost more than they may.
+    OverBudget,
+    /// The others cannot take so many more users within their objective.
+    PeersFull,
+    /// No other node has room for it.
+    NoOtherNode,
 }
 
 impl fmt::Display for HoldReason {
@@ -277,8 +310,13 @@ impl fmt::Display for HoldReason {
             }
             Self::FleetEvidence => "too little evidence for one of so many instances yet",
             Self::Exhausted => "every allowed kind of action was tried and did not help",
+            Self::TriedInVain => "it was tried within the hour and did not help",
             Self::TakenBack => "the operator took the same back within the hour",
             Self::NotAllowed => "one live more would help, and `action.type` does not allow it",
+            Self::Maintenance => "`action.maintenance` wants nothing to be done now",
+            Self::OverBudget => "lives and shadows would cost more than `action.budget` allows",
+            Self::PeersFull => "the other lives cannot take so many more users within their objective",
+            Self::NoOtherNode => "no other node has room for it",
         })
     }
 }
@@ -301,6 +339,45 @@ pub struct Step {
     /// Whether the operator asked for it: then nobody judges it, and it is not taken back.
     #[serde(default)]
     pub by_operator: bool,
+    /// Ticks for which it is tried on the shadow first; 0 is not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rehearsal_ticks: u64,
+    /// What else could be done, and why it is not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(ticks: &u64) -> bool {
+    *ticks == 0
+}
+
+/// Another kind of action that was weighed, and why it lost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Alternative {
+    /// It cannot be done, or was tried in vain.
+    Refused {
+        /// Which kind.
+        kind: ActionKind,
+        /// Why not.
+        reason: HoldReason,
+    },
+    /// It could be done, and the evidence speaks more for the one that was chosen.
+    Behind {
+        /// What would be done.
+        action: Action,
+    },
+}
+
+impl fmt::Display for Alternative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { kind, reason } => write!(f, "not {kind}: {reason}"),
+            Self::Behind { action } => write!(f, "next in line, {action}"),
+        }
+    }
 }
 
 /// What is decided about one instance, or about the service.
@@ -321,6 +398,9 @@ pub enum Decision {
         instead_of: Option<Action>,
         /// Why it would have been done.
         because: String,
+        /// What else could be done, and why it is not.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        alternatives: Vec<Alternative>,
     },
 }
 
@@ -331,6 +411,15 @@ impl Decision {
         match self {
             Self::Act(step) => step.action.instance(),
             Self::Hold { instance, .. } => instance.as_ref(),
+        }
+    }
+
+    /// What else could be done, and why it is not.
+    #[must_use]
+    pub fn alternatives(&self) -> &[Alternative] {
+        match self {
+            Self::Act(step) => &step.alternatives,
+            Self::Hold { alternatives, .. } => alternatives,
         }
     }
 }
@@ -377,6 +466,13 @@ pub enum Effect {
         /// Live's delta in the windows after it; `None` if the windows said nothing.
         after: Option<Ratio>,
     },
+    /// Tried on the shadow first, and that did not bear it out: taken back there, live was not touched.
+    NotBorneOut {
+        /// Live's delta when it was decided.
+        before: Ratio,
+        /// Live's delta while its shadow tried it; `None` if the windows said nothing.
+        after: Option<Ratio>,
+    },
     /// There is nothing to judge it by (calm scale-in, a new shadow), or it was not enough and more may be asked for.
     Done,
     /// The operator had it taken back.
@@ -405,6 +501,12 @@ impl fmt::Display for Effect {
                     f,
                     "could not be judged: delta was {before}, the windows after it said nothing, taken back"
                 )
+            }
+            Self::NotBorneOut { before, after: Some(after) } => {
+                write!(f, "not borne out by the shadow: delta from {before} to {after} while it was tried there; live was not touched")
+            }
+            Self::NotBorneOut { before, after: None } => {
+                write!(f, "not borne out by the shadow: delta was {before}, the windows said nothing while it was tried there; live was not touched")
             }
             Self::Done => f.write_str("done"),
             Self::TakenBack { by } => write!(f, "taken back by the operator with {by}"),

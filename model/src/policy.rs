@@ -1,5 +1,6 @@
 //! The operator's rules, checked: what the configuration file means.
 
+mod knee;
 mod probe;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Bytes, FrontRules, MilliCpu, PerSecond, Ratio, SampleRate, Tick};
 
+pub use knee::KneePolicy;
 pub use probe::{NetworkProbe, PressPolicy, ProbePolicy, ProfilePolicy, StorageProbe};
 
 /// Whether foreshadow may act.
@@ -283,7 +285,7 @@ pub struct HorizontalPolicy {
 }
 
 /// Hard limits that no policy overrides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GuardPolicy {
     /// Time between two actions on one instance, from when the first was settled.
@@ -292,6 +294,36 @@ pub struct GuardPolicy {
     pub actions_per_hour: u32,
     /// Time after an action until it is judged, as the operator has it; [`Policy::verify_ticks`] is what counts.
     pub verify_after: Duration,
+    /// How long a step on one live is tried on its shadow first, when there is time; zero is never.
+    pub rehearse_for: Duration,
+    /// What all lives and shadows may cost.
+    pub budget: Option<Budget>,
+}
+
+/// What lives and shadows may cost, in whatever currency the operator reckons in.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Budget {
+    /// All of them in an hour, at most.
+    pub per_hour: f64,
+    /// One live in an hour, its share of a shadow included.
+    pub live_per_hour: f64,
+}
+
+impl Budget {
+    /// What so many lives cost in an hour.
+    #[must_use]
+    pub fn cost(&self, lives: u32) -> f64 {
+        self.live_per_hour * f64::from(lives)
+    }
+
+    /// As many lives as it pays for.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a u32")]
+    pub fn lives(&self) -> u32 {
+        let lives = (self.per_hour / self.live_per_hour + 1e-9).floor();
+        if lives.is_finite() { lives.clamp(0.0, f64::from(u32::MAX)) as u32 } else { u32::MAX }
+    }
 }
 
 /// What may be done, and how far.
@@ -312,7 +344,8 @@ pub struct ActionPolicy {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ForecastPolicy {
-    /// Requests per second that one live can take within its objective; `None` switches acting on forecasts off.
+    /// Requests per second that one live can take within its objective, as the operator has it. `None`: what was measured
+    /// ([`KneePolicy`]); where nothing was, forecasts are not acted on.
     pub capacity: Option<PerSecond>,
     /// The quantile of the load to come that must fit into the capacity.
     pub quantile: Ratio,
@@ -342,6 +375,8 @@ pub struct Policy {
     pub action: ActionPolicy,
     /// What the forecast may ask for.
     pub forecast: ForecastPolicy,
+    /// When it is found out how much a live can take.
+    pub knee: KneePolicy,
     /// What happens to the lives at the end.
     pub on_exit: OnExit,
 }
@@ -355,6 +390,12 @@ impl Policy {
     #[must_use]
     pub fn verify_ticks(&self) -> u64 {
         Tick::count_in(self.action.guards.verify_after, self.tick).max(VERIFY_TICKS_MIN)
+    }
+
+    /// Ticks for which a step is tried on the shadow first; 0 is never.
+    #[must_use]
+    pub fn rehearsal_ticks(&self) -> u64 {
+        Tick::count_in(self.action.guards.rehearse_for, self.tick)
     }
 
     /// The same as a span of time.

@@ -131,6 +131,13 @@ pub enum JournalEvent {
         /// What changed, or why it was refused.
         change: String,
     },
+    /// A look for the knee of a live ended.
+    Knee {
+        /// Of which live.
+        live: InstanceId,
+        /// How.
+        outcome: crate::KneeOutcome,
+    },
     /// A step of rolling a changed template over the lives.
     Deploy {
         /// The live it is about; `None` for the roll-out as a whole.
@@ -157,6 +164,7 @@ impl JournalEvent {
             Self::Instance { .. } => "instance",
             Self::Operator { .. } => "operator",
             Self::Configuration { .. } => "configuration",
+            Self::Knee { .. } => "knee",
             Self::Deploy { .. } => "deploy",
         }
     }
@@ -182,7 +190,7 @@ impl JournalEvent {
     pub fn instance(&self) -> Option<&InstanceId> {
         match self {
             Self::VerdictChanged { assessment } => Some(&assessment.live),
-            Self::HostChanged { live, .. } => Some(live),
+            Self::HostChanged { live, .. } | Self::Knee { live, .. } => Some(live),
             Self::Decided { decision } => decision.instance(),
             Self::Intent { step } => step.action.instance(),
             Self::Outcome { outcome } => outcome.action.instance(),
@@ -238,6 +246,12 @@ pub struct PairRow {
     /// Its memory, as the last profile showed it.
     #[serde(default)]
     pub memory: Option<crate::MemoryRow>,
+    /// How much it can take; `None` where that was not measured.
+    #[serde(default)]
+    pub knee: Option<crate::KneeRow>,
+    /// What else could be done about it, and why it is not, in words.
+    #[serde(default)]
+    pub alternatives: Vec<String>,
     /// Whether the decision is to do nothing for now although something is wished for.
     #[serde(default)]
     pub held: bool,
@@ -393,6 +407,12 @@ pub struct StatusReport {
     /// Whether that is to do nothing for now although something is wished for.
     #[serde(default)]
     pub held: bool,
+    /// The ramp under way, or the last one that was; `None` before the first.
+    #[serde(default)]
+    pub ramp: Option<crate::RampReport>,
+    /// Why no knee is looked for, each live's reason; empty where one is known, or none is wanted.
+    #[serde(default)]
+    pub knee_waits: std::collections::BTreeMap<InstanceId, String>,
     /// The latest actions, newest first.
     pub actions: Vec<ActionRow>,
     /// What cannot be enforced on this machine, each with its remedy.

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use foreshadow_act::{PairLimit, Platform, PlatformError};
 use foreshadow_model::{
-    Bytes, InstanceId, Inventory, LocalNode, MilliCpu, OnExit, Ratio, ServiceName, Template, with_causes,
+    Bytes, InstanceId, Inventory, LocalNode, MilliCpu, NodeName, OnExit, Ratio, ServiceName, Template, with_causes,
 };
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -265,6 +265,10 @@ impl Platform for Local {
             self.inner.retire(&InstanceId::live(number), GRACE).await;
         }
         Ok(())
+    }
+
+    async fn replace_on(&self, live: &InstanceId, node: &NodeName) -> Result<(), PlatformError> {
+        self.relocate(live, node).await
     }
 
     async fn recreate_shadow(&self, live: &InstanceId) -> Result<(), PlatformError> {

@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foreshadow_model::{
-    Action, ActionId, Effect, InstanceId, JournalEvent, Outcome, ShadowLimit, Step, Tick, Weight, with_causes,
+    Action, ActionId, Effect, InstanceId, JournalEvent, NodeName, Outcome, ShadowLimit, Step, Tick, Weight,
+    with_causes,
 };
 use tokio::time::sleep;
 
@@ -35,9 +36,11 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Intent, call, note; then it waits for its judgement, or is settled where there is nothing to judge.
+    /// Intent, call, note; then it waits for its judgement, or is settled where there is nothing to judge. A step that is to
+    /// be tried on the shadow first waits there for its rehearsal.
     pub(super) async fn carry_out(&self, step: Step, tick: Tick) {
         match self.begin(&step, tick).await {
+            Ok(()) if rehearsed(&step).is_some() => self.state().rehearse(step.id, tick),
             Ok(()) => self.await_judgement(&step, tick).await,
             Err(NotDone::Unwritten) => self.withdraw(&step),
             Err(NotDone::Failed(effect)) => self.finish(step.id, &step.action, tick, effect).await,
@@ -76,13 +79,37 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
             tracing::error!(action = %step.id, what = %step.action, error, "Action not begun");
             return Err(NotDone::Unwritten);
         }
-        tracing::info!(action = %step.id, what = %step.action, "Action begins");
-        if let Err(error) = self.apply(&step.action).await {
+        tracing::info!(action = %step.id, what = %step.action, rehearsal_ticks = step.rehearsal_ticks, "Action begins");
+        let rehearsal = rehearsed(step);
+        if let Err(error) = self.apply(rehearsal.as_ref().unwrap_or(&step.action)).await {
             tracing::error!(action = %step.id, error, "Action failed");
             return Err(NotDone::Failed(Effect::Failed { error }));
         }
-        self.note_applied(step.id, tick).await;
+        if rehearsal.is_none() {
+            self.note_applied(step.id, tick).await;
+        }
         Ok(())
+    }
+
+    /// The shadow has borne it out: now live.
+    pub(super) async fn perform(&self, step: Step, tick: Tick) {
+        tracing::info!(action = %step.id, what = %step.action, "Its shadow bore it out");
+        if let Err(error) = self.apply(&step.action).await {
+            tracing::error!(action = %step.id, error, "Action failed");
+            return self.finish(step.id, &step.action, tick, Effect::Failed { error }).await;
+        }
+        self.note_applied(step.id, tick).await;
+        self.await_judgement(&step, tick).await;
+    }
+
+    /// The shadow is as it was; live was never touched.
+    pub(super) async fn call_off(&self, step: Step, tick: Tick, mut effect: Effect) {
+        if let Some(back) = step.action.reverted()
+            && let Err(error) = self.apply(&back).await
+        {
+            effect = Effect::Failed { error: format!("not borne out, and its shadow could not be set back: {error}") };
+        }
+        self.finish(step.id, &step.action, tick, effect).await;
     }
 
     /// The world is as the action wanted it.
@@ -154,12 +181,48 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
             Action::Shift { instance, to, .. } => {
                 self.balancer.set_weight(instance, *to).await.map_err(|error| with_causes(&error))
             }
+            Action::Replace { instance, to, weight, .. } => self.replace(instance, to, *weight).await,
             Action::RecreateShadow { instance } => {
                 self.platform.recreate_shadow(instance).await.map_err(|error| with_causes(&error))
             }
         };
         done.map_err(|error| format!("{action}: {error}"))
     }
+
+    /// Users leave the live, it is ended and started on the other node, and they come back. Where it did not come up there
+    /// it is where it was, with the weight that it had.
+    async fn replace(&self, live: &InstanceId, node: &NodeName, weight: Weight) -> Result<(), String> {
+        let set = async |weight| {
+            self.balancer.set_weight(live, weight).await.map_err(|error| with_causes(&error))
+        };
+        set(Weight::NONE).await?;
+        sleep(DRAIN).await;
+        let replaced = self.platform.replace_on(live, node).await;
+        set(if replaced.is_ok() { Weight::FULL } else { weight }).await?;
+        replaced.map_err(|error| with_causes(&error))
+    }
+}
+
+/// What is done to the shadow alone while a step is tried there; `None` for a step that is not.
+pub(super) fn rehearsed(step: &Step) -> Option<Action> {
+    if step.rehearsal_ticks == 0 {
+        return None;
+    }
+    match step.action.clone() {
+        Action::Resize { instance, from, to, shadow } => {
+            let shadow = Some(of_shadow(from, to, shadow));
+            Some(Action::Resize { instance, from, to: from, shadow })
+        }
+        Action::ResizeMemory { instance, from, to, shadow } => {
+            let shadow = Some(of_shadow(from, to, shadow));
+            Some(Action::ResizeMemory { instance, from, to: from, shadow })
+        }
+        Action::Scale { .. } | Action::Shift { .. } | Action::Replace { .. } | Action::RecreateShadow { .. } => None,
+    }
+}
+
+fn of_shadow<T>(from: Option<T>, to: Option<T>, shadow: Option<ShadowLimit<T>>) -> ShadowLimit<T> {
+    shadow.unwrap_or(ShadowLimit { from, to })
 }
 
 fn pair_limit<T: Copy>(live: Option<T>, shadow: Option<ShadowLimit<T>>) -> PairLimit<T> {
@@ -192,6 +255,7 @@ pub(super) fn is_judged(step: &Step) -> bool {
         Action::Resize { .. } | Action::ResizeMemory { .. } => true,
         Action::Scale { from, to } => from < to && (0.0 < step.shift_log || 0.0 < step.error_excess),
         Action::Shift { from, to, .. } => to < from,
+        Action::Replace { .. } => true,
         Action::RecreateShadow { .. } => false,
     }
 }

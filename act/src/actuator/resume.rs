@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use foreshadow_model::{Action, Effect, InstanceId, Inventory, Step, Taken, Tick};
 
-use super::carry::{World, is_judged};
+use super::carry::{World, is_judged, rehearsed};
 use super::{Actuator, Balancer, Journal, Platform, Stage, Under, revert};
 
 /// How far an action came, as the journal tells.
@@ -74,7 +74,11 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
 }
 
 impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
+    /// It never reached live. What was being tried on its shadow is taken back there.
     async fn close(&self, step: &Step, tick: Tick) {
+        if rehearsed(step).is_some() && !self.state().ledger.paused {
+            return self.call_off(step.clone(), tick, Effect::NotCarriedOut).await;
+        }
         self.finish(step.id, &step.action, tick, Effect::NotCarriedOut).await;
     }
 
@@ -112,6 +116,9 @@ fn is_in_force(action: &Action, inventory: &Inventory) -> bool {
             let numbers: BTreeSet<u32> =
                 inventory.pairs.iter().filter_map(|pair| pair.live.id.number()).collect();
             numbers.into_iter().eq(1..=*to)
+        }
+        Action::Replace { instance, to, .. } => {
+            inventory.pair(instance).is_some_and(|pair| pair.live.node == *to)
         }
         // Nobody can tell a shadow made anew from the one before it; it is asked for again if it is still suspect.
         Action::Shift { .. } | Action::RecreateShadow { .. } => false,

@@ -98,7 +98,16 @@ impl State {
         let id = ActionId(self.next);
         self.next += 1;
         let reason = format!("by the operator: takes back {}", target.id);
-        let step = Step { id, action, reason, shift_log: 0.0, error_excess: 0.0, by_operator: true };
+        let step = Step {
+            id,
+            action,
+            reason,
+            shift_log: 0.0,
+            error_excess: 0.0,
+            by_operator: true,
+            rehearsal_ticks: 0,
+            alternatives: Vec::new(),
+        };
         let action = step.action.clone();
         self.ledger.taken.push(Taken { id, tick, action, effect: None, settled: None });
         self.under.insert(

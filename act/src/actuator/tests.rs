@@ -1,3 +1,4 @@
+mod rehearse;
 mod resume;
 mod revert;
 
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Action, ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation,
-    GuardPolicy, HorizontalPolicy, Instance, Inventory, MilliCpu, MirrorPolicy, Mode, NodeName, OnExit, Pair,
+    GuardPolicy, HorizontalPolicy, Instance, Inventory, KneePolicy, MilliCpu, MirrorPolicy, Mode, NodeName, OnExit, Pair,
     ProbePolicy, Role, ShadowLimit, VerticalPolicy, Weight, limit_in_words,
 };
 
@@ -62,6 +63,10 @@ impl Platform for Fake {
         }
         Ok(())
     }
+    async fn replace_on(&self, live: &InstanceId, node: &NodeName) -> Result<(), PlatformError> {
+        self.note(format!("replace {live} on {node}"));
+        if self.platform_fails { Err(PlatformError::failed("replace", "disk on fire")) } else { Ok(()) }
+    }
     async fn recreate_shadow(&self, live: &InstanceId) -> Result<(), PlatformError> {
         self.note(format!("shadow {live}"));
         Ok(())
@@ -113,9 +118,12 @@ fn policy() -> Policy {
                 cooldown: Duration::from_secs(60),
                 actions_per_hour: 9,
                 verify_after: Duration::from_secs(30),
+                rehearse_for: Duration::ZERO,
+                budget: None,
             },
         },
         forecast: ForecastPolicy::default(),
+        knee: KneePolicy::default(),
         on_exit: OnExit::Stop,
     }
 }
@@ -137,6 +145,8 @@ fn step(action: Action) -> Step {
         shift_log: 1.0,
         error_excess: 0.0,
         by_operator: false,
+        rehearsal_ticks: 0,
+        alternatives: Vec::new(),
     }
 }
 

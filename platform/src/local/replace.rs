@@ -1,11 +1,12 @@
-//! Another command or environment: what runs is replaced live by live.
+//! Another command, environment or node: what runs is replaced live by live.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use foreshadow_act::PlatformError;
-use foreshadow_model::{InstanceId, Resources, Template, with_causes};
+use foreshadow_model::{InstanceId, NodeName, Resources, Template, with_causes};
 
+use super::nodes::cpu_list;
 use super::recipe::Recipe;
 use super::{GRACE, Inner, Local, port};
 
@@ -68,7 +69,57 @@ impl Local {
     }
 }
 
+impl Local {
+    /// Ends a live gracefully, starts it anew on another node, and waits until it is ready; then its shadow is made anew as
+    /// well, on a node that is not live's. One that stands there already is left as it is.
+    ///
+    /// # Errors
+    /// When there is no such node, or the live does not become ready there. It is back where it was then, or the error says
+    /// that it could not be brought back.
+    pub(super) async fn relocate(&self, live: &InstanceId, node: &NodeName) -> Result<(), PlatformError> {
+        let (inner, live, node) = (self.inner.clone(), live.clone(), node.clone());
+        let moving = self.inner.tasks.spawn(async move {
+            let _change = inner.change.lock().await;
+            inner.relocate(&live, &node).await
+        });
+        moving.await.unwrap_or_else(|error| Err(PlatformError::failed("move a live", error)))
+    }
+}
+
 impl Inner {
+    async fn relocate(&self, live: &InstanceId, node: &NodeName) -> Result<(), PlatformError> {
+        let found = self.members().get(live).map(|member| {
+            (member.recipe.clone(), self.resources_owed(member), member.instance.node.clone())
+        });
+        let Some((recipe, limits, from)) = found else {
+            return Err(PlatformError::NoSuchInstance(live.clone()));
+        };
+        if from == *node {
+            return Ok(());
+        }
+        if self.node(node).is_none() {
+            return Err(PlatformError::failed(format!("move `{live}`"), format!("no node is named `{node}`")));
+        }
+        self.tell(live, format!("ended, to be started anew on node {node}"));
+        let Err(error) = self.start_on(live, recipe.clone(), limits, node).await else {
+            self.tell(live, format!("moved from node {from} to {node}"));
+            self.end(&live.shadow_of(), SHADOW_GRACE).await;
+            self.wants().retry_now(live);
+            return Ok(());
+        };
+        if self.cancel.is_cancelled() {
+            return Err(error);
+        }
+        let why = with_causes(&error);
+        tracing::warn!(error = why, instance = %live, %node, "Live does not start on another node");
+        let outcome = match self.start_on(live, recipe, limits, &from).await {
+            Ok(()) => format!("it is back on {from}"),
+            Err(error) => format!("and it does not come back on {from}: {}", with_causes(&error)),
+        };
+        self.tell(live, format!("not moved, {outcome}: {why}"));
+        Err(PlatformError::failed(format!("move `{live}` to node {node} ({outcome})"), why))
+    }
+
     async fn replace(&self, live: &InstanceId) -> Result<(), PlatformError> {
         let found =
             self.members().get(live).map(|member| (member.recipe.clone(), self.resources_owed(member)));
@@ -102,12 +153,25 @@ impl Inner {
         Err(PlatformError::failed(format!("replace `{live}` ({outcome})"), why))
     }
 
-    /// Ends the process of a live and starts it anew under the same name, in the same cgroup.
+    /// Ends the process of a live and starts it anew under the same name, in the same cgroup and on the same node.
     async fn start_as(
         &self,
         live: &InstanceId,
         recipe: Arc<Recipe>,
         limits: Resources,
+    ) -> Result<(), PlatformError> {
+        let node = self.members().get(live).map(|member| member.instance.node.clone());
+        let Some(node) = node else { return Err(PlatformError::NoSuchInstance(live.clone())) };
+        self.start_on(live, recipe, limits, &node).await
+    }
+
+    /// The same, on a node that is named.
+    async fn start_on(
+        &self,
+        live: &InstanceId,
+        recipe: Arc<Recipe>,
+        limits: Resources,
+        node: &NodeName,
     ) -> Result<(), PlatformError> {
         let failed = |error| PlatformError::failed(format!("start `{live}`"), error);
         if let Some(member) = self.members().get_mut(live) {
@@ -122,13 +186,15 @@ impl Inner {
             };
             let mut instance = member.instance.clone();
             instance.port = port::free(&ports).map_err(failed)?;
-            if let (Some(tree), Some(paths)) = (&self.abilities.cgroups, &instance.cgroup) {
-                let failed = |error| PlatformError::failed(format!("resize `{live}`"), error);
-                tree.set_cpu(paths, limits.cpu).map_err(failed)?;
-                tree.set_memory(paths, limits.memory).map_err(failed)?;
-            }
-            let node = self.node(&instance.node).or(self.settings.nodes.first());
+            let node = self.node(node).or(self.settings.nodes.first());
             let Some(node) = node else { return Err(PlatformError::NoSuchInstance(live.clone())) };
+            if let (Some(tree), Some(_)) = (&self.abilities.cgroups, &instance.cgroup) {
+                let failed = |error| PlatformError::failed(format!("resize `{live}`"), error);
+                let (service, cpus) = (self.settings.service.as_str(), cpu_list(&node.cpus));
+                tree.create(service, live.as_str(), limits, &cpus).map_err(failed)?;
+            }
+            instance.node = node.name.clone();
+            member.instance.node = node.name.clone();
             let fresh = self.member(instance, node, None, recipe);
             member.instance.resources = limits;
             member.renew(fresh);

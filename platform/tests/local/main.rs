@@ -14,6 +14,7 @@ mod few;
 mod kills;
 mod life;
 mod many;
+mod moves;
 mod privileges;
 mod resources;
 mod seed;
