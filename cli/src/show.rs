@@ -31,6 +31,7 @@ pub(crate) fn status(status: &StatusReport) -> String {
     if let Some(forecast) = &status.forecast {
         text += &format!("\n{forecast}");
     }
+    text += &knees(status);
     if let Some(decision) = &status.decision {
         text += &format!("\nservice: {decision}");
     }
@@ -81,6 +82,20 @@ fn flipped(status: &StatusReport) -> String {
         seen.days,
         at_most * lives
     )
+}
+
+/// What the lives can take, and the look for it that is under way.
+fn knees(status: &StatusReport) -> String {
+    let known = status.pairs.iter().filter_map(|pair| Some((&pair.live.id, pair.knee?)));
+    let mut text: String =
+        known.map(|(live, knee)| format!("\n{live} can take {knee} ({})", time(knee.unix_ms))).collect();
+    if let Some(ramp) = status.ramp.as_ref().filter(|ramp| ramp.outcome.is_none()) {
+        let (live, steps, factor) = (&ramp.live, ramp.steps.len(), ramp.factor);
+        text += &format!(
+            "\nwhat {live} can take is being found out: {steps} steps so far, copies times {factor:.1}"
+        );
+    }
+    text
 }
 
 fn rollout(deploy: &DeployRow) -> String {

@@ -7,6 +7,8 @@ mod action;
 mod alerts;
 mod alone;
 mod front;
+mod knee;
+mod maintenance;
 mod mirror;
 mod platform;
 mod probe;
@@ -32,12 +34,20 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
     let state_at = file.state.at;
     let state = path(&file.state, directory)?;
     let local = platform::local(file.platform)?;
-    let sizing =
-        action::Sizing { lives: local.lives, cpu: local.resources.cpu, memory: local.resources.memory, tick };
+    let shadow_ratio = platform::ratio(&file.shadow.ratio)?;
+    let sizing = action::Sizing {
+        lives: local.lives,
+        cpu: local.resources.cpu,
+        memory: local.resources.memory,
+        tick,
+        shadow_ratio,
+    };
     let mut warnings = Vec::new();
     let place = platform::Place { directory, state: &Located { value: state.clone(), at: state_at } };
-    let shadow_ratio = platform::ratio(&file.shadow.ratio)?;
     let seed_shadows = file.shadow.seed == file::Seed::Checkpoint;
+    let knee = knee::policy(&file.knee, platform::spared(&file.shadow.egress))?;
+    let maintenance: Result<Vec<_>, _> =
+        file.action.maintenance.iter().map(maintenance::maintenance).collect();
     let made = platform::made(local, file.shadow, &place, &mut warnings)?;
     let action = action::policy(file.action, &sizing, &mut warnings)?;
     let mirror = mirror::policy(file.mirror, directory)?;
@@ -56,6 +66,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         compare: ComparePolicy::try_from(file.compare)?,
         action,
         forecast: ForecastPolicy::try_from(file.forecast)?,
+        knee,
         on_exit: on_exit(file.on_exit),
     };
     Ok(Config {
@@ -69,6 +80,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         alerts: AlertPolicy::try_from(file.alerts)?,
         api: alerts::api(file.api)?,
         policy,
+        maintenance: maintenance?,
         state,
         logs: LogPolicy::try_from(file.logs)?,
         warnings,

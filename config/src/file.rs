@@ -4,7 +4,9 @@
 mod action;
 mod alerts;
 mod alone;
+mod egress;
 mod front;
+mod knee;
 mod mirror;
 mod platform;
 mod probe;
@@ -13,14 +15,16 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, ComparePolicy, EgressTarget, ForecastPolicy, PerSecond, ServiceName};
+use foreshadow_model::{Bytes, ComparePolicy, ForecastPolicy, PerSecond, ServiceName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::action::{Action, ActionKind, Guards, Horizontal, Vertical};
+pub(crate) use self::action::{Action, ActionKind, Budget, Day, Guards, Horizontal, Maintenance, Vertical};
 pub(crate) use self::alerts::{Alerts, Api};
 pub(crate) use self::alone::{AccessLog, Alone, AloneLive, Capture, Source};
+pub(crate) use self::egress::{Amplify, Egress};
 pub(crate) use self::front::{BalanceKind, ForwardedKind, Front, Patience, Tls};
+pub(crate) use self::knee::{Knee, SharedNode};
 pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
 pub(crate) use self::probe::{Probe, Storage as ProbeStorage};
@@ -70,6 +74,9 @@ pub(crate) struct File {
     /// The load to come.
     #[serde(default)]
     pub(crate) forecast: Forecast,
+    /// When it is found out how much a live can take.
+    #[serde(default)]
+    pub(crate) knee: Knee,
     /// Whom to tell of alarms.
     #[serde(default)]
     pub(crate) alerts: Alerts,
@@ -162,14 +169,6 @@ pub(crate) enum Seed {
     Checkpoint,
 }
 
-/// What a shadow may connect to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(crate) struct Egress {
-    /// Hosts with their port. Default: nothing, because a shadow touches nothing that users can see.
-    pub(crate) allow: Vec<As<EgressTarget>>,
-}
-
 /// When live counts as worse than its shadow.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -198,8 +197,8 @@ impl Default for Compare {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Forecast {
-    /// Requests per second that one live can take within its objective. Default: unknown, and then forecasts are shown
-    /// and never acted on.
+    /// Requests per second that one live can take within its objective. Default: what was measured (see `knee`); where
+    /// nothing was, forecasts are shown and never acted on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) capacity: Option<Scalar<PerSecond>>,
     /// The quantile of the load to come that must fit into the capacity, `50%` to `99%`. Default `90%`: one hour in

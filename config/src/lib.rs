@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod file;
+mod maintenance;
 mod names;
 mod notation;
 mod units;
@@ -25,6 +26,7 @@ use serde::de::DeserializeOwned;
 pub use self::error::ConfigError;
 use self::error::Refusal;
 use self::file::File;
+pub use self::maintenance::Maintenance;
 
 /// A checked configuration file. Every path in it is absolute if the directory given to [`parse`] was.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +51,8 @@ pub struct Config {
     pub api: Option<SocketAddr>,
     /// The operator's rules.
     pub policy: Policy,
+    /// Times in which nothing is done.
+    pub maintenance: Vec<Maintenance>,
     /// The folder of history, journal, logs and sockets.
     pub state: PathBuf,
     /// Logs of the instances.

@@ -48,6 +48,8 @@ fn a_minimal_file_has_the_defaults_of_the_model() {
     assert_eq!(policy.action.vertical.cpu_sizes, []);
     assert_eq!((policy.action.horizontal.lives_min, policy.action.horizontal.lives_max), (1, 2));
     assert_eq!(policy.action.guards.actions_per_hour, 12);
+    assert_eq!(policy.knee, foreshadow_model::KneePolicy::default());
+    assert!(config.maintenance.is_empty() && policy.action.guards.budget.is_none());
 }
 
 #[test]
@@ -61,6 +63,11 @@ fn the_reference_file_is_read_without_a_warning() {
     assert_eq!(config.template.storage, [Path::new("/srv/shop/data")]);
     assert_eq!(config.template.shadow_env["SMTP_HOST"], "");
     assert_eq!(config.template.egress_allow[1].host, "db.internal");
+    let spared: Vec<String> = config.policy.knee.spared.iter().map(ToString::to_string).collect();
+    assert_eq!(spared, ["127.0.0.1:5432", "db.internal:5432"], "the third is said to be safe");
+    let budget = config.policy.action.guards.budget.unwrap();
+    assert_eq!((budget.lives(), budget.per_hour), (11, 2.0));
+    assert_eq!((config.maintenance.len(), config.maintenance[0].days.len()), (1, 2));
     assert_eq!(config.nodes.unwrap()[1].cpus, [1, 2, 3, 5]);
 }
 

@@ -95,6 +95,51 @@ impl Notation for PerSecond {
     }
 }
 
+/// An amount of money an hour, zero or more; of which currency is the reader's.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(crate) struct PerHour(pub(crate) f64);
+
+impl Notation for PerHour {
+    const NAME: &'static str = "Price";
+    const EXPECTED: &'static str = "a price by the hour such as `0.12/h`";
+    const PATTERN: &'static str = "^[0-9]+(\\.[0-9]+)?/h$";
+    const EXAMPLE: &'static str = "0.12/h";
+
+    fn read(text: &str) -> Option<Self> {
+        let number = text.strip_suffix("/h")?;
+        number.bytes().all(|b| b.is_ascii_digit() || b == b'.').then_some(())?;
+        number.parse().ok().filter(|value: &f64| value.is_finite()).map(Self)
+    }
+
+    fn write(&self) -> String {
+        format!("{}/h", self.0)
+    }
+}
+
+/// A time of the day, as clocks show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Clock(pub(crate) jiff::civil::Time);
+
+impl Notation for Clock {
+    const NAME: &'static str = "Clock";
+    const EXPECTED: &'static str = "a time of the day such as `\"22:00\"`";
+    const PATTERN: &'static str = "^[0-9]{2}:[0-9]{2}$";
+    const EXAMPLE: &'static str = "22:00";
+
+    fn read(text: &str) -> Option<Self> {
+        let (hour, minute) = text.split_once(':')?;
+        let two = |text: &str| -> Option<i8> {
+            let is_two = text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit());
+            is_two.then(|| text.parse().ok())?
+        };
+        jiff::civil::Time::new(two(hour)?, two(minute)?, 0, 0).ok().map(Self)
+    }
+
+    fn write(&self) -> String {
+        format!("{:02}:{:02}", self.0.hour(), self.0.minute())
+    }
+}
+
 /// A share in percent, zero or more, never NaN or infinite. Holds the number before the sign: `15` for `15%`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Percent(f64);
@@ -152,6 +197,8 @@ mod tests {
         check("250m", Some(MilliCpu::new(250)));
         check("15%", Some(Percent(15.0)));
         check("0.5%", Some(Percent(0.5)));
+        check("0.12/h", Some(PerHour(0.12)));
+        check("22:05", Some(Clock(jiff::civil::Time::constant(22, 5, 0, 0))));
     }
 
     #[test]
@@ -166,6 +213,12 @@ mod tests {
         }
         for text in ["1", "1.5", "1500", "4294967296m", "250mm"] {
             check::<MilliCpu>(text, None);
+        }
+        for text in ["0.12", "/h", "-1/h", "1e3/h", "inf/h", "1.2.3/h"] {
+            check::<PerHour>(text, None);
+        }
+        for text in ["22", "24:00", "2:05", "22:60", "22:5", "22:05:00", "-1:00"] {
+            check::<Clock>(text, None);
         }
         for text in ["15", "%", ".5%", "5.%", "1e3%", "NaN%", "inf%", "-1%", "15 %", "1.2.3%"] {
             check::<Percent>(text, None);

@@ -52,10 +52,7 @@ pub(crate) fn foreseen(inputs: &Inputs<'_>) -> Option<Wish> {
     let forecast = inputs.forecast?;
     let needed = lives_for(forecast.upper.get(), inputs)?;
     (may_scale(inputs.policy) && inputs.lives() < needed).then(|| {
-        Wish::of_service(
-            scale_to(needed, inputs),
-            format!("{forecast}: {needed} lives are needed for it"),
-        )
+        Wish::of_service(scale_to(needed, inputs), format!("{forecast}: {needed} lives are needed for it"))
     })
 }
 

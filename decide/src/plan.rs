@@ -88,9 +88,10 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
             (Choice::only(Err(HoldReason::FleetEvidence)), reason(assessment))
         }
         Verdict::Degraded => (first_fitting(assessment, inputs), reason(assessment)),
-        Verdict::BothDegraded => {
-            (Choice::only(both_degraded(inputs)), "live and shadow are worse than their own past together".into())
-        }
+        Verdict::BothDegraded => (
+            Choice::only(both_degraded(inputs)),
+            "live and shadow are worse than their own past together".into(),
+        ),
         Verdict::ShadowSuspect if SHADOWS_PER_HOUR <= inputs.ledger.shadows_made(&pair.live.id) => (
             Choice::only(Err(HoldReason::ShadowUnlike)),
             "the shadow is worse than its live however often it is made anew".into(),
@@ -239,9 +240,7 @@ fn admit(wish: Wish, id: ActionId, inputs: &Inputs<'_>) -> Decision {
     let waits_for = instance.as_ref().filter(|_| action.kind() != ActionKind::Shadow);
     let unsettled = waits_for.and_then(|live| inputs.ledger.unsettled(live, inputs.tick, inputs.policy));
     match inputs.ledger.refusal(&action, inputs.tick, inputs.policy).or(unsettled) {
-        Some(reason) => {
-            Decision::Hold { instance, reason, instead_of: Some(action), because, alternatives }
-        }
+        Some(reason) => Decision::Hold { instance, reason, instead_of: Some(action), because, alternatives },
         None => Decision::Act(Step {
             id,
             action,

@@ -1,8 +1,8 @@
 //! What could be done about one sick live, in the order in which the evidence suggests it.
 
 use foreshadow_model::{
-    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, InstanceId, MilliCpu, NodeName, NodeRoom,
-    Resource, Resources, ShadowLimit, Share, Verdict, Weight,
+    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, InstanceId, MilliCpu, NodeName,
+    NodeRoom, Resource, Resources, ShadowLimit, Share, Verdict, Weight,
 };
 
 use crate::horizontal::scale_out;
@@ -172,9 +172,8 @@ fn shift(assessment: &Assessment, inputs: &Inputs<'_>) -> Remedy {
 /// take, the windows after it will tell.
 fn peers_can_take(assessment: &Assessment, to: Weight, inputs: &Inputs<'_>) -> bool {
     let (Some(capacity), Some(load)) = (inputs.capacity, inputs.load) else { return true };
-    let weight = |live: &InstanceId| {
-        f64::from(if *live == assessment.live { to } else { inputs.weight(live) }.get())
-    };
+    let weight =
+        |live: &InstanceId| f64::from(if *live == assessment.live { to } else { inputs.weight(live) }.get());
     let lives = || inputs.inventory.pairs.iter().map(|pair| &pair.live.id);
     let all: f64 = lives().map(weight).sum();
     lives().filter(|live| **live != assessment.live).all(|live| {
@@ -206,7 +205,8 @@ fn replace(assessment: &Assessment, live: &Instance, inputs: &Inputs<'_>) -> Rem
 
 /// Whether a live on this node shows something of its host.
 fn is_suspect(node: &NodeName, inputs: &Inputs<'_>) -> bool {
-    let stands_there = |of: &Assessment| inputs.inventory.pair(&of.live).is_some_and(|pair| pair.live.node == *node);
+    let stands_there =
+        |of: &Assessment| inputs.inventory.pair(&of.live).is_some_and(|pair| pair.live.node == *node);
     inputs.assessments.iter().any(|of| (of.host.is_some() || of.pressure.node) && stands_there(of))
 }
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use foreshadow_decide::{Inputs, Usage, capacity, plan};
 use foreshadow_model::{
-    Action, ActionId, ActionPolicy, ActionType, Assessment, Attribution, Budget, Bytes, ComparePolicy, Decision,
-    Effect, Estimate, FlippedAlarms, Forecast, ForecastPolicy, Generation, GuardPolicy, HorizontalPolicy,
-    Inconclusive, Instance, InstanceId, Inventory, KneePolicy, Ledger, MilliCpu, MirrorPolicy, Mode, NodeName, NodeRoom,
-    OnExit, Pair, PerSecond, Phase, Policy, Pressure, ProbePolicy, Ratio, Resource, Resources, Role,
-    SamplingNeed, Sensitivities, ShadowLimit, Share, StreamStates, Taken, Tick, Verdict, VerticalPolicy,
-    Weight,
+    Action, ActionId, ActionPolicy, ActionType, Assessment, Attribution, Budget, Bytes, ComparePolicy,
+    Decision, Effect, Estimate, FlippedAlarms, Forecast, ForecastPolicy, Generation, GuardPolicy,
+    HorizontalPolicy, Inconclusive, Instance, InstanceId, Inventory, KneePolicy, Ledger, MilliCpu,
+    MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair, PerSecond, Phase, Policy, Pressure, ProbePolicy,
+    Ratio, Resource, Resources, Role, SamplingNeed, Sensitivities, ShadowLimit, Share, StreamStates, Taken,
+    Tick, Verdict, VerticalPolicy, Weight,
 };
 use serde::Deserialize;
 

@@ -17,7 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::cycle::Cycle;
 use crate::judges::{self, Judges};
+use crate::knees::{self, Knees};
 use crate::memory::{Profiled, Profiles, Trends};
+use crate::mind::Mind;
 use crate::mirror_process::{self, Keeper, MirrorEvent, MirrorSettings};
 use crate::outlook::{self, Outlook};
 use crate::plane::Plane;
@@ -134,23 +136,29 @@ impl Ground {
         let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
         actuator.resume(restored.unsettled, &adopted, tick);
         let kept = opened.kept.get(judges::KEY);
-        let cycle = Cycle {
+        let mind = Mind {
             judges: Judges::restore(kept, policy.compare, policy.tick, (&inventory, clock::unix_ms())),
             outlook: Outlook::restore(opened.kept.get(outlook::KEY), clock::unix_ms()),
+            knees: Knees::restore(opened.kept.get(knees::KEY)),
             policy,
-            platform: self.local.clone(),
-            plane: self.plane.clone(),
             actuator,
             observer: Observer::default(),
+            tick,
+            generation: Generation(0),
+            calm_ticks: 0,
+        };
+        let cycle = Cycle {
+            mind,
+            platform: self.local.clone(),
+            plane: self.plane.clone(),
             senses,
             profiles,
             presses: Presses::new(program.to_path_buf()),
             trends: Trends::default(),
-            tick,
-            generation: Generation(0),
-            calm_ticks: 0,
+            maintenance: config.maintenance.clone(),
             deploying: false,
             fails: opened.history.fails().clone(),
+            mirror: self.orders.clone(),
         };
         let board = Board::new(config.service.to_string(), self.listen, unenforced);
         Ok(Begun { cycle, board, bursts, memory, stand_in: restored.stand_in })

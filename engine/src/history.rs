@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use foreshadow_act::{Journal, JournalError};
 use foreshadow_model::{
-    Assessment, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
+    Assessment, Capacity, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
 };
 use foreshadow_store::{OpenStoreError, Query, Reader, Sample, SeriesKey, Store};
 use serde::Serialize;
@@ -21,7 +21,7 @@ use crate::clock;
 const QUEUE: usize = 256;
 
 /// Names of states that are kept from one controller to the next.
-const KEPT: [&str; 3] = [crate::judges::KEY, crate::voice::KEY, crate::outlook::KEY];
+const KEPT: [&str; 4] = [crate::judges::KEY, crate::voice::KEY, crate::outlook::KEY, crate::knees::KEY];
 
 /// More is not kept under one name: baselines of some hundred pairs. It is written whole each time.
 const KEPT_BYTES_MAX: usize = 8 << 20;
@@ -223,13 +223,16 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>, fails: &Fails) {
 
 impl History {
     /// Records the windows of a tick. A full queue loses the tick, loudly, and never holds the loop up.
-    pub(crate) fn record(&self, report: &CycleReport, windows: &[Window]) {
+    pub(crate) fn record(&self, report: &CycleReport, windows: &[Window], capacity: Option<&Capacity>) {
         let mut samples: Vec<Sample> =
             windows.iter().flat_map(|window| samples(window, &report.assessments)).collect();
         // The load to come is that of the service; it stands with the first live.
         if let (Some(forecast), Some(first)) = (report.forecast, windows.first()) {
             let series = ("forecast_upper", "1/s");
             push(&mut samples, &first.live, Role::Live, series, Some(forecast.upper.get()));
+        }
+        for (live, capacity) in capacity.iter().flat_map(|capacity| &capacity.lives) {
+            push(&mut samples, live, Role::Live, ("capacity", "1/s"), Some(capacity.get()));
         }
         let order = Order::Record { unix_ms: report.unix_ms, samples };
         if !windows.is_empty() && self.orders.try_send(order).is_err() {

@@ -132,7 +132,9 @@ impl Judges {
                 }
                 Effect::Helped { .. } | Effect::Done | Effect::NotCarriedOut => {}
                 Effect::TakenBack { .. } => judged.go_back(outcome.id),
-                Effect::DidNotHelp { .. } | Effect::Failed { .. } => judged.taken_back = true,
+                Effect::DidNotHelp { .. } | Effect::NotBorneOut { .. } | Effect::Failed { .. } => {
+                    judged.taken_back = true;
+                }
             }
         }
     }

@@ -14,9 +14,11 @@ mod doctor;
 mod ground;
 mod history;
 mod judges;
+mod knees;
 mod limits;
 mod lock;
 mod memory;
+mod mind;
 mod mirror_process;
 mod operator;
 mod outlook;
@@ -47,7 +49,7 @@ pub use foreshadow_model as model;
 pub use foreshadow_platform::local::{LAUNCH_FAILED, NotReadyError, launch};
 pub use foreshadow_probe as probe;
 pub use foreshadow_serve::{
-    Client, ClientError, Command, MirrorTotals, Prometheus, Range, RangeError, Refusal, Refused,
+    Client, ClientError, Command, KneeWish, MirrorTotals, Prometheus, Range, RangeError, Refusal, Refused,
 };
 pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
 

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use foreshadow_act::{Platform, RevertError};
+use foreshadow_act::{Platform, PlatformError, RevertError};
 use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, ToMirror};
 use foreshadow_model::{ActionId, HoldReason, InstanceId, JournalEvent};
-use foreshadow_serve::{Command, Done, Refusal, Refused, Request};
+use foreshadow_serve::{Command, Done, KneeWish, Refusal, Refused, Request};
 
 use crate::clock;
+use crate::knees::{ByHand, NotBegun};
 use crate::run::Running;
 
 /// The longest silence.
@@ -33,16 +34,16 @@ impl Running {
 
     async fn answer(&mut self, command: &Command) -> Result<Done, Refusal> {
         match command {
-            Command::Pause => self.cycle.actuator.pause(true),
-            Command::Resume => self.cycle.actuator.pause(false),
+            Command::Pause => self.cycle.mind.actuator.pause(true),
+            Command::Resume => self.cycle.mind.actuator.pause(false),
             Command::Probe { on } => self.cycle.senses.switch(!on),
             Command::Stop => {}
             Command::Acknowledge { live } => {
-                self.cycle.judges.acknowledge(live).map_err(|error| about_alarm(error, live))?;
+                self.cycle.mind.judges.acknowledge(live).map_err(|error| about_alarm(error, live))?;
                 self.answered(live);
             }
             Command::Reject { live } => {
-                self.cycle.judges.reject(live).map_err(|error| about_alarm(error, live))?;
+                self.cycle.mind.judges.reject(live).map_err(|error| about_alarm(error, live))?;
                 self.answered(live);
             }
             Command::Silence { live, seconds } => return self.silence(live, *seconds),
@@ -52,6 +53,15 @@ impl Running {
             Command::Amplify { live, factor, seconds } => {
                 return self.amplify(live.as_ref(), *factor, *seconds);
             }
+            Command::Knee(_) if self.is_deploying() => return Err(under_deploy()),
+            Command::Knee(wish) => return self.knee(wish).await,
+            Command::KneeEnd => {
+                let asked = self.cycle.mind.knees.call_off(clock::unix_ms());
+                self.cycle.amplify(asked.amplify);
+                if let Some(event) = asked.event {
+                    self.journal(event).await;
+                }
+            }
         }
         Ok(Done::default())
     }
@@ -59,7 +69,7 @@ impl Running {
     /// An alarm was answered. Kept at once: what the operator is told is in force must be so after a kill as well.
     fn answered(&mut self, live: &InstanceId) {
         self.voice.dismiss(live);
-        self.cycle.judges.keep(clock::unix_ms(), &self.history);
+        self.cycle.mind.judges.keep(clock::unix_ms(), &self.history);
     }
 
     /// Nobody is told of alarms about this live for a while.
@@ -102,18 +112,57 @@ impl Running {
         Ok(Done::default())
     }
 
+    /// Begins to look for the knee of a live; the status tells how far it is.
+    async fn knee(&mut self, wish: &KneeWish) -> Result<Done, Refusal> {
+        let is_share = |share: Option<f64>| share.is_none_or(|share| (0.0..1.0).contains(&share));
+        let is_span = wish.objective.is_none_or(|seconds| seconds.is_finite() && 0.0 < seconds);
+        if !(is_share(wish.failed) && is_share(wish.percentile) && is_span) {
+            return Err(Refusal {
+                kind: Refused::Configuration,
+                reason: "expected an objective above zero and shares from 0 to 1".into(),
+                remedy: String::new(),
+            });
+        }
+        let inventory = self.cycle.platform.inventory().await.map_err(|error| not_readable(&error))?;
+        let asked = ByHand {
+            live: wish.live.clone(),
+            objective_seconds: wish.objective,
+            failed: wish.failed,
+            percentile: wish.percentile,
+            shared_node: wish.shared_node,
+            safe_egress: wish.safe_egress,
+        };
+        let (policy, tick) = (&self.cycle.mind.policy.knee, self.cycle.mind.policy.tick.as_secs_f64());
+        let begun = self.cycle.mind.knees.begin(&asked, &inventory, policy, tick);
+        begun.map(|live| Done { said: live.to_string() }).map_err(|error| not_begun(&error))
+    }
+
     async fn revert(&mut self, action: Option<ActionId>) -> Result<Done, Refusal> {
-        let inventory = self.cycle.platform.inventory().await.map_err(|error| Refusal {
-            kind: Refused::Failed,
-            reason: foreshadow_model::with_causes(&error),
-            remedy: "try again; the log of the controller says more".into(),
-        })?;
-        let (tick, policy) = (self.cycle.tick, &self.cycle.policy);
-        match self.cycle.actuator.revert(action, inventory.pairs.len(), tick, policy) {
+        let inventory = self.cycle.platform.inventory().await.map_err(|error| not_readable(&error))?;
+        let (tick, policy) = (self.cycle.mind.tick, &self.cycle.mind.policy);
+        match self.cycle.mind.actuator.revert(action, inventory.pairs.len(), tick, policy) {
             Ok(step) => Ok(Done { said: format!("{}: {} ({})", step.id, step.action, step.reason) }),
             Err(error) => Err(refusal(&error)),
         }
     }
+}
+
+fn not_readable(error: &PlatformError) -> Refusal {
+    Refusal {
+        kind: Refused::Failed,
+        reason: foreshadow_model::with_causes(error),
+        remedy: "try again; the log of the controller says more".into(),
+    }
+}
+
+fn not_begun(error: &NotBegun) -> Refusal {
+    let (kind, remedy) = match error {
+        NotBegun::NoSuchLive(_) => (Refused::Unknown, "`foreshadow status` lists the lives"),
+        NotBegun::NoObjective => (Refused::Configuration, "give `--objective`"),
+        NotBegun::UnderWay(_) => (Refused::Guard, "wait until it is through: `foreshadow status`"),
+        NotBegun::Refused(_) => (Refused::Guard, "`--shared-node` and `--safe-egress` are for once"),
+    };
+    Refusal { kind, reason: error.to_string(), remedy: remedy.into() }
 }
 
 /// Nothing else is done while a changed service is rolled out.
@@ -131,10 +180,13 @@ fn said(command: &Command) -> JournalEvent {
             (Some(live.clone()), None)
         }
         Command::Revert { action } => (None, *action),
-        Command::Amplify { live, .. } => (live.clone(), None),
-        Command::Pause | Command::Resume | Command::Probe { .. } | Command::Stop | Command::Reload => {
-            (None, None)
-        }
+        Command::Amplify { live, .. } | Command::Knee(KneeWish { live, .. }) => (live.clone(), None),
+        Command::Pause
+        | Command::Resume
+        | Command::Probe { .. }
+        | Command::Stop
+        | Command::Reload
+        | Command::KneeEnd => (None, None),
     };
     let command = match command {
         Command::Silence { seconds, .. } if *seconds == 0.0 => "end of silence".to_owned(),

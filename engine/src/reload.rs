@@ -112,8 +112,9 @@ impl Changes {
                 ("mirror", was.mirror == is.mirror),
                 ("probe", was.probe == is.probe),
                 ("compare", was.compare == is.compare),
-                ("action", was.action == is.action),
+                ("action", was.action == is.action && old.maintenance == new.maintenance),
                 ("forecast", was.forecast == is.forecast),
+                ("knee", was.knee == is.knee),
                 ("onExit", was.on_exit == is.on_exit),
                 (ALERTS, old.alerts == new.alerts),
             ]),
@@ -200,7 +201,7 @@ impl Running {
     }
 
     fn put_in_force(&mut self, new: Config, changes: &Changes) {
-        self.cycle.set_policy(new.policy.clone());
+        self.cycle.set_policy(new.policy.clone(), new.maintenance.clone());
         let old = std::mem::replace(&mut self.config, new);
         if changes.policy.contains(&ALERTS) {
             let life = Life { tasks: &self.tasks, cancel: &self.cancel };

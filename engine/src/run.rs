@@ -235,7 +235,7 @@ impl Signals {
 impl Running {
     /// Turns the loop until somebody stops it. A tick ends when the mirror reports; if it does not, half a tick later.
     async fn turn(&mut self) -> Ended {
-        let tick = self.cycle.policy.tick;
+        let tick = self.cycle.mind.policy.tick;
         let mut last = Instant::now();
         let mut glances = tokio::time::interval(GLANCE);
         glances.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -255,8 +255,8 @@ impl Running {
                     self.close(last.elapsed().as_secs_f64()).await;
                     last = Instant::now();
                 },
-                Some((id, bursts)) = self.inbox.bursts.recv() => self.cycle.observer.bursts(id, bursts),
-                Some((id, memory)) = self.inbox.memory.recv() => self.cycle.observer.memory(id, memory),
+                Some((id, bursts)) = self.inbox.bursts.recv() => self.cycle.mind.observer.bursts(id, bursts),
+                Some((id, memory)) = self.inbox.memory.recv() => self.cycle.mind.observer.memory(id, memory),
                 Some(InstanceEvent { id, change }) = self.inbox.instances.recv() => {
                     self.journal(JournalEvent::Instance { id, change }).await;
                 }
@@ -278,7 +278,7 @@ impl Running {
                 let Summary { upstreams, .. } = &*summary;
                 let ends_tick = !upstreams.is_empty();
                 self.board.add(&summary);
-                self.cycle.observer.summary(*summary);
+                self.cycle.mind.observer.summary(*summary);
                 return ends_tick;
             }
         }
@@ -302,7 +302,7 @@ impl Running {
     /// Somebody else changed a limit: a wish is followed, a fault is left to the comparison.
     async fn limit_changed(&mut self, changed: Changed) {
         let Changed { live, limits, is_enough, change } = changed;
-        let is_followed = is_enough && !self.cycle.actuator.standing_on(&live);
+        let is_followed = is_enough && !self.cycle.mind.actuator.standing_on(&live);
         let what = if is_followed {
             "its shadow follows, and what is normal is learned anew"
         } else if is_enough {
@@ -323,11 +323,11 @@ impl Running {
         if let Err(error) = resized.await {
             tracing::warn!(error = foreshadow_model::with_causes(&error), "Shadow could not follow");
         }
-        self.cycle.judges.resized(&live);
+        self.cycle.mind.judges.resized(&live);
     }
 
     async fn tell(&mut self, closed: Closed) {
-        self.history.record(&closed.report, &closed.windows);
+        self.history.record(&closed.report, &closed.windows, closed.capacity.as_ref());
         // An outcome says what the judges make of the next change: a kill must not part the two.
         if closed.report.tick.0.is_multiple_of(KEEP_EVERY) || !closed.report.outcomes.is_empty() {
             self.keep(closed.report.unix_ms);
@@ -335,9 +335,13 @@ impl Running {
         for event in self.last.changes(&closed.report) {
             self.journal(event).await;
         }
-        self.voice.tell(&closed, self.cycle.policy.tick);
-        let (ledger, weights) = (self.cycle.actuator.ledger(), self.cycle.plane.weights());
-        let policy = &self.cycle.policy;
+        if let Some(event) = closed.event.clone() {
+            self.keep(closed.report.unix_ms);
+            self.journal(event).await;
+        }
+        self.voice.tell(&closed, self.cycle.mind.policy.tick);
+        let (ledger, weights) = (self.cycle.mind.actuator.ledger(), self.cycle.plane.weights());
+        let policy = &self.cycle.mind.policy;
         self.board.show(&Facts {
             policy,
             ledger: &ledger,
@@ -346,19 +350,21 @@ impl Running {
             platform: &self.cycle.platform,
             trends: &self.cycle.trends,
             probes_off: self.cycle.senses.is_off(),
+            knees: &self.cycle.mind.knees,
             troubles: [self.history.fails().in_words(), self.voice.silences()].concat(),
         });
     }
 
     /// Keeps what the next controller goes on from.
     fn keep(&self, unix_ms: i64) {
-        self.cycle.outlook.keep(unix_ms, &self.history);
-        self.cycle.judges.keep(unix_ms, &self.history);
+        self.cycle.mind.outlook.keep(unix_ms, &self.history);
+        self.cycle.mind.judges.keep(unix_ms, &self.history);
+        self.cycle.mind.knees.keep(&self.history);
         self.board.keep(unix_ms, &self.history);
     }
 
     pub(crate) async fn journal(&self, event: JournalEvent) {
-        if let Err(error) = self.history.append(self.cycle.tick, event).await {
+        if let Err(error) = self.history.append(self.cycle.mind.tick, event).await {
             tracing::error!(error = foreshadow_model::with_causes(&error), "Journal entry lost");
         }
     }
@@ -372,7 +378,7 @@ impl Running {
         while self.inbox.commands.try_recv().is_ok() {}
         drain.send_replace(on_exit == OnExit::Stop);
         let orderly = async {
-            self.cycle.actuator.settle().await;
+            self.cycle.mind.actuator.settle().await;
             self.cancel.cancel();
             tasks.close();
             tasks.wait().await;
@@ -383,8 +389,8 @@ impl Running {
             _ = self.inbox.signals.any() => true,
         };
         if hurry {
-            self.cycle.actuator.abandon();
-            self.cycle.actuator.settle().await;
+            self.cycle.mind.actuator.abandon();
+            self.cycle.mind.actuator.settle().await;
             self.cancel.cancel();
             local.shut_down(on_exit, Duration::ZERO).await;
         }

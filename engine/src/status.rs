@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::cycle::Closed;
 use crate::history::History;
+use crate::knees::Knees;
 use crate::memory::Trends;
 
 /// Actions that are shown.
@@ -58,6 +59,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) closed: &'a Closed,
     pub(crate) platform: &'a Local,
     pub(crate) trends: &'a Trends,
+    pub(crate) knees: &'a Knees,
     /// The operator has turned the performance tests off.
     pub(crate) probes_off: bool,
     /// What does not work at the moment.
@@ -156,6 +158,8 @@ impl Board {
             forecast: facts.closed.report.forecast,
             decision: of_service.map(in_words),
             held: of_service.is_some_and(is_held),
+            ramp: facts.knees.ramp(),
+            knee_waits: facts.knees.waits(),
             actions: self.actions(facts.ledger),
             unenforced: self.unenforced.clone(),
             troubles: facts.troubles.clone(),
@@ -205,6 +209,8 @@ impl Board {
         let report = &facts.closed.report;
         let decision = report.plan.decisions.iter().find(|decision| decision.instance() == Some(live));
         let agreement = self.totals.agreement.get(live);
+        let assessment = report.assessments.iter().find(|assessment| assessment.live == *live);
+        let weighed = decision.map(Decision::alternatives).unwrap_or_default();
         PairRow {
             live: pair.live.clone(),
             shadow: pair.shadow.clone(),
@@ -217,7 +223,9 @@ impl Board {
                 .map(|us| us / 1000.0),
             error_share: window.and_then(error_share),
             pairs: window.map_or(0, |window| window.paired.n),
-            assessment: report.assessments.iter().find(|assessment| assessment.live == *live).cloned(),
+            assessment: assessment.cloned(),
+            knee: facts.knees.row(live, assessment),
+            alternatives: weighed.iter().map(ToString::to_string).collect(),
             decision: decision.map(in_words),
             drops: self.totals.drops.get(live).cloned().unwrap_or_default(),
             diverging_routes: agreement.map(|seen| seen.diverging_routes.clone()).unwrap_or_default(),
@@ -250,6 +258,9 @@ fn is_held(decision: &Decision) -> bool {
 /// A decision as one line.
 fn in_words(decision: &Decision) -> String {
     match decision {
+        Decision::Act(step) if 0 < step.rehearsal_ticks => {
+            format!("{}: {}, tried on its shadow first", step.id, step.action)
+        }
         Decision::Act(step) => format!("{}: {}", step.id, step.action),
         Decision::Hold { reason, instead_of: Some(action), .. } => {
             format!("hold ({reason}) instead of {action}")

@@ -103,6 +103,10 @@ pub struct RampReport {
     pub number: u64,
     /// The live whose shadow is loaded.
     pub live: InstanceId,
+    /// What is to be kept, in milliseconds.
+    pub objective_ms: f64,
+    /// By which percentile, 0 to 1.
+    pub percentile: f64,
     /// By how much the copies are multiplied now.
     pub factor: f64,
     /// The steps so far.

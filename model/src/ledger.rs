@@ -276,8 +276,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        ActionPolicy, ActionType, Budget, ComparePolicy, ForecastPolicy, GuardPolicy, HorizontalPolicy, KneePolicy, MilliCpu,
-        MirrorPolicy, OnExit, ProbePolicy, Ratio, VerticalPolicy, Weight,
+        ActionPolicy, ActionType, Budget, ComparePolicy, ForecastPolicy, GuardPolicy, HorizontalPolicy,
+        KneePolicy, MilliCpu, MirrorPolicy, OnExit, ProbePolicy, Ratio, VerticalPolicy, Weight,
     };
 
     fn policy() -> Policy {

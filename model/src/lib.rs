@@ -48,14 +48,14 @@ pub use ledger::{Ledger, Taken};
 pub use memory::{MemoryProfile, MemoryRow, MemoryTrend, PageSample};
 pub use moments::LogMoments;
 pub use plan::{
-    Action, ActionId, ActionKind, Alternative, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit, Step,
-    limit_in_words,
+    Action, ActionId, ActionKind, Alternative, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit,
+    Step, limit_in_words,
 };
 pub use policy::{
     ActionPolicy, ActionType, Budget, CaptureRules, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy,
-    HorizontalPolicy, KneePolicy, LocalNode, MirrorPolicy, Mode, NetworkProbe, OnExit, Policy, PressPolicy, ProbePolicy,
-    ProfilePolicy, Readiness, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule, SessionKey,
-    StorageProbe, Template, VerticalPolicy, is_safe_method,
+    HorizontalPolicy, KneePolicy, LocalNode, MirrorPolicy, Mode, NetworkProbe, OnExit, Policy, PressPolicy,
+    ProbePolicy, ProfilePolicy, Readiness, RedactMode, RedactPlace, RedactPolicy, RedactRule, RouteRule,
+    SessionKey, StorageProbe, Template, VerticalPolicy, is_safe_method,
 };
 pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,

@@ -503,10 +503,16 @@ impl fmt::Display for Effect {
                 )
             }
             Self::NotBorneOut { before, after: Some(after) } => {
-                write!(f, "not borne out by the shadow: delta from {before} to {after} while it was tried there; live was not touched")
+                write!(
+                    f,
+                    "not borne out by the shadow: delta from {before} to {after} while it was tried there; live was not touched"
+                )
             }
             Self::NotBorneOut { before, after: None } => {
-                write!(f, "not borne out by the shadow: delta was {before}, the windows said nothing while it was tried there; live was not touched")
+                write!(
+                    f,
+                    "not borne out by the shadow: delta was {before}, the windows said nothing while it was tried there; live was not touched"
+                )
             }
             Self::Done => f.write_str("done"),
             Self::TakenBack { by } => write!(f, "taken back by the operator with {by}"),

@@ -36,7 +36,8 @@ use std::time::Duration;
 
 use foreshadow_act::{PairLimit, Platform, PlatformError};
 use foreshadow_model::{
-    Bytes, InstanceId, Inventory, LocalNode, MilliCpu, NodeName, OnExit, Ratio, ServiceName, Template, with_causes,
+    Bytes, InstanceId, Inventory, LocalNode, MilliCpu, NodeName, OnExit, Ratio, ServiceName, Template,
+    with_causes,
 };
 use futures_util::future::join_all;
 use tokio::sync::mpsc;

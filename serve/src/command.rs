@@ -52,6 +52,48 @@ pub enum Command {
         /// For how long, in seconds.
         seconds: f64,
     },
+    /// Looks for the knee of a live.
+    Knee(KneeWish),
+    /// Ends the look for a knee that is under way.
+    KneeEnd,
+}
+
+/// What is wanted of a look for a knee; what is not said is as the configuration has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KneeWish {
+    /// Of this live; `None` is the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<InstanceId>,
+    /// What the percentile of the answers may be, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<f64>,
+    /// Share of the answers that may fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<f64>,
+    /// Which percentile, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percentile: Option<f64>,
+    /// Although a live stands on the shadow's node.
+    #[serde(default)]
+    pub shared_node: bool,
+    /// Although the shadow may reach others.
+    #[serde(default)]
+    pub safe_egress: bool,
+}
+
+impl KneeWish {
+    fn query(&self) -> String {
+        let number = |name: &str, value: Option<f64>| value.map(|value| format!("&{name}={value}"));
+        let parts = [
+            self.live.as_ref().map(|live| format!("&live={live}")),
+            number("objective", self.objective),
+            number("failed", self.failed),
+            number("percentile", self.percentile),
+        ];
+        let parts: String = parts.into_iter().flatten().collect();
+        format!("sharedNode={}&safeEgress={}{parts}", self.shared_node, self.safe_egress)
+    }
 }
 
 impl Command {
@@ -72,6 +114,8 @@ impl Command {
                 let of = live.as_ref().map(|live| format!("&live={live}")).unwrap_or_default();
                 format!("/v1/amplify?factor={factor}&seconds={seconds}{of}")
             }
+            Self::Knee(wish) => format!("/v1/knee?{}", wish.query()),
+            Self::KneeEnd => "/v1/knee-end".into(),
         }
     }
 
@@ -90,6 +134,8 @@ impl Command {
             Self::Silence { .. } => "silence",
             Self::Revert { .. } => "revert",
             Self::Amplify { .. } => "amplify",
+            Self::Knee(_) => "knee",
+            Self::KneeEnd => "knee-end",
         }
     }
 }

@@ -73,6 +73,8 @@ pub async fn serve(
                 command(state, Command::Amplify { live, factor, seconds })
             }),
         )
+        .route("/v1/knee", post(|state, Query(wish)| command(state, Command::Knee(wish))))
+        .route("/v1/knee-end", post(|state| command(state, Command::KneeEnd)))
         .with_state(commands);
     let router = routes::reading(Shared::new(readings, cancel.clone())).merge(taking);
     let serving = axum::serve(listener, router).with_graceful_shutdown(cancel.clone().cancelled_owned());

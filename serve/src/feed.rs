@@ -74,6 +74,7 @@ impl Sums {
             let effect = match outcome.effect {
                 Effect::Helped { .. } => "helped",
                 Effect::DidNotHelp { .. } => "did_not_help",
+                Effect::NotBorneOut { .. } => "not_borne_out",
                 Effect::Done => "done",
                 Effect::NotCarriedOut => "not_carried_out",
                 Effect::Failed { .. } => "failed",
@@ -101,5 +102,10 @@ const fn held(reason: &HoldReason) -> &'static str {
         HoldReason::Exhausted => "exhausted",
         HoldReason::TakenBack => "taken_back",
         HoldReason::NotAllowed => "not_allowed",
+        HoldReason::TriedInVain => "tried_in_vain",
+        HoldReason::Maintenance => "maintenance",
+        HoldReason::OverBudget => "over_budget",
+        HoldReason::PeersFull => "peers_full",
+        HoldReason::NoOtherNode => "no_other_node",
     }
 }

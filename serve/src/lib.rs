@@ -24,7 +24,7 @@ mod routes;
 
 pub use alerts::{Desk, Facts, ReceiverError, Receivers, World, announce};
 pub use client::{Client, ClientError};
-pub use command::{Command, Done, Refusal, Refused, Request};
+pub use command::{Command, Done, KneeWish, Refusal, Refused, Request};
 pub use door::{listen, serve, serve_api};
 pub use feed::Feed;
 pub use mirror::{LiveTotals, MirrorTotals, serve_mirror};

@@ -46,6 +46,7 @@ pub(crate) fn text(
     if let Some(status) = status {
         of_service(&mut sheet, status);
         of_judging(&mut sheet, &status.pairs);
+        of_knees(&mut sheet, &status.pairs);
         of_traffic(&mut sheet, &status.pairs);
         of_instances(&mut sheet, &status.pairs);
     }
@@ -166,6 +167,22 @@ fn of_service(sheet: &mut Sheet, status: &StatusReport) {
 fn per(pairs: &[PairRow], value: impl Fn(&PairRow) -> Option<f64>) -> Vec<(Labels, f64)> {
     let live = |pair: &PairRow| vec![("live", pair.live.id.to_string())];
     pairs.iter().filter_map(|pair| value(pair).map(|value| (live(pair), value))).collect()
+}
+
+/// What each live can take, as its shadow showed it.
+fn of_knees(sheet: &mut Sheet, pairs: &[PairRow]) {
+    sheet.gauge(
+        "knee_rps",
+        None,
+        "Requests per second that a live can take within its objective, less by what it is slower now",
+        per(pairs, |pair| pair.knee.map(|knee| knee.now.get())),
+    );
+    sheet.gauge(
+        "knee_measured_rps",
+        None,
+        "The same as it was measured",
+        per(pairs, |pair| pair.knee.map(|knee| knee.measured.get())),
+    );
 }
 
 fn of_judging(sheet: &mut Sheet, pairs: &[PairRow]) {

@@ -107,7 +107,9 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         if let Some(back) = step.action.reverted()
             && let Err(error) = self.apply(&back).await
         {
-            effect = Effect::Failed { error: format!("not borne out, and its shadow could not be set back: {error}") };
+            effect = Effect::Failed {
+                error: format!("not borne out, and its shadow could not be set back: {error}"),
+            };
         }
         self.finish(step.id, &step.action, tick, effect).await;
     }
@@ -192,9 +194,8 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     /// Users leave the live, it is ended and started on the other node, and they come back. Where it did not come up there
     /// it is where it was, with the weight that it had.
     async fn replace(&self, live: &InstanceId, node: &NodeName, weight: Weight) -> Result<(), String> {
-        let set = async |weight| {
-            self.balancer.set_weight(live, weight).await.map_err(|error| with_causes(&error))
-        };
+        let set =
+            async |weight| self.balancer.set_weight(live, weight).await.map_err(|error| with_causes(&error));
         set(Weight::NONE).await?;
         sleep(DRAIN).await;
         let replaced = self.platform.replace_on(live, node).await;
@@ -217,7 +218,10 @@ pub(super) fn rehearsed(step: &Step) -> Option<Action> {
             let shadow = Some(of_shadow(from, to, shadow));
             Some(Action::ResizeMemory { instance, from, to: from, shadow })
         }
-        Action::Scale { .. } | Action::Shift { .. } | Action::Replace { .. } | Action::RecreateShadow { .. } => None,
+        Action::Scale { .. }
+        | Action::Shift { .. }
+        | Action::Replace { .. }
+        | Action::RecreateShadow { .. } => None,
     }
 }
 

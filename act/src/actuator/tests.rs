@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use foreshadow_model::{
     Action, ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation,
-    GuardPolicy, HorizontalPolicy, Instance, Inventory, KneePolicy, MilliCpu, MirrorPolicy, Mode, NodeName, OnExit, Pair,
-    ProbePolicy, Role, ShadowLimit, VerticalPolicy, Weight, limit_in_words,
+    GuardPolicy, HorizontalPolicy, Instance, Inventory, KneePolicy, MilliCpu, MirrorPolicy, Mode, NodeName,
+    OnExit, Pair, ProbePolicy, Role, ShadowLimit, VerticalPolicy, Weight, limit_in_words,
 };
 
 use tokio::time::sleep;

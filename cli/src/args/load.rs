@@ -135,12 +135,15 @@ pub(crate) struct KneeArgs {
     /// Which live; the first without it.
     #[arg(long)]
     pub(crate) live: Option<String>,
-    /// What the 95th percentile of the answers may be.
+    /// What the percentile of the answers may be; `knee.objective` of the configuration without it.
     #[arg(long, value_name = "SPAN")]
-    pub(crate) objective: String,
-    /// Share of the answers that may fail.
-    #[arg(long, default_value = "1%", value_name = "SHARE")]
-    pub(crate) errors: String,
+    pub(crate) objective: Option<String>,
+    /// Which percentile; `knee.percentile` without it.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) percentile: Option<String>,
+    /// Share of the answers that may fail; `knee.failed` without it.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) errors: Option<String>,
     /// Although the shadow stands on a node that a live stands on.
     #[arg(long)]
     pub(crate) shared_node: bool,

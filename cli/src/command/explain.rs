@@ -95,8 +95,13 @@ fn in_words(entry: &JournalEntry) -> String {
         }
         JournalEvent::Decided { decision } => decided(decision),
         JournalEvent::Intent { step } => {
-            format!("decided {}: {}\n    because    {}", step.id, step.action, step.reason)
+            let first = match step.rehearsal_ticks {
+                0 => String::new(),
+                ticks => format!("\n    first      on its shadow alone, for {ticks} ticks"),
+            };
+            format!("decided {}: {}{first}\n    because    {}", step.id, step.action, step.reason)
         }
+        JournalEvent::Knee { live, outcome } => format!("{live} {outcome}"),
         JournalEvent::Applied { id } => {
             format!("{id} is in force; the next windows will tell whether it helps")
         }
@@ -149,15 +154,17 @@ fn verdict(assessment: &Assessment) -> String {
 }
 
 fn decided(decision: &Decision) -> String {
+    let weighed: String =
+        decision.alternatives().iter().map(|other| format!("\n    weighed    {other}")).collect();
     match decision {
         Decision::Act(step) => {
-            format!("decided {}: {}\n    because    {}", step.id, step.action, step.reason)
+            format!("decided {}: {}\n    because    {}{weighed}", step.id, step.action, step.reason)
         }
-        Decision::Hold { instance, reason, instead_of, because } => {
+        Decision::Hold { instance, reason, instead_of, because, .. } => {
             let whom = instance.as_ref().map_or_else(|| "the service".into(), ToString::to_string);
             let instead =
                 instead_of.as_ref().map(|action| format!("\n    instead of {action}")).unwrap_or_default();
-            format!("nothing was done about {whom}: {reason}{instead}\n    although   {because}")
+            format!("nothing was done about {whom}: {reason}{instead}\n    although   {because}{weighed}")
         }
     }
 }

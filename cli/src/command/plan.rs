@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use foreshadow_engine::config::Config;
-use foreshadow_engine::model::{Mode, StatusReport, limit_in_words};
+use foreshadow_engine::model::{Mode, PairRow, StatusReport, limit_in_words};
 use foreshadow_engine::{Client, control_socket};
 
 use crate::args::{CheckArgs, Output};
@@ -44,6 +44,11 @@ pub(crate) fn plan(args: &CheckArgs) -> Result<Exit, Failure> {
             for decision in decisions {
                 writeln!(out, "  {decision}")?;
             }
+            for knee in
+                status.knee_waits.iter().map(|(live, why)| format!("knee of {live} not looked for: {why}"))
+            {
+                writeln!(out, "  {knee}")?;
+            }
         }
     }
     Ok(exit)
@@ -54,9 +59,13 @@ fn is_held(status: &StatusReport) -> bool {
     status.held || status.pairs.iter().any(|pair| pair.held)
 }
 
+/// What is decided, with what else was weighed and why it lost.
 fn decisions(status: &StatusReport) -> Vec<String> {
-    let of_pairs =
-        status.pairs.iter().filter_map(|pair| Some(format!("{}: {}", pair.live.id, pair.decision.as_ref()?)));
+    let of_pair = |pair: &PairRow| {
+        let weighed: String = pair.alternatives.iter().map(|other| format!("\n    {other}")).collect();
+        Some(format!("{}: {}{weighed}", pair.live.id, pair.decision.as_ref()?))
+    };
+    let of_pairs = status.pairs.iter().filter_map(of_pair);
     let of_service = status.decision.iter().map(|decision| format!("service: {decision}"));
     of_pairs.chain(of_service).collect()
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use foreshadow_model::{
-    ActionPolicy, ActionType, Bytes, GuardPolicy, HorizontalPolicy, MilliCpu, VerticalPolicy,
+    ActionPolicy, ActionType, Budget, Bytes, GuardPolicy, HorizontalPolicy, MilliCpu, Ratio, VerticalPolicy,
 };
 
 use super::{at_least, count, percent, ratio, within};
 use crate::error::Refusal;
-use crate::file::{Action, ActionKind, Guards, Horizontal, Vertical};
+use crate::file::{self, Action, ActionKind, Guards, Horizontal, Vertical};
 use crate::notation::{As, Located, Notation, Scalar};
 
 /// What the rules are measured against.
@@ -17,6 +17,8 @@ pub(super) struct Sizing {
     pub(super) cpu: Option<Scalar<MilliCpu>>,
     pub(super) memory: Option<Scalar<Bytes>>,
     pub(super) tick: Duration,
+    /// Shadows per live.
+    pub(super) shadow_ratio: Ratio,
 }
 
 pub(super) fn policy(
@@ -40,7 +42,9 @@ pub(super) fn policy(
             horizontal.lives_max
         ));
     }
-    Ok(ActionPolicy { kind, vertical, horizontal, guards: guards(&action.guards, sizing.tick)? })
+    let budget = action.budget.as_ref().map(|of| budget(of, sizing)).transpose()?;
+    let guards = GuardPolicy { budget, ..guards(&action.guards, sizing.tick)? };
+    Ok(ActionPolicy { kind, vertical, horizontal, guards })
 }
 
 const fn kind(kind: ActionKind) -> ActionType {
@@ -128,6 +132,20 @@ fn horizontal(horizontal: Horizontal, sizing: &Sizing) -> Result<HorizontalPolic
     })
 }
 
+/// Whether it pays for the lives there are to begin with.
+fn budget(budget: &file::Budget, sizing: &Sizing) -> Result<Budget, Refusal> {
+    let of_shadow = budget.shadow.as_ref().unwrap_or(&budget.live).get().0;
+    let live_per_hour = budget.live.get().0 + of_shadow * sizing.shadow_ratio.get();
+    let checked = Budget { per_hour: budget.most.get().0, live_per_hour };
+    if checked.lives() < sizing.lives.value {
+        let (lives, cost) = (sizing.lives.value, checked.cost(sizing.lives.value));
+        let message =
+            format!("{lives} lives with their shadows cost {cost:.2} an hour, more than `most` allows");
+        return Err(Refusal::new(message).at(&budget.most).at(&sizing.lives));
+    }
+    Ok(checked)
+}
+
 fn guards(guards: &Guards, tick: Duration) -> Result<GuardPolicy, Refusal> {
     let verify_after = *guards.verify_after.get();
     if verify_after < tick * 2 {
@@ -145,5 +163,7 @@ fn guards(guards: &Guards, tick: Duration) -> Result<GuardPolicy, Refusal> {
         actions_per_hour: count(&guards.actions_per_hour, "actionsPerHour", 1, u32::MAX)
             .map_err(|refusal| refusal.help("`mode: observe` forbids every action"))?,
         verify_after,
+        rehearse_for: *guards.rehearse_for.get(),
+        budget: None,
     })
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use foreshadow_model::{Bytes, LocalNode, MilliCpu, Ratio, Readiness, Resources, Template};
+use foreshadow_model::{Bytes, EgressTarget, LocalNode, MilliCpu, Ratio, Readiness, Resources, Template};
 
 use super::{at_least, count, joined, overlap, path};
 use crate::error::Refusal;
-use crate::file::{Env, Local, Node, Platform, Ready, Shadow};
+use crate::file::{Amplify, Egress, Env, Local, Node, Platform, Ready, Shadow};
 use crate::names::Cpus;
 use crate::notation::{Located, Scalar, Text};
 
@@ -66,9 +66,15 @@ pub(super) fn made(
         ready_timeout,
         resources,
         storage,
-        egress_allow: shadow.egress.allow.into_iter().map(|target| target.0).collect(),
+        egress_allow: shadow.egress.allow.into_iter().map(|allowed| allowed.target.0).collect(),
     };
     Ok(Made { lives, template, nodes })
+}
+
+/// What shadows may connect to and nobody said to stand many times the load.
+pub(super) fn spared(egress: &Egress) -> Vec<EgressTarget> {
+    let unsaid = egress.allow.iter().filter(|allowed| allowed.amplify == Amplify::Never);
+    unsaid.map(|allowed| allowed.target.0.clone()).collect()
 }
 
 /// Shadows per live.

@@ -6,8 +6,8 @@ use foreshadow_model::{Bytes, MilliCpu};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::notation::{As, Located, Scalar};
-use crate::units::Percent;
+use crate::notation::{As, Located, Scalar, Text};
+use crate::units::{Clock, PerHour, Percent};
 
 /// What may be done, and how far.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +22,65 @@ pub(crate) struct Action {
     pub(crate) horizontal: Horizontal,
     /// Hard limits that no other setting overrides.
     pub(crate) guards: Guards,
+    /// What lives and shadows may cost. Default: no limit but `livesMax`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) budget: Option<Budget>,
+    /// Times in which nothing is done to lives and users, as after `foreshadow pause`: watching, mirroring, alarms and
+    /// roll-outs go on. Default: none.
+    pub(crate) maintenance: Vec<Maintenance>,
+}
+
+/// What lives and shadows may cost, in whatever currency you reckon in.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Budget {
+    /// All of them together, at most. Never exceeded by an action; what runs already is not ended for it.
+    pub(crate) most: Scalar<PerHour>,
+    /// One live.
+    pub(crate) live: Scalar<PerHour>,
+    /// One shadow. Default: as much as a live, since it is as large.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) shadow: Option<Scalar<PerHour>>,
+}
+
+/// A time of the week in which nothing is done.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Maintenance {
+    /// Days it begins on. Default: every day.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) days: Option<Located<Vec<Day>>>,
+    /// When it begins, by the clocks of `zone`; put it in quotes.
+    pub(crate) from: Scalar<Clock>,
+    /// For how long, `1m` to `7d`.
+    pub(crate) lasts: Scalar<Duration>,
+    /// The time zone, by the name the IANA gives it: `Europe/Berlin`. Default `UTC`.
+    #[serde(default = "utc")]
+    pub(crate) zone: Located<Text>,
+}
+
+fn utc() -> Located<Text> {
+    Located::unset(Text("UTC".to_owned()))
+}
+
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Day {
+    /// Monday.
+    Mon,
+    /// Tuesday.
+    Tue,
+    /// Wednesday.
+    Wed,
+    /// Thursday.
+    Thu,
+    /// Friday.
+    Fri,
+    /// Saturday.
+    Sat,
+    /// Sunday.
+    Sun,
 }
 
 /// Which kind of action is taken.
@@ -105,6 +164,9 @@ pub(crate) struct Guards {
     /// here (`65s` at the default tick): until then windows from before it are in what it is judged by. Default `30s`:
     /// counts at short ticks, where 13 are soon over.
     pub(crate) verify_after: Scalar<Duration>,
+    /// How long another size is tried on the shadow first, when live is less than 30 % slower and nothing fails, so that
+    /// there is time; `0s` is never. Default `30s`: a size that does not work shows at once.
+    pub(crate) rehearse_for: Scalar<Duration>,
 }
 
 impl Default for Guards {
@@ -113,6 +175,7 @@ impl Default for Guards {
             cooldown: Scalar::of(Duration::from_secs(60)),
             actions_per_hour: Located::unset(12),
             verify_after: Scalar::of(Duration::from_secs(30)),
+            rehearse_for: Scalar::of(Duration::from_secs(30)),
         }
     }
 }

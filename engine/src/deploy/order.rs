@@ -46,11 +46,11 @@ impl Running {
     pub(crate) fn advance_deploy(&mut self) {
         let Some(deploying) = &mut self.deploying else { return };
         if deploying.waiting.is_some() {
-            self.cycle.actuator.take_back_interrupted(self.cycle.tick);
+            self.cycle.mind.actuator.take_back_interrupted(self.cycle.mind.tick);
             // Judges rest from now on, and the windows to come say nothing about what was done before everything changed.
-            self.cycle.actuator.leave_unjudged(self.cycle.tick);
+            self.cycle.mind.actuator.leave_unjudged(self.cycle.mind.tick);
         }
-        if !self.cycle.actuator.is_busy()
+        if !self.cycle.mind.actuator.is_busy()
             && let Some(wanted) = deploying.waiting.take()
         {
             let rollout = Rollout {
@@ -58,7 +58,7 @@ impl Running {
                 spread: self.cycle.plane.clone(),
                 journal: self.history.clone(),
                 progress: deploying.progress.clone(),
-                tick: self.cycle.tick,
+                tick: self.cycle.mind.tick,
             };
             let cancel = self.cancel.clone();
             self.tasks.spawn(async move {

@@ -78,6 +78,9 @@ impl Platform for Fake {
         world.look();
         Ok(())
     }
+    async fn replace_on(&self, _live: &InstanceId, _node: &NodeName) -> Result<(), PlatformError> {
+        unreachable!("a roll-out moves nobody")
+    }
     async fn recreate_shadow(&self, _: &InstanceId) -> Result<(), PlatformError> {
         Ok(())
     }

@@ -88,9 +88,10 @@ impl Local {
 
 impl Inner {
     async fn relocate(&self, live: &InstanceId, node: &NodeName) -> Result<(), PlatformError> {
-        let found = self.members().get(live).map(|member| {
-            (member.recipe.clone(), self.resources_owed(member), member.instance.node.clone())
-        });
+        let found = self
+            .members()
+            .get(live)
+            .map(|member| (member.recipe.clone(), self.resources_owed(member), member.instance.node.clone()));
         let Some((recipe, limits, from)) = found else {
             return Err(PlatformError::NoSuchInstance(live.clone()));
         };
@@ -98,7 +99,10 @@ impl Inner {
             return Ok(());
         }
         if self.node(node).is_none() {
-            return Err(PlatformError::failed(format!("move `{live}`"), format!("no node is named `{node}`")));
+            return Err(PlatformError::failed(
+                format!("move `{live}`"),
+                format!("no node is named `{node}`"),
+            ));
         }
         self.tell(live, format!("ended, to be started anew on node {node}"));
         let Err(error) = self.start_on(live, recipe.clone(), limits, node).await else {

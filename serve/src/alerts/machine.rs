@@ -232,7 +232,7 @@ impl Machine {
     fn outcome(&mut self, outcome: &foreshadow_model::Outcome, now: i64) {
         let subject = Subject::Action(outcome.action.instance().cloned());
         let kind = match outcome.effect {
-            Effect::DidNotHelp { .. } => Some(AlarmKind::ActionInVain),
+            Effect::DidNotHelp { .. } | Effect::NotBorneOut { .. } => Some(AlarmKind::ActionInVain),
             Effect::Failed { .. } => Some(AlarmKind::ActionFailed),
             Effect::Helped { .. } | Effect::Done | Effect::TakenBack { .. } | Effect::NotCarriedOut => None,
         };

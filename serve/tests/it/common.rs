@@ -183,6 +183,8 @@ pub(crate) fn status() -> StatusReport {
         forecast: None,
         decision: None,
         held: false,
+        ramp: None,
+        knee_waits: Default::default(),
         actions: Vec::new(),
         unenforced: Vec::new(),
         troubles: Vec::new(),

@@ -31,6 +31,8 @@ fn full() -> StatusReport {
         differences: Vec::new(),
         untested: BTreeMap::new(),
         memory: None,
+        knee: None,
+        alternatives: Vec::new(),
         held: false,
         live_log: None,
         shadow_log: None,

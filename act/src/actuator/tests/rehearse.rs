@@ -70,7 +70,8 @@ async fn silence_is_waited_out_and_the_kill_switch_holds_it() {
 async fn a_controller_that_died_while_it_was_tried_takes_it_back_on_the_shadow() {
     let fake = Fake::default();
     let step = Step { rehearsal_ticks: 6, ..step(resize()) };
-    let taken = Taken { id: step.id, tick: Tick(1), action: step.action.clone(), effect: None, settled: None };
+    let taken =
+        Taken { id: step.id, tick: Tick(1), action: step.action.clone(), effect: None, settled: None };
     let ledger = Ledger { taken: vec![taken], ..Ledger::default() };
     let actuator = Actuator::new(fake.clone(), fake.clone(), fake.clone(), ledger, ActionId(8));
     let live = Instance {

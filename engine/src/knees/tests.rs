@@ -1,0 +1,256 @@
+use std::time::Duration;
+
+use foreshadow_model::{
+    EgressTarget, FlippedAlarms, Inconclusive, Instance, MilliCpu, NodeName, Phase, Pressure, Ratio, Role,
+    SamplingNeed, Sensitivities, StreamStates, Tick,
+};
+
+use super::*;
+
+/// One pair whose shadow takes so much, and what the mirror was told.
+struct World {
+    knees: Knees,
+    policy: KneePolicy,
+    inventory: Inventory,
+    verdict: Verdict,
+    own_delta: f64,
+    capacity: f64,
+    live_seconds: f64,
+    factor: f64,
+    is_quiet: bool,
+    unix_ms: i64,
+    events: Vec<String>,
+}
+
+const TICK_MS: i64 = 5000;
+
+impl World {
+    fn new() -> Self {
+        let on = |id: InstanceId, role, node: &str| Instance {
+            phase: Phase::Ready,
+            pids: vec![7],
+            ..Instance::new(id, role, NodeName::new(node).unwrap(), 1)
+        };
+        let live = on(InstanceId::live(1), Role::Live, "a");
+        let shadow = Some(on(live.id.shadow_of(), Role::Shadow, "b"));
+        Self {
+            knees: Knees::default(),
+            policy: KneePolicy { objective: Some(Duration::from_millis(250)), ..KneePolicy::default() },
+            inventory: Inventory { pairs: vec![Pair { live, shadow }], ..Inventory::default() },
+            verdict: Verdict::Healthy,
+            own_delta: 0.0,
+            capacity: 300.0,
+            live_seconds: 0.04,
+            factor: 1.0,
+            is_quiet: true,
+            unix_ms: 0,
+            events: Vec::new(),
+        }
+    }
+
+    fn side(load: f64, seconds: f64) -> SideWindow {
+        let mut side = SideWindow { requests: (5.0 * load) as u64, ..SideWindow::default() };
+        (0..side.requests).for_each(|_| side.latency.record(1e6 * seconds));
+        side
+    }
+
+    fn window(&self) -> Window {
+        const COPIES: f64 = 10.0;
+        let load = self.factor * COPIES;
+        let busy = load / self.capacity;
+        let seconds = if busy < 0.999 { 0.04 + 0.03 * busy * busy / (1.0 - busy) } else { 5.0 };
+        let mut window = Window::unreported(Tick(1), InstanceId::live(1), 5.0);
+        window.reported = true;
+        window.live_side = Self::side(100.0, self.live_seconds);
+        window.shadow_side = Self::side(load.min(self.capacity), seconds);
+        window
+    }
+
+    fn assessment(&self) -> Assessment {
+        let is_loaded = 1.0 < self.factor;
+        let verdict =
+            if is_loaded { Verdict::Inconclusive(Inconclusive::CopiesDropped) } else { self.verdict };
+        Assessment {
+            tick: Tick(1),
+            live: InstanceId::live(1),
+            verdict,
+            provisional: false,
+            delta: None,
+            carrier: None,
+            own_delta: Ratio::new(self.own_delta),
+            error_excess: None,
+            evidence: 1.0,
+            threshold: 1e4,
+            streams: StreamStates::new(),
+            false_alarms_per_day: 0.0,
+            attribution: None,
+            pressure: Pressure::default(),
+            sampling: SamplingNeed::default(),
+            load: None,
+            overloaded: false,
+            host: None,
+            flipped: FlippedAlarms::default(),
+            drift: None,
+            sensitivities: Sensitivities::new(),
+            e_value: 0.0,
+            chosen: false,
+        }
+    }
+
+    fn tick(&mut self) {
+        let (windows, assessments) = ([self.window()], [self.assessment()]);
+        let asked = self.knees.step(&Circumstances {
+            inventory: &self.inventory,
+            windows: &windows,
+            assessments: &assessments,
+            is_quiet: self.is_quiet,
+            policy: &self.policy,
+            tick_seconds: 5.0,
+            unix_ms: self.unix_ms,
+        });
+        self.unix_ms += TICK_MS;
+        if let Some(amplify) = asked.amplify {
+            self.factor = amplify.factor;
+        }
+        if let Some(JournalEvent::Knee { outcome, .. }) = asked.event {
+            self.events.push(outcome.to_string());
+        }
+    }
+
+    /// So many ticks at most, until a ramp has ended; how many it took.
+    fn until_ended(&mut self, ticks: usize) -> Option<usize> {
+        let before = self.events.len();
+        (1..=ticks).find(|_| {
+            self.tick();
+            before < self.events.len()
+        })
+    }
+
+    fn known(&self) -> f64 {
+        self.knees.row(&InstanceId::live(1), Some(&self.assessment())).map_or(0.0, |row| row.now.get())
+    }
+}
+
+#[test]
+fn the_knee_of_a_new_live_is_found_once_and_again_every_so_often() {
+    let mut world = World::new();
+    world.until_ended(200).unwrap();
+    assert!((world.known() / 266.0 - 1.0).abs() < 0.05, "{:?}", world.events);
+    assert!(world.factor == 1.0 && !world.knees.is_busy());
+    assert_eq!(world.until_ended(500), None, "it is known");
+    world.unix_ms += 24 * 60 * 60 * 1000;
+    let again = world.until_ended(200).unwrap();
+    assert!(again < 60, "near the one before it is found sooner: {again} ticks");
+}
+
+#[test]
+fn another_process_and_slower_sides_make_it_due() {
+    let mut world = World::new();
+    world.until_ended(200).unwrap();
+    world.inventory.pairs[0].live.pids = vec![8];
+    assert!(world.until_ended(200).is_some(), "a new process");
+    (world.verdict, world.own_delta, world.capacity) = (Verdict::BothDegraded, 1.0 / 3.0, 225.0);
+    let aged = world.known();
+    assert!((aged / 200.0 - 1.0).abs() < 0.05, "at once it is less by what it is slower: {aged}");
+    let ticks = world.until_ended(200).unwrap();
+    assert!((world.known() / 200.0 - 1.0).abs() < 0.05, "confirmed after {ticks} ticks: {:?}", world.events);
+    assert_eq!(world.until_ended(100), None, "what was slower then is in it");
+}
+
+#[test]
+fn it_ends_at_once_when_something_else_is_going_on_and_then_rests() {
+    let mut world = World::new();
+    while world.factor < 4.0 {
+        world.tick();
+    }
+    world.is_quiet = false;
+    world.tick();
+    assert!(world.factor == 1.0 && world.events[0].contains("something else"), "{:?}", world.events);
+    world.is_quiet = true;
+    (0..REST_MS / TICK_MS - 1).for_each(|_| world.tick());
+    assert!(!world.knees.is_busy());
+    (0..3).for_each(|_| world.tick());
+    assert!(world.knees.is_busy(), "after ten minutes once more");
+}
+
+#[test]
+fn it_ends_when_live_becomes_slower_or_anybody_sick() {
+    let mut world = World::new();
+    while world.factor < 4.0 {
+        world.tick();
+    }
+    world.live_seconds = 0.08;
+    assert!(world.until_ended(4).is_some() && world.events[0].contains("live became slower"));
+    assert!(world.factor == 1.0 && world.known() == 0.0);
+    let mut world = World::new();
+    (0..10).for_each(|_| world.tick());
+    world.verdict = Verdict::Degraded;
+    world.factor = 1.0;
+    world.tick();
+    assert!(world.events[0].contains("live-1 is degraded"), "{:?}", world.events);
+}
+
+#[test]
+fn what_nobody_said_to_stand_it_is_not_loaded_nor_a_node_with_a_live() {
+    let mut world = World::new();
+    world.policy.spared = vec![EgressTarget { host: "db".into(), port: 5432 }];
+    let why = |world: &mut World| {
+        world.tick();
+        assert!(!world.knees.is_busy());
+        world.knees.waits()[&InstanceId::live(1)].clone()
+    };
+    assert!(why(&mut world).contains("db:5432"));
+    let by_hand =
+        |world: &mut World, asked: &ByHand| world.knees.begin(asked, &world.inventory, &world.policy, 5.0);
+    let refused = by_hand(&mut world, &ByHand::default());
+    assert!(matches!(refused, Err(NotBegun::Refused(_))), "{refused:?}");
+    world.policy.spared.clear();
+    world.inventory.pairs[0].shadow.as_mut().unwrap().node = NodeName::new("a").unwrap();
+    assert!(why(&mut world).contains("beside live-1"));
+    assert!(by_hand(&mut world, &ByHand::default()).is_err());
+    let allowed = ByHand { shared_node: true, ..ByHand::default() };
+    assert_eq!(by_hand(&mut world, &allowed), Ok(InstanceId::live(1)));
+    assert_eq!(by_hand(&mut world, &allowed), Err(NotBegun::UnderWay(InstanceId::live(1))));
+    let asked = world.knees.call_off(0);
+    assert!(asked.amplify.is_some_and(|amplify| amplify.factor == 1.0) && !world.knees.is_busy());
+    world.policy.shared_node = true;
+    world.unix_ms += REST_MS;
+    (0..2).for_each(|_| world.tick());
+    assert!(world.knees.is_busy());
+}
+
+#[test]
+fn without_an_objective_it_is_looked_for_by_hand_only() {
+    let mut world = World::new();
+    world.policy.objective = None;
+    assert_eq!(world.until_ended(100), None);
+    let begin =
+        |world: &mut World, asked: &ByHand| world.knees.begin(asked, &world.inventory, &world.policy, 5.0);
+    assert_eq!(begin(&mut world, &ByHand::default()), Err(NotBegun::NoObjective));
+    let other = ByHand { live: Some(InstanceId::live(9)), ..ByHand::default() };
+    assert!(matches!(begin(&mut world, &other), Err(NotBegun::NoSuchLive(_))));
+    begin(&mut world, &ByHand { objective_seconds: Some(0.25), ..ByHand::default() }).unwrap();
+    world.is_quiet = false;
+    assert!(
+        world.until_ended(200).is_some() && 200.0 < world.known(),
+        "by hand it goes on: {:?}",
+        world.events
+    );
+}
+
+#[test]
+fn what_is_kept_goes_on_but_not_for_another_size() {
+    let mut world = World::new();
+    world.until_ended(200).unwrap();
+    let bytes = serde_json::to_vec(&world.knees.known).unwrap();
+    world.knees = Knees::restore(Some(&bytes));
+    assert!(200.0 < world.known());
+    assert_eq!(world.until_ended(100), None);
+    let file = "service: shop\nplatform:\n  type: local\n  local: { command: [serve] }\n";
+    let policy = foreshadow_config::parse(file, std::path::Path::new("/srv")).unwrap().policy;
+    let capacity = |world: &World| world.knees.capacity(&policy, &world.inventory, &[world.assessment()]);
+    assert!(200.0 < capacity(&world).unwrap().new_live.get());
+    world.inventory.pairs[0].live.resources.cpu = Some(MilliCpu::new(250));
+    assert_eq!(capacity(&world), None, "of another size it says nothing");
+    assert!(Knees::restore(Some(&b"garbage".to_vec())).known.is_empty());
+}
