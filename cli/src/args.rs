@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use judge::{Better, JudgeArgs};
-pub(crate) use load::{BacktestArgs, ForecastArgs, KneeArgs, Of};
+pub(crate) use load::{BacktestArgs, ForecastArgs, KneeArgs, Of, SimulateArgs};
 
 /// Know that an instance is about to hurt before its users do, and act first.
 #[derive(Debug, Parser)]
@@ -91,6 +91,10 @@ pub(crate) enum Verb {
     /// Say what autoscaling policies would have cost and spared on a recorded load (CSV), and which one to use.
     #[command(after_help = load::BACKTEST_HELP)]
     Backtest(BacktestArgs),
+    /// Tell how a story would go: the real judging and deciding in a simulated world of queues, nodes and faults, thousands of
+    /// times as fast as time. The same seed gives the same story.
+    #[command(after_help = load::SIMULATE_HELP)]
+    Simulate(SimulateArgs),
     /// See it work: a sample service falls ill, is found and healed; then the same with foreshadow only watching.
     Demo(DemoArgs),
     /// Print a completion script for a shell.

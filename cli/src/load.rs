@@ -3,7 +3,7 @@
 pub(crate) mod backtest;
 mod emit;
 pub(crate) mod forecast;
-mod grid;
+pub(crate) mod grid;
 pub(crate) mod plot;
 
 use crate::command::history::milliseconds;

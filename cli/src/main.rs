@@ -13,6 +13,7 @@ mod lab;
 mod load;
 mod probe;
 mod show;
+mod simulate;
 mod spark;
 mod svg;
 mod table;
@@ -68,6 +69,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Judge(args) => judge::judge(&args),
         Verb::Forecast(args) => load::forecast::forecast(&args),
         Verb::Backtest(args) => load::backtest::backtest(&args),
+        Verb::Simulate(args) => simulate::run(&args),
         Verb::Demo(demo) => demo::run(&demo),
         Verb::Completions { shell } => command::completions::print(shell),
         Verb::Launch => command::hidden::launch(),

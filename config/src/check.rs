@@ -12,9 +12,11 @@ mod maintenance;
 mod mirror;
 mod platform;
 mod probe;
+mod scenario;
 
 pub(crate) use self::alone::{alone, log_format};
 pub(crate) use self::mirror::redact;
+pub(crate) use self::scenario::scenario;
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;

@@ -10,6 +10,7 @@ mod knee;
 mod mirror;
 mod platform;
 mod probe;
+mod scenario;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,6 +29,10 @@ pub(crate) use self::knee::{Knee, SharedNode};
 pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
 pub(crate) use self::probe::{Probe, Storage as ProbeStorage};
+pub(crate) use self::scenario::{
+    Errors, Expect, Fault, LiveName, Load, OperatorWord, Scenario, ScenarioNode, Service, Silent, SlowLive,
+    SlowNode, Starve,
+};
 use crate::names::EnvName;
 use crate::notation::{As, Located, Scalar, Text};
 use crate::units::Percent;

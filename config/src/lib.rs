@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foreshadow_model::{
-    Bytes, CaptureRules, LocalNode, MirrorPolicy, Policy, Ratio, RedactPolicy, SampleRate, ServiceName,
+    Bytes, CaptureRules, LocalNode, MirrorPolicy, Policy, Ratio, RedactPolicy, SampleRate, Scenario, ServiceName,
     Template, Weight,
 };
 use serde::de::DeserializeOwned;
@@ -196,6 +196,16 @@ pub fn parse_redact(text: &str, directory: &Path) -> Result<RedactPolicy, Config
         .map_err(|refusal| ConfigError::of_refusal(refusal, text))
 }
 
+/// Reads the text of a story for the simulator, as [`parse`] does; with the times in which nothing is done.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_scenario(text: &str, directory: &Path) -> Result<(Scenario, Vec<Maintenance>), ConfigError> {
+    from_yaml::<file::Scenario>(text)
+        .and_then(|file| check::scenario(file, directory))
+        .map_err(|refusal| ConfigError::of_refusal(refusal, text))
+}
+
 /// Bytes as the file writes them: `16Mi`; `None` for anything else.
 #[must_use]
 pub fn parse_bytes(text: &str) -> Option<foreshadow_model::Bytes> {
@@ -212,6 +222,12 @@ pub fn schema() -> schemars::Schema {
 #[must_use]
 pub fn alone_schema() -> schemars::Schema {
     schemars::schema_for!(file::Alone)
+}
+
+/// The JSON Schema of a story for the simulator, committed as `schemas/scenario.schema.json`.
+#[must_use]
+pub fn scenario_schema() -> schemars::Schema {
+    schemars::schema_for!(file::Scenario)
 }
 
 #[cfg(test)]

@@ -182,6 +182,23 @@ impl Notation for EgressTarget {
     }
 }
 
+impl Notation for crate::file::LiveName {
+    const NAME: &'static str = "LiveName";
+    const EXPECTED: &'static str = "the name of a live such as `live-1`";
+    const PATTERN: &'static str = "^live-[0-9]+$";
+    const EXAMPLE: &'static str = "live-1";
+
+    fn read(text: &str) -> Option<Self> {
+        let number = text.strip_prefix("live-")?.parse().ok().filter(|number| 0 < *number)?;
+        let id = foreshadow_model::InstanceId::live(number);
+        (id.as_str() == text).then_some(Self(id))
+    }
+
+    fn write(&self) -> String {
+        self.0.to_string()
+    }
+}
+
 /// A set of processors by number, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cpus(pub(crate) Vec<u32>);

@@ -96,10 +96,7 @@ impl Cycle {
 
     /// Presses shadows and looks for knees, never both at once.
     fn load_shadows(&mut self, inventory: &Inventory, turned: &Turned, unix_ms: i64) -> Option<JournalEvent> {
-        let ledger = self.mind.actuator.ledger();
-        let is_quiet = !(self.deploying || ledger.paused || ledger.maintenance)
-            && turned.under_way.is_empty()
-            && turned.plan.steps().next().is_none();
+        let is_quiet = self.mind.is_quiet(turned, self.deploying);
         let policy = &self.mind.policy;
         self.presses.step(&press::Circumstances {
             inventory,
@@ -123,7 +120,10 @@ impl Cycle {
 
     /// Passes it on to the mirror, which ends it by itself.
     pub(crate) fn amplify(&self, order: Option<Amplify>) {
-        let Some(Amplify { live, factor, seconds }) = order else { return };
+        let Some(Amplify { live, factor, seconds, idle }) = order else { return };
+        if let Err(error) = self.platform.set_idle(&live.shadow_of(), idle) {
+            tracing::warn!(%error, "Weight of a shadow not set");
+        }
         let lasts = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         if self.mirror.try_send(ToMirror::Amplify { live: Some(live), factor, lasts }).is_err() {
             tracing::warn!("The mirror does not answer, copies are multiplied as before");

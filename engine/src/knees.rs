@@ -12,7 +12,7 @@ use foreshadow_decide::Measured;
 use foreshadow_forecast::{Objective, Ramp, RampEnd, RampStep, RampTick, RampTurn};
 use foreshadow_model::wire::AMPLIFY_FACTOR_MAX;
 use foreshadow_model::{
-    Assessment, Capacity, InstanceId, Inventory, JournalEvent, KneeOutcome, KneePolicy, KneeRow, Pair,
+    Assessment, Capacity, Instance, InstanceId, Inventory, JournalEvent, KneeOutcome, KneePolicy, KneeRow, Pair,
     PerSecond, Policy, RampReport, RampRow, Resources, SideWindow, Verdict, Window,
 };
 use serde::{Deserialize, Serialize};
@@ -53,6 +53,8 @@ struct UnderWay {
     ramp: Ramp,
     percentile: f64,
     by_hand: bool,
+    /// It stands on a node with a live.
+    beside: bool,
 }
 
 /// Knees, and the ramp under way.
@@ -85,6 +87,8 @@ pub(crate) struct Amplify {
     pub(crate) live: InstanceId,
     pub(crate) factor: f64,
     pub(crate) seconds: f64,
+    /// The shadow stands on a node with a live: it is to have what is left over there.
+    pub(crate) idle: bool,
 }
 
 /// What a tick asks for.
@@ -195,7 +199,7 @@ impl Knees {
         match under_way.ramp.tick(tick(window, under_way.percentile)) {
             RampTurn::Wait => self.put_back(under_way, None),
             RampTurn::Multiply { factor, seconds } => {
-                let amplify = Amplify { live: under_way.live.clone(), factor, seconds };
+                let amplify = Amplify { live: under_way.live.clone(), factor, seconds, idle: under_way.beside };
                 self.put_back(under_way, Some(amplify))
             }
             RampTurn::End(end) => {
@@ -224,7 +228,7 @@ impl Knees {
         let live = under_way.live.clone();
         self.last = Some(RampReport { outcome: Some(outcome.clone()), ..under_way.report() });
         Asked {
-            amplify: Some(Amplify { live: live.clone(), factor: 1.0, seconds: 0.0 }),
+            amplify: Some(Amplify { live: live.clone(), factor: 1.0, seconds: 0.0, idle: false }),
             event: Some(JournalEvent::Knee { live, outcome }),
         }
     }
@@ -241,7 +245,7 @@ impl Knees {
                 Ok(shadow) => {
                     tracing::info!(live = %pair.live.id, why, "Ramp begins");
                     let percentile = of.policy.percentile.get();
-                    self.start(pair, shadow, (objective, percentile, false), of.tick_seconds);
+                    self.start(pair, shadow, (objective, percentile, false), (of.inventory, of.tick_seconds));
                 }
             }
         }
@@ -279,9 +283,10 @@ impl Knees {
         pair: &Pair,
         shadow: InstanceId,
         (objective, percentile, by_hand): (Objective, f64, bool),
-        tick_seconds: f64,
+        (inventory, tick_seconds): (&Inventory, f64),
     ) {
         self.number += 1;
+        let beside = pair.shadow.as_ref().is_some_and(|shadow| beside(shadow, inventory).is_some());
         let near = self.known.get(&pair.live.id).map(|known| known.measured.load.get());
         self.under_way = Some(UnderWay {
             number: self.number,
@@ -291,6 +296,7 @@ impl Knees {
             ramp: Ramp::new(objective, near, (tick_seconds, AMPLIFY_FACTOR_MAX)),
             percentile,
             by_hand,
+            beside,
         });
     }
 
@@ -319,7 +325,7 @@ impl Knees {
         let shadow = may_load(pair, inventory, &allowed).map_err(NotBegun::Refused)?;
         let objective = Objective { latency, failed: asked.failed.unwrap_or(policy.failed.get()) };
         let percentile = asked.percentile.unwrap_or(policy.percentile.get());
-        self.start(pair, shadow, (objective, percentile, true), tick_seconds);
+        self.start(pair, shadow, (objective, percentile, true), (inventory, tick_seconds));
         Ok(pair.live.id.clone())
     }
 
@@ -378,14 +384,18 @@ fn may_load(pair: &Pair, inventory: &Inventory, policy: &KneePolicy) -> Result<I
             hosts.join(", ")
         ));
     }
-    let beside = inventory.pairs.iter().map(|pair| &pair.live).find(|live| live.node == shadow.node);
-    match beside {
+    match beside(shadow, inventory) {
         Some(live) if !policy.shared_node => Err(format!(
             "{} stands on {} beside {}, which would feel it: `knee.sharedNode: allow` does it all the same, and ends at the first sign",
             shadow.id, shadow.node, live.id
         )),
         _ => Ok(shadow.id.clone()),
     }
+}
+
+/// A live that stands on the node of this shadow.
+fn beside<'a>(shadow: &Instance, inventory: &'a Inventory) -> Option<&'a Instance> {
+    inventory.pairs.iter().map(|pair| &pair.live).find(|live| live.node == shadow.node)
 }
 
 /// Why a ramp cannot go on.

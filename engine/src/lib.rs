@@ -26,9 +26,11 @@ mod plane;
 mod press;
 mod proposals;
 mod reload;
+mod remembered;
 mod restore;
 mod run;
 mod senses;
+mod simulate;
 mod status;
 mod voice;
 
@@ -40,6 +42,7 @@ pub use doctor::{Check, examine};
 pub use lock::is_held;
 pub use proposals::{Proposal, propose};
 pub use run::{Ended, RunError, run};
+pub use simulate::{SimulateError, Simulated, StoryLine, StoryPoint, simulate, story_clock};
 
 pub use foreshadow_compare as compare;
 pub use foreshadow_config as config;

@@ -136,6 +136,14 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         plan
     }
 
+    /// Whether nothing is going on but watching: then shadows may be loaded.
+    pub(crate) fn is_quiet(&self, turned: &Turned, deploying: bool) -> bool {
+        let ledger = self.actuator.ledger();
+        !(deploying || ledger.paused || ledger.maintenance)
+            && turned.under_way.is_empty()
+            && turned.plan.steps().next().is_none()
+    }
+
     /// How much of each live is to be mirrored from now on; `now` is how much is.
     pub(crate) fn rates(
         &self,

@@ -1,6 +1,5 @@
 //! `foreshadow run`: starts everything, turns the loop, ends everything in order.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use foreshadow_mirror::RouteError;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::wire::ToMirror;
 use foreshadow_model::{
-    Assessment, CycleReport, Decision, InstanceId, JournalEvent, OnExit, Resource, Verdict,
+    JournalEvent, OnExit,
 };
 use foreshadow_platform::local::{InstanceEvent, Local};
 use foreshadow_serve::{Command, Request};
@@ -31,6 +30,7 @@ use crate::lock::{Lock, LockError};
 use crate::memory::Profiled;
 use crate::mirror_process::{MirrorEvent, MirrorStartError};
 use crate::reload::Watched;
+use crate::remembered::Remembered;
 use crate::senses::Bursts;
 use crate::status::{Board, Facts};
 use crate::voice::{self, Doors, Life, Voice};
@@ -121,14 +121,6 @@ struct Inbox {
     commands: mpsc::Receiver<Request>,
     signals: Signals,
     hangup: Signal,
-}
-
-/// What was journaled last, so that the journal holds changes and not ticks.
-#[derive(Default)]
-struct Remembered {
-    verdicts: BTreeMap<InstanceId, Verdict>,
-    decisions: Vec<String>,
-    hosts: BTreeMap<InstanceId, Option<Resource>>,
 }
 
 /// Runs a service until it is stopped. `file` is where `config` was read from; changes of it are taken over. `program` is
@@ -399,60 +391,5 @@ impl Running {
         }
         self.keep(clock::unix_ms());
         self.journal(JournalEvent::Stopped).await;
-    }
-}
-
-impl Remembered {
-    /// What is worth an entry: verdicts and decisions that are not those of the tick before.
-    fn changes(&mut self, report: &CycleReport) -> Vec<JournalEvent> {
-        let mut events = Vec::new();
-        for assessment in &report.assessments {
-            let before = self.verdicts.insert(assessment.live.clone(), assessment.verdict);
-            if before != Some(assessment.verdict) {
-                log_verdict(assessment);
-                events.push(JournalEvent::VerdictChanged { assessment: Box::new(assessment.clone()) });
-            }
-        }
-        for assessment in &report.assessments {
-            let now = assessment.host.as_ref().map(|finding| finding.resource);
-            let before = self.hosts.insert(assessment.live.clone(), now).flatten();
-            if before != now {
-                let (live, finding) = (assessment.live.clone(), assessment.host.clone());
-                match &finding {
-                    Some(finding) => tracing::warn!(instance = %live, %finding, "Host is worse"),
-                    None => tracing::info!(instance = %live, "Host is as it was"),
-                }
-                events.push(JournalEvent::HostChanged { live, finding: finding.map(Box::new) });
-            }
-        }
-        let keys: Vec<String> = report.plan.decisions.iter().map(key).collect();
-        for (decision, key) in report.plan.decisions.iter().zip(&keys) {
-            // A step is journaled by whoever carries it out, before the world is touched.
-            if matches!(decision, Decision::Hold { .. }) && !self.decisions.contains(key) {
-                events.push(JournalEvent::Decided { decision: Box::new(decision.clone()) });
-            }
-        }
-        self.decisions = keys;
-        events
-    }
-}
-
-fn log_verdict(assessment: &Assessment) {
-    let delta = assessment.delta.map(|estimate| estimate.to_string());
-    tracing::info!(instance = %assessment.live, verdict = %assessment.verdict, delta, "Verdict changed");
-}
-
-/// What makes two holds the same: everything but the numbers that move every tick.
-fn key(decision: &Decision) -> String {
-    match decision {
-        Decision::Act(step) => step.id.to_string(),
-        Decision::Hold { instance, reason, instead_of, .. } => {
-            let reason = match reason {
-                foreshadow_model::HoldReason::CoolingDown { .. } => "cooling down".into(),
-                other => other.to_string(),
-            };
-            let kind = instead_of.as_ref().map(|action| action.kind().to_string());
-            format!("{instance:?} {reason} {kind:?}")
-        }
     }
 }

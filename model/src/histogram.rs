@@ -27,14 +27,19 @@ pub struct LogHistogram {
 impl LogHistogram {
     /// Counts one value. NaN is not counted.
     pub fn record(&mut self, value: f64) {
-        if value.is_nan() {
+        self.record_many(value, 1);
+    }
+
+    /// Counts a value so many times. NaN is not counted.
+    pub fn record_many(&mut self, value: f64, times: u32) {
+        if times == 0 || value.is_nan() {
             return;
         }
         if value <= 0.0 {
-            self.zeros = self.zeros.saturating_add(1);
+            self.zeros = self.zeros.saturating_add(times);
             return;
         }
-        self.add(index_of(value), 1);
+        self.add(index_of(value), times);
     }
 
     /// Forgets everything but the room it has taken.

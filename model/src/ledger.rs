@@ -203,19 +203,30 @@ impl Ledger {
         self.taken.iter().filter(made).count()
     }
 
-    /// Whether weight may be given back to `live`: not from the last of the hourly budget, and after `n` ejections
-    /// within the hour only when `2ⁿ⁻¹` cool-downs have passed since the last.
+    /// Whether weight may be given back to `live`: not from the last of the hourly budget, and not before a cool-down has
+    /// passed since users were last moved away from it; each time that it fell ill again after weight was given back makes
+    /// that four times as long, or twice where it had been ejected, since a trickle harms few.
     #[must_use]
     pub fn may_give_back(&self, live: &InstanceId, now: Tick, policy: &Policy) -> bool {
         const KEPT: usize = 2;
         let budget = usize::try_from(policy.action.guards.actions_per_hour).unwrap_or(usize::MAX);
-        let ejections: Vec<&Taken> =
-            self.taken.iter().filter(|taken| is_ejection(&taken.action, live)).collect();
-        let wait = ejections.last().map_or(0, |_| {
-            let doublings = u32::try_from(ejections.len() - 1).unwrap_or(u32::MAX).min(16);
-            Tick::count_in(policy.action.guards.cooldown, policy.tick) << doublings
+        let shifts = self.taken.iter().filter(|taken| {
+            matches!(taken.action, Action::Shift { .. }) && taken.action.instance() == Some(live)
         });
-        let rested = ejections.last().is_none_or(|last| wait <= now.since(last.last_touch()));
+        let (mut relapses, mut was_given_back, mut last_away) = (0_u32, false, None);
+        for taken in shifts {
+            if taken.action.gives_more() {
+                was_given_back = true;
+                continue;
+            }
+            relapses += u32::from(std::mem::take(&mut was_given_back));
+            last_away = Some(taken);
+        }
+        let wait = last_away.map_or(0, |away| {
+            let doublings = if is_ejection(&away.action, live) { relapses } else { 2 * relapses };
+            Tick::count_in(policy.action.guards.cooldown, policy.tick) << doublings.min(16)
+        });
+        let rested = last_away.is_none_or(|away| wait <= now.since(away.last_touch()));
         rested && self.within_hour(now, policy) + KEPT < budget.max(KEPT + 1)
     }
 
@@ -366,6 +377,28 @@ mod tests {
         assert_eq!(ledger.taken.len(), 1, "720 ticks from when it was taken back, not from when it was done");
         ledger.forget(Tick(1_520), &policy());
         assert!(ledger.taken.is_empty());
+    }
+
+    #[test]
+    fn who_falls_ill_again_gets_weight_back_later_and_later() {
+        let (live, eased) = (InstanceId::live(1), Weight::new(60));
+        let away = || Action::Shift { instance: live.clone(), from: Weight::FULL, to: eased };
+        let back = || Action::Shift { instance: live.clone(), from: eased, to: Weight::FULL };
+        let mut policy = policy();
+        policy.action.guards.actions_per_hour = 12;
+        let mut ledger = Ledger::default();
+        let mut at = 100;
+        for wait in [12, 48, 192] {
+            ledger.taken.push(taken(at, at, away(), Some(Effect::Done)));
+            let may = |after| ledger.may_give_back(&live, Tick(at + after), &policy);
+            assert!(!may(wait - 1) && may(wait), "{wait} ticks");
+            at += wait;
+            ledger.taken.push(taken(at, at, back(), Some(Effect::Done)));
+            at += 1;
+        }
+        let twice = [taken(1, 1, away(), Some(Effect::Done)), taken(2, 20, away(), Some(Effect::Done))];
+        let ledger = Ledger { taken: twice.to_vec(), ..Ledger::default() };
+        assert!(ledger.may_give_back(&live, Tick(32), &policy), "two steps of one illness are one");
     }
 
     #[test]

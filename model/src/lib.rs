@@ -22,6 +22,7 @@ mod moments;
 mod plan;
 mod policy;
 mod report;
+mod scenario;
 mod signal;
 mod units;
 mod window;
@@ -61,6 +62,7 @@ pub use report::{
     ActionRow, CycleReport, DeployRow, DeployStage, DeployStep, JournalEntry, JournalEvent, PairRow,
     StatusReport,
 };
+pub use scenario::{Expectation, Fault, FaultKind, LoadModel, NodeModel, Scenario, ServiceModel};
 pub use signal::{CgroupSignals, WorstSecond};
 pub use units::{Bytes, Generation, MilliCpu, PerSecond, Ratio, SampleRate, Tick, UnitError, Weight};
 pub use window::{CaptureLoss, DropReason, Drops, SideWindow, Window};

@@ -284,6 +284,21 @@ impl Platform for Local {
     }
 }
 
+impl Local {
+    /// Whether a shadow has the processor of its node only when the others there leave it. Where there are no cgroups that
+    /// cannot be had.
+    ///
+    /// # Errors
+    /// [`PlatformError`] when there is no such shadow, or the kernel does not let us.
+    pub fn set_idle(&self, shadow: &InstanceId, idle: bool) -> Result<(), PlatformError> {
+        let paths = self.inner.members().get(shadow).map(|member| member.instance.cgroup.clone());
+        let paths = paths.ok_or_else(|| PlatformError::NoSuchInstance(shadow.clone()))?;
+        let (Some(tree), Some(paths)) = (&self.inner.abilities.cgroups, paths) else { return Ok(()) };
+        let failed = |error| PlatformError::failed(format!("set the weight of `{shadow}`"), error);
+        tree.set_idle(&paths, idle).map_err(failed)
+    }
+}
+
 impl Inner {
     pub(crate) fn members(&self) -> MutexGuard<'_, BTreeMap<InstanceId, Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)

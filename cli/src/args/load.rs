@@ -127,6 +127,25 @@ pub(crate) struct BacktestArgs {
     pub(crate) output: Output,
 }
 
+pub(crate) const SIMULATE_HELP: &str = "\
+A story is a YAML file: the service (workers, time of a request, start-up), its nodes, what is asked of it, what befalls it and when, what
+should come of it, and any section of a configuration file (`action`, `compare`, `forecast`, `knee`, `mirror`). Stories to begin with
+are in the folder `stories`; `docs/simulate.md` names every key.
+
+Exit code 1: something that was expected did not come.";
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SimulateArgs {
+    /// The story.
+    pub(crate) story: PathBuf,
+    /// Another seed than the story's.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct KneeArgs {
     /// The configuration file the controller was started with.

@@ -19,16 +19,16 @@ const LATE: f64 = 1.03;
 
 /// Values from step to step; `None` where nothing is known.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Grid {
-    pub(super) values: Vec<Option<f64>>,
-    pub(super) step_seconds: u32,
+pub(crate) struct Grid {
+    pub(crate) values: Vec<Option<f64>>,
+    pub(crate) step_seconds: u32,
     /// Unix seconds of the first.
     pub(super) first: f64,
 }
 
 impl Grid {
     /// Reads a table and puts its rows together to steps: `asked`, or those of the rows, but not below `least` seconds.
-    pub(super) fn read(
+    pub(crate) fn read(
         file: &Path,
         columns: &[String],
         asked: Option<f64>,
@@ -109,7 +109,7 @@ impl Grid {
     }
 
     /// Says so where much is missing.
-    pub(super) fn warn_of_gaps(&self) {
+    pub(crate) fn warn_of_gaps(&self) {
         if 0.1 < self.missing() {
             eprintln!(
                 "warning: {:.0} % of the steps of {} s have no row; gaps count as not known, not as no load",

@@ -92,7 +92,7 @@ fn command(command: Located<Vec<Text>>) -> Result<Vec<String>, Refusal> {
 }
 
 /// Below these the kernel refuses a limit (cpu) or no process of any kind starts (memory).
-fn resources(resources: &crate::file::Resources) -> Result<Resources, Refusal> {
+pub(super) fn resources(resources: &crate::file::Resources) -> Result<Resources, Refusal> {
     let cpu = resources.cpu.as_ref().map(|cpu| at_least(cpu, "cpu", MilliCpu::new(10)));
     let memory = resources.memory.as_ref().map(|memory| at_least(memory, "memory", Bytes::mebi(4)));
     Ok(Resources { cpu: cpu.transpose()?, memory: memory.transpose()? })

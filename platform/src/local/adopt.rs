@@ -129,6 +129,10 @@ impl Inner {
         if instance.netns.is_some() {
             self.rooms().insert(id.clone(), room);
         }
+        // The controller before may have been killed while it loaded it.
+        if let (Some(tree), Some(paths)) = (&self.abilities.cgroups, &instance.cgroup) {
+            tree.set_idle(paths, false).map_err(|error| foreshadow_model::with_causes(&error))?;
+        }
         let mut member = self.member(instance, node, isolation, recipe);
         member.process = Some(Process::adopted(mark));
         member.instance.phase = Phase::Starting;

@@ -238,6 +238,18 @@ impl Hierarchy {
         }
     }
 
+    /// Lets an instance have the processor only when others leave it, or as anybody.
+    ///
+    /// # Errors
+    /// [`CgroupError`] naming the file.
+    pub fn set_idle(&self, paths: &CgroupPaths, idle: bool) -> Result<(), CgroupError> {
+        let Some(directory) = &paths.cpu else { return Ok(()) };
+        match self.version {
+            Version::V1 => write(&directory.join("cpu.shares"), if idle { "2" } else { "1024" }),
+            Version::V2 => write(&directory.join("cpu.weight"), if idle { "1" } else { "100" }),
+        }
+    }
+
     /// The cpu limit in force; `None` is no limit, or not readable.
     #[must_use]
     pub fn cpu(&self, paths: &CgroupPaths) -> Option<MilliCpu> {
@@ -336,6 +348,10 @@ mod tests {
         tree.set_cpu(&paths, None).unwrap();
         assert_eq!(read("cpu.max"), "max 100000");
         assert_eq!(tree.cpu(&paths), None);
+        tree.set_idle(&paths, true).unwrap();
+        assert_eq!(read("cpu.weight"), "1");
+        tree.set_idle(&paths, false).unwrap();
+        assert_eq!(read("cpu.weight"), "100");
     }
 
     #[test]
