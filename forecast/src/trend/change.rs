@@ -1,6 +1,7 @@
 //! Whether a series is another since a given moment: a deploy, a resize.
 
 use foreshadow_model::Ratio;
+use serde::Serialize;
 
 use super::hourly::Hourly;
 use super::noise::{Noise, student_99};
@@ -35,7 +36,7 @@ pub struct Sides {
 }
 
 /// What changed at a moment.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Change {
     /// After over before, hour of the day for hour of the day.
     pub effect: Ratio,
@@ -52,7 +53,7 @@ pub struct Change {
 }
 
 /// Compares both sides of a moment, as ratios, since a slower service is slower by a share at any hour: ranks within each hour of the day (Hirsch & Gilroy 1985, *Detectability of step trends in the rate of
-/// atmospheric deposition of sulfate*), and the median of all differences between same hours. Both are widened by how long the noise goes on ([`Noise`]).
+/// atmospheric deposition of sulfate*), and the median of all differences between same hours. Both are widened by how long the noise goes on.
 ///
 /// # Errors
 /// [`NotEnough`] says what a side lacks.
@@ -64,7 +65,7 @@ pub fn change(hourly: &Hourly, sides: Sides) -> Result<Change, NotEnough> {
         return Err(NotEnough::Side { needs, has: hours });
     }
     let (before, after) = (before.logarithms(), after.logarithms());
-    if before.known().min(after.known()) < SIDE_MIN {
+    if before.known().min(after.known()) < needs {
         return Err(NotEnough::NoLevel);
     }
     let ranks = Ranks::of(&before, &after);
@@ -78,13 +79,7 @@ pub fn change(hourly: &Hourly, sides: Sides) -> Result<Change, NotEnough> {
     let (n, m) = (hours.0 as f64, hours.1 as f64);
     let freedom = (n + m) / noise.hours - 2.0;
     if freedom < 1.0 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "hours, a thousand at most"
-        )]
-        let needs = (1.5 * noise.hours).ceil().max((n.min(m) + 1.0).ceil()) as usize;
-        return Err(NotEnough::Side { needs, has: hours });
+        return Err(NotEnough::SlowNoise { hours: noise.hours, has: (n + m) / 24.0 });
     }
     let error = (MEDIAN_COSTS * noise.variance * noise.hours * (1.0 / n + 1.0 / m)).sqrt();
     let reach = student_99(freedom) * error;

@@ -1,6 +1,7 @@
 //! Slow change of a series over days.
 
 use foreshadow_model::Ratio;
+use serde::Serialize;
 
 use super::hourly::Hourly;
 use super::noise::{Noise, student_99};
@@ -19,7 +20,7 @@ const FREEDOM_MIN: f64 = 2.0;
 const MEDIAN_COSTS: f64 = std::f64::consts::PI / 3.0;
 
 /// How a series drifts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Drift {
     /// Change a day, over the usual value of the series.
     pub per_day: Ratio,
@@ -41,7 +42,7 @@ pub struct Drift {
 
 /// The drift of a series: the median of all slopes between the same hours of different days (Hirsch, Slack & Smith 1982, *Techniques of
 /// trend analysis for monthly water quality data*, with hours of a day for months of a year), so that the time of day is no trend. Its
-/// interval is that of a regression within each hour of the day, by the noise that is left ([`Noise`]).
+/// interval is that of a regression within each hour of the day, by the noise that is left.
 ///
 /// # Errors
 /// [`NotEnough`] says what is needed before anything can be said.
@@ -61,10 +62,7 @@ pub fn drift(hourly: &Hourly) -> Result<Drift, NotEnough> {
     #[expect(clippy::cast_precision_loss, reason = "counts of hours")]
     let freedom = has as f64 / noise.hours - 2.0;
     if freedom < FREEDOM_MIN {
-        return Err(NotEnough::Days {
-            needs: ((FREEDOM_MIN + 2.0) * noise.hours / 24.0).max(days + 1.0).ceil(),
-            has: days,
-        });
+        return Err(NotEnough::SlowNoise { hours: noise.hours, has: days });
     }
     let error = (MEDIAN_COSTS * noise.variance * noise.hours / spread(&values)).sqrt();
     let reach = student_99(freedom) * error;

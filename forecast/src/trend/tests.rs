@@ -88,7 +88,7 @@ fn too_little_is_said_with_what_is_needed() {
     assert_eq!(words, "not enough data: needs 14 days, has 8.3");
     // Half of a slow wave is no trend: so few of its turns say nothing.
     let wave = hourly((0..WEEK).map(|hour| 100.0 + 30.0 * (hour as f64 / 50.0).sin()));
-    assert!(drift(&wave).is_err_and(|why| matches!(why, NotEnough::Days { .. })), "{:?}", drift(&wave));
+    assert!(drift(&wave).is_err_and(|why| matches!(why, NotEnough::SlowNoise { .. })), "{:?}", drift(&wave));
 }
 
 /// One in a hundred is what is claimed; beside it four standard deviations of the count.
@@ -164,6 +164,12 @@ fn a_shift_by_hand() {
     let six = hourly((0..145).map(|hour| if hour < 72 { before(hour) } else { 20.0 }));
     let six = change(&six, sides(72)).unwrap();
     assert!((six.effect.get() - 9.0 / 11.0).abs() < 1e-9, "{six:?}");
+    let lately = Sides { to: 73 * HOUR_MS, ..sides(48) };
+    assert_eq!(
+        change(&stepped, lately).unwrap().hours,
+        (48, 24),
+        "a day will do where the other side has two"
+    );
     let few = change(&hourly([1.0; 20]), sides(10));
     assert_eq!(few, Err(NotEnough::Side { needs: 36, has: (10, 9) }));
 }
