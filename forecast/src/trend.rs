@@ -57,10 +57,8 @@ pub enum NotEnough {
     },
     /// What is left without trend and time of day goes on for too long: in so few turns of it a trend cannot be told from noise.
     SlowNoise {
-        /// Hours that it goes on for.
-        hours: f64,
         /// Days that are there.
-        has: f64,
+        days: f64,
     },
     /// It is zero so often that no change of it has a percentage.
     NoLevel,
@@ -74,11 +72,12 @@ impl fmt::Display for NotEnough {
             Self::Side { needs, has: (before, after) } => {
                 write!(f, "not enough data: needs {needs} hours on either side, has {before} and {after}")
             }
-            Self::SlowNoise { hours, has } => write!(
-                f,
-                "not enough data: it wanders for {:.1} days in a row, which {has:.1} days cannot tell from a change for good",
-                hours / 24.0
-            ),
+            Self::SlowNoise { days } => {
+                write!(
+                    f,
+                    "not enough data: it wanders too slowly for {days:.1} days to show a change for good"
+                )
+            }
             Self::NoLevel => f.write_str("too often zero: a change of it has no percentage"),
         }
     }

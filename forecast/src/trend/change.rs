@@ -79,7 +79,7 @@ pub fn change(hourly: &Hourly, sides: Sides) -> Result<Change, NotEnough> {
     let (n, m) = (hours.0 as f64, hours.1 as f64);
     let freedom = (n + m) / noise.hours - 2.0;
     if freedom < 1.0 {
-        return Err(NotEnough::SlowNoise { hours: noise.hours, has: (n + m) / 24.0 });
+        return Err(NotEnough::SlowNoise { days: (n + m) / 24.0 });
     }
     let error = (MEDIAN_COSTS * noise.variance * noise.hours * (1.0 / n + 1.0 / m)).sqrt();
     let reach = student_99(freedom) * error;

@@ -62,7 +62,7 @@ pub fn drift(hourly: &Hourly) -> Result<Drift, NotEnough> {
     #[expect(clippy::cast_precision_loss, reason = "counts of hours")]
     let freedom = has as f64 / noise.hours - 2.0;
     if freedom < FREEDOM_MIN {
-        return Err(NotEnough::SlowNoise { hours: noise.hours, has: days });
+        return Err(NotEnough::SlowNoise { days });
     }
     let error = (MEDIAN_COSTS * noise.variance * noise.hours / spread(&values)).sqrt();
     let reach = student_99(freedom) * error;
