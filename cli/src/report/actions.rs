@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use foreshadow_engine::model::{Action, ActionId, Effect, FlippedAlarms, InstanceId, JournalEvent, Tick};
 use serde::Serialize;
 
-use super::figures::{Said, Share};
+use super::figures::{Rate, Said, Share};
 use super::gather::Facts;
 use super::incidents::{Answer, Incident};
 
@@ -82,12 +82,12 @@ pub(crate) struct Alarms {
     pub(crate) alarms: usize,
     pub(crate) rejected: usize,
     pub(crate) possibly_false: usize,
-    /// Rejected and possibly false ones a day, of the whole service, and at most so many in ninety-five of a hundred cases.
-    pub(crate) counted_per_day: Said<(f64, f64)>,
+    /// Rejected and possibly false ones, of the whole service.
+    pub(crate) counted: Said<Rate>,
     /// As the thresholds of all lives promise, at most.
     pub(crate) expected_per_day: Said<f64>,
-    /// As evidence for shifts to the better shows: a day of all lives, and at most so many.
-    pub(crate) measured_per_day: Said<(f64, f64)>,
+    /// As evidence for shifts to the better shows, of all lives.
+    pub(crate) measured: Said<Rate>,
 }
 
 /// Alarms of the span.
@@ -100,24 +100,18 @@ pub(super) fn alarms(facts: &Facts, incidents: &[Incident]) -> Alarms {
         alarms: u64::try_from(rejected + possibly_false).unwrap_or(u64::MAX),
         days: facts.span.days(),
     };
-    let counted_per_day = if counted.days < DAYS_MIN {
+    let rate = if counted.days < DAYS_MIN {
         Said::Unknown(format!("not enough data: needs a day, has {:.1} h", 24.0 * counted.days))
     } else {
-        Said::Known(counted.per_day())
+        let (per_day, at_most_per_day) = counted.per_day();
+        Said::Known(Rate { per_day, at_most_per_day })
     };
-    let (expected_per_day, measured_per_day) = promised(facts);
-    Alarms {
-        alarms: begun.len(),
-        rejected,
-        possibly_false,
-        counted_per_day,
-        expected_per_day,
-        measured_per_day,
-    }
+    let (expected_per_day, measured) = promised(facts);
+    Alarms { alarms: begun.len(), rejected, possibly_false, counted: rate, expected_per_day, measured }
 }
 
 /// What the last assessment of each live promises, and what its flipped evidence showed.
-fn promised(facts: &Facts) -> (Said<f64>, Said<(f64, f64)>) {
+fn promised(facts: &Facts) -> (Said<f64>, Said<Rate>) {
     let mut last: BTreeMap<&InstanceId, (Tick, f64, FlippedAlarms)> = BTreeMap::new();
     for entry in &facts.entries {
         if let JournalEvent::VerdictChanged { assessment } = &entry.event {
@@ -139,7 +133,7 @@ fn promised(facts: &Facts) -> (Said<f64>, Said<(f64, f64)>) {
         #[expect(clippy::cast_precision_loss, reason = "a count of lives")]
         let lives = last.len() as f64;
         let (per_day, at_most) = flipped.per_day();
-        Said::Known((lives * per_day, lives * at_most))
+        Said::Known(Rate { per_day: lives * per_day, at_most_per_day: lives * at_most })
     };
     (Said::Known(expected), measured)
 }

@@ -67,10 +67,11 @@ impl Axis {
 
     /// `Mon 04`, or the hour where there are such.
     fn label(self, at: f64) -> String {
+        let is_day = DAY_MS <= self.unit_ms && (at - at.round()).abs() < 1e-6;
+        // Where clocks are changed a midnight is an hour off; its name is that of the day that begins.
+        let (form, later) = if is_day { ("%a %d %b", 2.0 * HOUR_MS) } else { ("%a %H:%M", 0.0) };
         #[expect(clippy::cast_possible_truncation, reason = "a moment on the axis")]
-        let moment = self.zero + (at * self.unit_ms).round() as i64;
-        let form =
-            if self.unit_ms < DAY_MS || 1e-6 < (at - at.round()).abs() { "%a %H:%M" } else { "%a %d %b" };
+        let moment = self.zero + (at * self.unit_ms + later).round() as i64;
         Timestamp::from_millisecond(moment).map_or_else(
             |_| String::new(),
             |time| time.to_zoned_datetime(TimeZone::system()).strftime(form).to_string(),

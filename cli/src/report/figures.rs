@@ -51,6 +51,14 @@ impl Share {
     }
 }
 
+/// How often something happens in a day.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Rate {
+    pub(crate) per_day: f64,
+    /// At most so often, in ninety-five of a hundred cases.
+    pub(crate) at_most_per_day: f64,
+}
+
 /// How values lie: the middle, and where eight of ten are.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Spread {

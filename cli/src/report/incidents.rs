@@ -58,6 +58,15 @@ pub(crate) struct Users {
     pub(crate) has_recovered: bool,
 }
 
+/// The largest part of a shift.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Cause {
+    pub(crate) resource: Resource,
+    pub(crate) share: f64,
+    /// What was seen, in words.
+    pub(crate) evidence: String,
+}
+
 /// One incident of one live.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Incident {
@@ -72,8 +81,8 @@ pub(crate) struct Incident {
     pub(crate) worst: Option<Estimate>,
     /// Points of requests that failed beyond the baseline, at worst.
     pub(crate) error_excess: Option<f64>,
-    /// What it came from, as the worst assessment has it, with its share and what was seen.
-    pub(crate) attribution: Option<(Resource, f64, String)>,
+    /// What it came from, as the worst assessment has it.
+    pub(crate) cause: Option<Cause>,
     pub(crate) actions: Vec<ActionId>,
     /// Why nothing was done, in the words of the last hold.
     pub(crate) held: Option<String>,
@@ -96,7 +105,7 @@ impl Incident {
             verdict,
             worst: None,
             error_excess: None,
-            attribution: None,
+            cause: None,
             actions: Vec::new(),
             held: None,
             answer: None,
@@ -120,8 +129,9 @@ impl Incident {
         let excess = assessment.error_excess.map(|excess| excess.get()).filter(|excess| 0.0 < *excess);
         self.error_excess = [self.error_excess, excess].into_iter().flatten().reduce(f64::max);
         let first = assessment.attribution.as_ref().and_then(|attribution| attribution.shares.first());
-        if let Some(share) = first.filter(|_| is_worst || self.attribution.is_none()) {
-            self.attribution = Some((share.resource, share.share, share.evidence.clone()));
+        if let Some(share) = first.filter(|_| is_worst || self.cause.is_none()) {
+            let evidence = share.evidence.clone();
+            self.cause = Some(Cause { resource: share.resource, share: share.share, evidence });
         }
     }
 }

@@ -92,17 +92,20 @@ pub(super) fn drift(of: &Drift) -> String {
 }
 
 pub(super) fn season(of: &Said<Season>, period: &str) -> String {
-    match of {
-        Said::Unknown(why) => why.clone(),
-        Said::Known(season) if season.is_found => format!(
-            "comes again every {period}: autocorrelation {:.2}, beside it {:.2}, {:.2} more is needed; {:.1} {period}s",
-            season.strength, season.beside, season.needed, season.periods
-        ),
-        Said::Known(season) => format!(
-            "none found: autocorrelation {:.2}, beside it {:.2}, {:.2} more is needed; {:.1} {period}s",
-            season.strength, season.beside, season.needed, season.periods
-        ),
-    }
+    let season = match of {
+        Said::Unknown(why) => return why.clone(),
+        Said::Known(season) => season,
+    };
+    let found = if season.is_found { format!("comes again every {period}") } else { "none found".into() };
+    // Added to zero, what rounds to it has no sign.
+    let two = |value: f64| (100.0 * value).round() / 100.0 + 0.0;
+    format!(
+        "{found}: autocorrelation {:.2}, beside it {:.2}, {:.2} more is needed; {:.1} {period}s",
+        two(season.strength),
+        two(season.beside),
+        season.needed,
+        season.periods
+    )
 }
 
 pub(super) fn change(of: &Said<Change>) -> String {
@@ -207,9 +210,9 @@ fn actions(report: &Report) -> String {
 
 fn alarms(report: &Report) -> String {
     let of = &report.alarms;
-    let counted = match &of.counted_per_day {
-        Said::Known((per_day, at_most)) => {
-            format!("{} a day (at most {})", number(*per_day), number(*at_most))
+    let counted = match &of.counted {
+        Said::Known(rate) => {
+            format!("{} a day (at most {})", number(rate.per_day), number(rate.at_most_per_day))
         }
         Said::Unknown(_) => "too short a time to say how many a day".into(),
     };

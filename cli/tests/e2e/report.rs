@@ -30,6 +30,8 @@ fn a_recorded_week_becomes_one_page_a_summary_and_an_object() {
     let config = "service: shop\nstate: state\nforecast: { capacity: 80/s }\nplatform:\n  type: local\n  local: { command: [sleep, \"1\"] }\n";
     std::fs::write(folder.path().join("foreshadow.yaml"), config).unwrap();
 
+    // As while a controller runs.
+    let _writer = foreshadow_engine::Store::open(&state.join("foreshadow.db")).unwrap();
     let output = report(folder.path(), &WEEK);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = String::from_utf8(output.stdout.clone()).unwrap();

@@ -3,7 +3,7 @@
 use foreshadow_engine::model::Effect;
 use maud::{Markup, PreEscaped, html};
 
-use super::super::figures::Said;
+use super::super::figures::{Rate, Said};
 use super::super::incidents::{Answer, Ended, Incident, Users};
 use super::super::words::{lasting, number, percent, seconds, share, spread};
 use super::super::{Report, chart};
@@ -56,9 +56,10 @@ fn row(incident: &Incident, now: i64) -> Markup {
             @if let Some(excess) = incident.error_excess { br; small { (percent(excess)) " more requests failed" } }
         }
         td {
-            @match &incident.attribution {
-                Some((resource, share, evidence)) => {
-                    (resource) ", " (number(*share)) " of the shift" @if !evidence.is_empty() { br; small { (evidence) } }
+            @match &incident.cause {
+                Some(cause) => {
+                    (cause.resource) ", " (number(cause.share)) " of the shift"
+                    @if !cause.evidence.is_empty() { br; small { (cause.evidence) } }
                 }
                 None => { "not known" }
             }
@@ -167,12 +168,7 @@ pub(super) fn alarms(report: &Report) -> Markup {
             }
             tr {
                 th { "counted a day" }
-                td { @match &of.counted_per_day {
-                    Said::Known((per_day, at_most)) => {
-                        (number(*per_day)) ", at most " (number(*at_most)) " with 95 %"
-                    }
-                    Said::Unknown(why) => (why),
-                } }
+                td { @match &of.counted { Said::Known(rate) => (at_most(*rate)), Said::Unknown(why) => (why) } }
             }
             tr {
                 th { "expected a day" }
@@ -183,10 +179,8 @@ pub(super) fn alarms(report: &Report) -> Markup {
             }
             tr {
                 th { "measured a day" }
-                td { @match &of.measured_per_day {
-                    Said::Known((per_day, at_most)) => {
-                        (number(*per_day)) ", at most " (number(*at_most)) " with 95 %, by evidence for shifts to the better"
-                    }
+                td { @match &of.measured {
+                    Said::Known(rate) => { (at_most(*rate)) ", by evidence for shifts to the better" }
                     Said::Unknown(why) => (why),
                 } }
             }
@@ -196,4 +190,8 @@ pub(super) fn alarms(report: &Report) -> Markup {
             " that it is right: both make this section surer."
         }
     }
+}
+
+fn at_most(rate: Rate) -> String {
+    format!("{}, at most {} with 95 %", number(rate.per_day), number(rate.at_most_per_day))
 }

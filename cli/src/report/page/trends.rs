@@ -117,7 +117,7 @@ fn lives(deploy: &Deploy) -> Markup {
 }
 
 fn changed(of: &Changed) -> Markup {
-    let class = if of.is_shift() { "bad" } else { "" };
+    let class = if of.is_shift() { "unsure" } else { "" };
     html! { (of.metric) ": " span class=(class) { (change(&of.change)) } }
 }
 
