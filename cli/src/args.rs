@@ -2,6 +2,7 @@
 
 mod judge;
 mod load;
+mod report;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use judge::{Better, JudgeArgs};
 pub(crate) use load::{BacktestArgs, ForecastArgs, KneeArgs, Of, SimulateArgs};
+pub(crate) use report::ReportArgs;
 
 /// Know that an instance is about to hurt before its users do, and act first.
 #[derive(Debug, Parser)]
@@ -48,6 +50,10 @@ pub(crate) enum Verb {
     Explain(ExplainArgs),
     /// Show how measured series went: a picture, CSV or JSON. Without a series: lists what was measured.
     History(HistoryArgs),
+    /// Write what the last days were like into one page: incidents, actions and whether they helped, false alarms, headroom,
+    /// forecasts, cost of shadows, trends. Reads history and journal, whether a controller runs or not.
+    #[command(after_help = report::HELP)]
+    Report(ReportArgs),
     /// Stop a running controller in good order.
     Stop(ControllerArgs),
     /// The kill switch: no action from now on; watching, mirroring, alarms and roll-outs of a changed file go on.

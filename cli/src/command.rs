@@ -13,6 +13,7 @@ pub(crate) mod plan;
 mod printer;
 pub(crate) mod redact;
 pub(crate) mod replay;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod status;
 

@@ -12,6 +12,7 @@ mod judge;
 mod lab;
 mod load;
 mod probe;
+mod report;
 mod show;
 mod simulate;
 mod spark;
@@ -52,6 +53,7 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Status(status) => command::status::status(&status),
         Verb::Explain(explain) => command::explain::explain(&explain),
         Verb::History(history) => command::history::history(&history),
+        Verb::Report(args) => command::report::report(&args),
         Verb::Stop(to) => command::control::stop(&to),
         Verb::Pause(to) => command::control::pause(&to),
         Verb::Resume(to) => command::control::resume(&to),

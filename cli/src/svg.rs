@@ -1,4 +1,4 @@
-//! Pictures as files.
+//! Pictures, as files and as parts of a page.
 
 use std::error::Error;
 use std::path::Path;
@@ -18,11 +18,22 @@ pub(crate) fn write(
     size: (u32, u32),
     draw: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn Error>>,
 ) -> Result<(), Failure> {
-    let svg = drawn(size, draw)
-        .map_err(|error| Failure::message(Exit::Failed, format!("failed to draw: {error}")))?;
+    let on_white = |root: &Area<'_>| {
+        root.fill(&WHITE).map_err(in_words)?;
+        draw(root)
+    };
+    let svg = inline(size, on_white)?;
     std::fs::write(file, svg).map_err(|error| {
         Failure::message(Exit::Usage, format!("--plot: failed to write `{}`: {error}", file.display()))
     })
+}
+
+/// Draws a picture of so many pixels as a part of a page, on whose ground it stands.
+pub(crate) fn inline(
+    size: (u32, u32),
+    draw: impl FnOnce(&Area<'_>) -> Result<(), Box<dyn Error>>,
+) -> Result<String, Failure> {
+    drawn(size, draw).map_err(|error| Failure::message(Exit::Failed, format!("failed to draw: {error}")))
 }
 
 fn drawn(
@@ -32,7 +43,6 @@ fn drawn(
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        root.fill(&WHITE).map_err(in_words)?;
         draw(&root)?;
         root.present().map_err(in_words)?;
     }

@@ -230,6 +230,8 @@ impl History {
         if let (Some(forecast), Some(first)) = (report.forecast, windows.first()) {
             let series = ("forecast_upper", "1/s");
             push(&mut samples, &first.live, Role::Live, series, Some(forecast.upper.get()));
+            let lead = ("forecast_lead", "s");
+            push(&mut samples, &first.live, Role::Live, lead, Some(forecast.lead_seconds));
         }
         for (live, capacity) in capacity.iter().flat_map(|capacity| &capacity.lives) {
             push(&mut samples, live, Role::Live, ("capacity", "1/s"), Some(capacity.get()));
@@ -318,6 +320,13 @@ fn samples(window: &Window, assessments: &[Assessment]) -> Vec<Sample> {
         live("delta", "1", assessment.delta.map(|estimate| estimate.delta.get()));
         live("evidence", "1", Some(assessment.evidence));
     }
+    // What a shadow costs, for the report.
+    if let (Some(shadow), Some(signals)) = (&window.shadow, &window.shadow_signals) {
+        push(&mut all, shadow, Role::Shadow, ("cpu", "cores"), signals.cpu_cores());
+        #[expect(clippy::cast_precision_loss, reason = "bytes of one process")]
+        let memory = signals.memory_bytes.map(|bytes| bytes as f64);
+        push(&mut all, shadow, Role::Shadow, ("memory", "bytes"), memory);
+    }
     for burst in window.shadow_bursts.iter().filter(|burst| burst.target.is_none()) {
         if let Some(shadow) = &window.shadow {
             push(&mut all, shadow, Role::Shadow, (burst.kind.label(), "s"), burst.wall_seconds());
@@ -354,6 +363,33 @@ mod tests {
     use foreshadow_model::Mode;
 
     use super::*;
+
+    #[test]
+    fn what_a_shadow_uses_is_recorded_beside_what_its_live_does() {
+        let signals = foreshadow_model::CgroupSignals {
+            span_seconds: 5.0,
+            cpu_seconds: Some(1.0),
+            memory_bytes: Some(4096),
+            ..Default::default()
+        };
+        let live = InstanceId::live(1);
+        let window = Window {
+            shadow: Some(live.shadow_of()),
+            live_signals: Some(signals.clone()),
+            shadow_signals: Some(signals),
+            ..Window::unreported(Tick(1), live, 5.0)
+        };
+        let all = samples(&window, &[]);
+        for (role, metric, value) in [
+            (Role::Live, "cpu", 0.2),
+            (Role::Shadow, "cpu", 0.2),
+            (Role::Live, "memory", 4096.0),
+            (Role::Shadow, "memory", 4096.0),
+        ] {
+            let of = |sample: &&Sample| sample.series.role == role && sample.series.metric == metric;
+            assert_eq!(all.iter().find(of).map(|sample| sample.value), Some(value), "{role:?} {metric}");
+        }
+    }
 
     #[test]
     fn ticks_count_the_time_without_a_controller_too() {

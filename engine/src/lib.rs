@@ -54,7 +54,7 @@ pub use foreshadow_probe as probe;
 pub use foreshadow_serve::{
     Client, ClientError, Command, KneeWish, MirrorTotals, Prometheus, Range, RangeError, Refusal, Refused,
 };
-pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
+pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, Sample, SeriesKey, Store};
 
 use std::path::{Path, PathBuf};
 

@@ -14,6 +14,7 @@ mod evaluate;
 mod growth;
 mod knee;
 mod load;
+pub mod trend;
 
 use std::collections::VecDeque;
 use std::time::Duration;

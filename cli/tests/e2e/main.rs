@@ -32,6 +32,7 @@ mod probe;
 mod proposals;
 mod real_data;
 mod replay;
+mod report;
 mod scene;
 mod secrets;
 mod services;

@@ -1,0 +1,59 @@
+//! What shadows cost beside their lives.
+
+use foreshadow_engine::model::Role;
+use serde::Serialize;
+
+use super::figures::Said;
+use super::gather::Facts;
+
+/// Earlier controllers did not write it down.
+const UNRECORDED: &str =
+    "not recorded: needs shadows in cgroups, and a controller of this version, which records what they use";
+
+/// Something of all shadows beside the same of all lives.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Beside {
+    pub(crate) shadows: f64,
+    pub(crate) lives: f64,
+    /// Shadows over lives.
+    pub(crate) share: f64,
+    /// Share of the span in which both are recorded.
+    pub(crate) recorded_share: f64,
+}
+
+/// What was spent on shadows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Shadows {
+    pub(crate) cpu_seconds: Said<Beside>,
+    /// On average, in bytes.
+    pub(crate) memory_bytes: Said<Beside>,
+    /// Copies that shadows answered, beside the requests of users.
+    pub(crate) copies: Said<Beside>,
+}
+
+pub(super) fn shadows(facts: &Facts) -> Shadows {
+    let memory = beside(facts, "memory").map(|both| {
+        let seconds = both.recorded_share * facts.span.days() * 86_400.0;
+        Beside { shadows: both.shadows / seconds, lives: both.lives / seconds, ..both }
+    });
+    let said = |both: Option<Beside>, why: &str| both.map_or_else(|| Said::Unknown(why.into()), Said::Known);
+    Shadows {
+        cpu_seconds: said(beside(facts, "cpu"), UNRECORDED),
+        memory_bytes: said(memory, UNRECORDED),
+        copies: said(beside(facts, "requests"), "not enough data: no shadow answered a copy in this span"),
+    }
+}
+
+/// Both sides, summed over the cells in which both are known.
+fn beside(facts: &Facts, metric: &str) -> Option<Beside> {
+    let grid = facts.grid;
+    let of = |role: Role| grid.sum(facts.of(role, metric).map(|course| &course.cells));
+    let (shadows, lives) = (of(Role::Shadow), of(Role::Live));
+    let both = |at: usize| shadows.at(at).is_finite() && lives.at(at).is_finite();
+    let ours = grid.map(|at| if both(at) { shadows.at(at) } else { f64::NAN }).integral(grid)?;
+    let theirs = grid.map(|at| if both(at) { lives.at(at) } else { f64::NAN }).integral(grid)?;
+    #[expect(clippy::cast_precision_loss, reason = "a count of cells")]
+    let seconds = (0..grid.count).filter(|at| both(*at)).count() as f64 * grid.cell_seconds();
+    let recorded_share = (seconds / (86_400.0 * facts.span.days())).min(1.0);
+    (0.0 < theirs).then(|| Beside { shadows: ours, lives: theirs, share: ours / theirs, recorded_share })
+}
