@@ -79,6 +79,8 @@ struct State {
     next: u64,
     now: Tick,
     generation: Generation,
+    /// When lives were last asked more than ever and slower for it.
+    overloaded: Option<Tick>,
 }
 
 impl State {
@@ -280,6 +282,10 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         let wait = policy.verify_ticks();
         let mut state = self.world.state();
         state.now = tick;
+        if seen.overloaded {
+            state.overloaded = Some(tick);
+        }
+        let overloaded = state.overloaded.is_some_and(|last| tick.since(last) < wait);
         state.ledger.forget(tick, policy);
         for under in state.under.values_mut().filter(|under| under.well.is_none()) {
             under.well = Some(well_beside(&under.step, seen));
@@ -300,7 +306,8 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             .filter_map(|under| {
                 let Stage::Judging { since } = under.stage else { return None };
                 let waited = tick.since(since);
-                let judgement = (wait <= waited).then(|| judge(&under.step, after(under, seen)))?;
+                let judgement = (wait <= waited)
+                    .then(|| judge(&under.step, After { overloaded, ..after(under, seen) }))?;
                 // What piled up while there were too few lives is worked off first.
                 let is_more = matches!(under.step.action, Action::Scale { from, to } if from < to);
                 match judgement {

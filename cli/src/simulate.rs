@@ -53,7 +53,8 @@ fn read(file: &Path) -> Result<(Scenario, Vec<Maintenance>), Failure> {
             .remedy("give the path of a story; some are in the folder `stories`")
     };
     let text = std::fs::read_to_string(file).map_err(unreadable)?;
-    Ok(parse_scenario(&text, &absolute_folder(file)?).map_err(|error| error.in_file(file.display().to_string()))?)
+    Ok(parse_scenario(&text, &absolute_folder(file)?)
+        .map_err(|error| error.in_file(file.display().to_string()))?)
 }
 
 /// The recorded load of a story, where it has one.

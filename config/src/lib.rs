@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use foreshadow_model::{
-    Bytes, CaptureRules, LocalNode, MirrorPolicy, Policy, Ratio, RedactPolicy, SampleRate, Scenario, ServiceName,
-    Template, Weight,
+    Bytes, CaptureRules, LocalNode, MirrorPolicy, Policy, Ratio, RedactPolicy, SampleRate, Scenario,
+    ServiceName, Template, Weight,
 };
 use serde::de::DeserializeOwned;
 

@@ -3,12 +3,15 @@
 //! *Why not the knee alone*: it was found on the shadow, hours ago, and says nothing of a live whose host has lost a quarter of its speed
 //! since. A verdict does, within a minute: work that takes `1 + δ` times as long leaves `1 / (1 + δ)` of the load. *When live alone is
 //! worse* that is its shift against the shadow; when both are, its shift against its own past, less what was there already when the knee
-//! was found. *Recovers* with the verdict. *What it cannot see*: a change too small or too new for a verdict; at high load latency grows
+//! was found. Where the ramp told how long answers take under a load, that law is slowed by as much: slower work leaves less of the
+//! objective for waiting too, so that the knee falls by more than the speed. *Recovers* with the verdict. *What it cannot see*: a change too small or too new for a verdict; at high load latency grows
 //! more than work does, so that the figure is too low rather than too high.
 
 use std::collections::BTreeMap;
 
-use foreshadow_model::{Assessment, Capacity, InstanceId, Inventory, KneeRow, PerSecond, Policy, Verdict};
+use foreshadow_model::{
+    Assessment, Capacity, InstanceId, Inventory, KneeRow, PerSecond, Policy, QueueLaw, Verdict,
+};
 use serde::{Deserialize, Serialize};
 
 /// A knee as it was found.
@@ -25,14 +28,35 @@ pub struct Measured {
     pub unix_ms: i64,
     /// By how much both were slower than live's own past at that moment, in log units.
     pub own_log: f64,
+    /// How long answers take under a load, and what is to be kept, in seconds; `None` where the ramp did not tell.
+    #[serde(default)]
+    pub law: Option<(QueueLaw, f64)>,
 }
 
 impl Measured {
+    /// As somebody has it who measured nothing.
+    const fn told(load: PerSecond) -> Self {
+        Self { load, low: load, high: None, unix_ms: 0, own_log: 0.0, law: None }
+    }
+
     /// As it is shown, with what is left of it now.
     #[must_use]
     pub fn row(&self, assessment: Option<&Assessment>) -> KneeRow {
-        let Self { load: measured, low, high, unix_ms, own_log } = *self;
-        KneeRow { now: aged(measured, assessment, own_log), measured, low, high, unix_ms }
+        let Self { load: measured, low, high, unix_ms, .. } = *self;
+        KneeRow { now: self.aged(assessment), measured, low, high, unix_ms }
+    }
+}
+
+impl Measured {
+    /// What is left of it.
+    fn aged(&self, assessment: Option<&Assessment>) -> PerSecond {
+        let slower = assessment.map_or(0.0, |assessment| slower_log(assessment, self.own_log)).exp();
+        let by_law = self.law.and_then(|(law, objective)| {
+            Some(law.slowed(slower).load_at(objective)? / law.load_at(objective)?)
+        });
+        // Work that alone takes longer than the objective is no question of load.
+        let left = by_law.filter(|left| left.is_finite()).unwrap_or(1.0 / slower).clamp(0.0, 1.0);
+        PerSecond::new(self.load.get() * left).unwrap_or(self.load)
     }
 }
 
@@ -45,11 +69,6 @@ fn slower_log(assessment: &Assessment, own_log: f64) -> f64 {
         _ => None,
     };
     slower.filter(|slower| slower.is_finite()).unwrap_or(0.0).max(0.0)
-}
-
-fn aged(load: PerSecond, assessment: Option<&Assessment>, own_log: f64) -> PerSecond {
-    let slower = assessment.map_or(0.0, |assessment| slower_log(assessment, own_log));
-    PerSecond::new(load.get() / slower.exp()).unwrap_or(load)
 }
 
 /// What the lives can take: as the operator has it, else as it was measured; a live of whom nothing was measured is like the
@@ -65,8 +84,8 @@ pub fn capacity(
     let of = |live: &InstanceId| {
         let assessment = assessments.iter().find(|assessment| assessment.live == *live);
         match measured.get(live).filter(|_| policy.forecast.capacity.is_none()) {
-            Some(knee) => aged(knee.load, assessment, knee.own_log),
-            None => aged(usual, assessment, 0.0),
+            Some(knee) => knee.aged(assessment),
+            None => Measured::told(usual).aged(assessment),
         }
     };
     let lives: BTreeMap<InstanceId, PerSecond> =
@@ -82,4 +101,45 @@ fn median(values: impl Iterator<Item = PerSecond>) -> Option<PerSecond> {
     let mut values: Vec<PerSecond> = values.collect();
     values.sort_by(|a, b| a.get().total_cmp(&b.get()));
     values.get(values.len() / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 100 requests a second at the most, 40 ms alone: 0.25 = 0.04 + 0.03 x at 88.7 of them.
+    const LAW: QueueLaw = QueueLaw { capacity: 100.0, still: 0.04, waits: 0.03 };
+
+    fn both_slower(own: f64) -> Assessment {
+        let text = format!(
+            r#"{{"tick":1,"live":"live-1","verdict":"bothDegraded","provisional":false,"delta":null,"ownDelta":{own},
+            "errorExcess":null,"evidence":1,"threshold":1e4,"streams":[],"falseAlarmsPerDay":0,"attribution":null,
+            "pressure":{{"ownCgroup":false,"node":false}},"sampling":{{"pairVariance":0,"tickVariance":0,"thresholdLog":0,
+            "remainingLog":0,"effectSq":0,"suspicious":false}},"load":null}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn measured(law: Option<(QueueLaw, f64)>) -> Measured {
+        Measured { law, ..Measured::told(PerSecond::new(88.7).unwrap()) }
+    }
+
+    #[test]
+    fn slower_work_takes_from_the_time_to_wait_as_well() {
+        let slower = both_slower(1.0 / 3.0);
+        let left = measured(Some((LAW, 0.25))).aged(Some(&slower)).get();
+        // c = 75, s = 0.0533, w = 0.04: x = 4.92, ρ = 0.855, λ = 64.1.
+        assert!((left - 64.1).abs() < 0.2, "{left}");
+        let by_speed = measured(None).aged(Some(&slower)).get();
+        assert!((by_speed - 66.5).abs() < 0.1, "{by_speed}");
+        let hopeless = measured(Some((LAW, 0.05))).aged(Some(&slower)).get();
+        assert!((hopeless - 66.5).abs() < 0.1, "the work alone takes longer: {hopeless}");
+    }
+
+    #[test]
+    fn what_was_slower_when_it_was_measured_is_in_it() {
+        let then = Measured { own_log: (4.0_f64 / 3.0).ln(), ..measured(None) };
+        assert!((then.aged(Some(&both_slower(1.0 / 3.0))).get() - 88.7).abs() < 1e-6);
+        assert!((then.aged(Some(&both_slower(0.0))).get() - 88.7).abs() < 1e-6, "no more than was measured");
+    }
 }

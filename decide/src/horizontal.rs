@@ -9,6 +9,10 @@ use crate::plan::Wish;
 /// (`SCALING.md` §4: a step differs from its minute by 6 %).
 const FILLED: f64 = 0.9;
 
+/// Without knowing what a live can take, their number grows by this at the most in one step, as with every autoscaler: the
+/// next step sees what it did.
+const TIMES_MOST: f64 = 2.0;
+
 /// Whether the policy lets the number of lives change.
 pub(crate) fn may_scale(policy: &Policy) -> bool {
     matches!(policy.action.kind, ActionType::Auto | ActionType::Horizontal)
@@ -41,10 +45,18 @@ pub(crate) fn scale_to(lives: u32, inputs: &Inputs<'_>) -> Action {
     Action::Scale { from, to: if from < ceiling { lives.min(ceiling) } else { lives } }
 }
 
-/// One live more, or as many more as what is asked now needs.
-pub(crate) fn scale_out(inputs: &Inputs<'_>) -> Action {
+/// One live more, or as many more as what is asked now needs: by what they can take, where that is known, else by how many
+/// times the usual load each is asked, and then twice as many at the most.
+pub(crate) fn scale_out(times_usual: Option<f64>, inputs: &Inputs<'_>) -> Action {
+    let lives = inputs.lives();
     let needed = inputs.load.and_then(|load| lives_for(load.get(), inputs));
-    scale_to(inputs.lives().saturating_add(1).max(needed.unwrap_or(0)), inputs)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "at most twice a u32, clamped"
+    )]
+    let by_usual = times_usual.map(|times| (f64::from(lives) * times.clamp(1.0, TIMES_MOST)).floor() as u32);
+    scale_to(lives.saturating_add(1).max(needed.or(by_usual).unwrap_or(0)), inputs)
 }
 
 /// More lives before the load comes. A forecast only ever raises: what it may be wrong about costs money, not users.

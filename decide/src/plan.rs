@@ -12,7 +12,7 @@ use foreshadow_model::{
 
 use crate::horizontal::{foreseen, may_scale, scale_in, scale_out};
 use crate::inputs::Inputs;
-use crate::remedy::{is_errors_only, kinds, remedy};
+use crate::remedy::{is_errors_only, is_its_queue, kinds, remedy};
 
 /// A shift or an excess of errors below this is as good as gone: the clear level of the delta engine (`DELTA.md` §5).
 const CLEAR: f64 = 0.05;
@@ -21,7 +21,7 @@ const CLEAR: f64 = 0.05;
 const SHADOWS_PER_HOUR: usize = 2;
 
 /// Slower by this users are hurt by every minute, and nothing is tried on a shadow first.
-const URGENT: f64 = 0.3;
+const URGENT: f64 = 0.5;
 
 /// A wish: what the evidence asks for, before the guards are asked.
 pub(crate) struct Wish {
@@ -83,9 +83,12 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
     let (choice, because) = match assessment.verdict {
         _ if assessment.overloaded => (first_fitting(assessment, inputs), overload(assessment)),
         // The evidence clears more slowly than the shift goes: what is well again, or cannot be seen, needs no action.
-        Verdict::Degraded if !is_worse_now(assessment) => return None,
+        Verdict::Degraded if !is_worse_now(assessment) || !has_news(assessment) => return None,
         Verdict::Degraded if !assessment.chosen => {
             (Choice::only(Err(HoldReason::FleetEvidence)), reason(assessment))
+        }
+        Verdict::Degraded if is_its_queue(assessment, inputs) => {
+            (Choice::only(Err(HoldReason::WithinCapacity)), reason(assessment))
         }
         Verdict::Degraded => (first_fitting(assessment, inputs), reason(assessment)),
         Verdict::BothDegraded => (
@@ -112,19 +115,20 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         _ if assessment.overloaded => assessment.own_delta.map(|delta| delta.get().ln_1p()),
         _ => [assessment.shift_log(), residual(assessment)].into_iter().flatten().reduce(f64::max),
     };
+    let shift_log = shift_log.unwrap_or(0.0).max(0.0);
     Some(Wish {
         instance: Some(assessment.live.clone()),
-        rehearsal_ticks: rehearsal_ticks(&choice, assessment, inputs),
+        rehearsal_ticks: rehearsal_ticks(&choice, assessment, (shift_log, inputs)),
         choice,
         because,
-        shift_log: shift_log.unwrap_or(0.0).max(0.0),
+        shift_log,
         error_excess: assessment.error_excess.map_or(0.0, |excess| excess.get().max(0.0)),
     })
 }
 
 /// For how long a step is tried on the shadow first. Only another size can be; only while the shadow is like its live, or
 /// there is nothing to try; and only when there is time: a live that hurts its users now is helped now.
-fn rehearsal_ticks(choice: &Choice, assessment: &Assessment, inputs: &Inputs<'_>) -> u64 {
+fn rehearsal_ticks(choice: &Choice, assessment: &Assessment, (shift_log, inputs): (f64, &Inputs<'_>)) -> u64 {
     let is_alike = matches!(
         choice.action,
         Ok(Action::Resize { shadow: None, .. } | Action::ResizeMemory { shadow: None, .. })
@@ -135,7 +139,8 @@ fn rehearsal_ticks(choice: &Choice, assessment: &Assessment, inputs: &Inputs<'_>
         .and_then(|pair| pair.shadow.as_ref())
         .is_some_and(foreshadow_model::Instance::is_ready);
     let is_urgent = assessment.overloaded
-        || assessment.delta.is_none_or(|estimate| URGENT <= estimate.high.get())
+        || assessment.delta.is_none()
+        || URGENT.ln_1p() <= shift_log
         || assessment.error_excess.is_some_and(|excess| CLEAR <= excess.get());
     if is_alike && has_shadow && !is_urgent { inputs.policy.rehearsal_ticks() } else { 0 }
 }
@@ -145,6 +150,18 @@ fn rehearsal_ticks(choice: &Choice, assessment: &Assessment, inputs: &Inputs<'_>
 fn residual(assessment: &Assessment) -> Option<f64> {
     let centre = assessment.streams.iter().find(|state| state.stream == Stream::Centre)?;
     centre.residual
+}
+
+/// Whether the stream that the shift is of said something in this tick. A live whose load is outside of what is known of it
+/// keeps its verdict, and what it was given for may be long over.
+fn has_news(assessment: &Assessment) -> bool {
+    let of = if is_errors_only(assessment) {
+        Stream::Errors
+    } else {
+        assessment.carrier.unwrap_or(Stream::Centre)
+    };
+    let state = assessment.streams.iter().find(|state| state.stream == of);
+    state.is_none_or(|state| state.residual.is_some())
 }
 
 /// Whether something is left of the shift that raised the alarm, as far as the last ticks tell. Where they tell nothing,
@@ -191,7 +208,7 @@ fn first_fitting(assessment: &Assessment, inputs: &Inputs<'_>) -> Choice {
 fn both_degraded(inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
     let busy = inputs.busy().is_some_and(|share| inputs.policy.action.horizontal.busy.get() <= share);
     match busy {
-        true if may_scale(inputs.policy) => Ok(scale_out(inputs)),
+        true if may_scale(inputs.policy) => Ok(scale_out(None, inputs)),
         true => Err(HoldReason::NotAllowed),
         false => Err(HoldReason::NotTheHost),
     }
@@ -239,6 +256,11 @@ fn admit(wish: Wish, id: ActionId, inputs: &Inputs<'_>) -> Decision {
     };
     let waits_for = instance.as_ref().filter(|_| action.kind() != ActionKind::Shadow);
     let unsettled = waits_for.and_then(|live| inputs.ledger.unsettled(live, inputs.tick, inputs.policy));
+    // Lives that are being added take users from all of the others: first it is seen what is left to be moved. Errors do
+    // not wait.
+    let is_ease = matches!(action, Action::Shift { from, to, .. } if Weight::NONE < to && to < from);
+    let unsettled =
+        unsettled.or_else(|| inputs.ledger.more_lives(inputs.tick, inputs.policy).filter(|_| is_ease));
     match inputs.ledger.refusal(&action, inputs.tick, inputs.policy).or(unsettled) {
         Some(reason) => Decision::Hold { instance, reason, instead_of: Some(action), because, alternatives },
         None => Decision::Act(Step {

@@ -14,6 +14,9 @@ const EJECT_FROM: f64 = 0.05;
 /// The share of its own use that a new size must leave free.
 const HEADROOM: f64 = 1.1;
 
+/// A live that is asked so much of what it can take has a queue to speak of (M/M/1: it waits twice as long as it works).
+const NEARLY_FULL: f64 = 0.66;
+
 /// The least a shift leaves to a live that still answers: enough to see whether it recovers.
 const WEIGHT_MIN: u16 = 10;
 
@@ -40,7 +43,10 @@ pub(crate) fn kinds(assessment: &Assessment, inputs: &Inputs<'_>) -> Vec<ActionK
         }
         ActionType::Auto if is_of_the_host(assessment) && was_eased => vec![Replace, Shift, Horizontal],
         ActionType::Auto if is_of_the_host(assessment) => vec![Shift, Replace, Horizontal],
-        // Nothing of the host moved: users are better off elsewhere all the same.
+        // Nothing of the host moved, and it has nearly as much to do as it can: its queue is what its shadow does not have, and
+        // peers that are given its users would have it next.
+        ActionType::Auto if is_nearly_full(&assessment.live, inputs) => vec![Horizontal, Shift],
+        // Users are better off elsewhere all the same.
         ActionType::Auto => vec![Shift, Horizontal],
     }
 }
@@ -63,7 +69,7 @@ pub(crate) fn remedy(
         ActionKind::Shift => shift(assessment, inputs),
         ActionKind::Replace => replace(assessment, live, inputs),
         ActionKind::Horizontal if assessment.overloaded && is_at_ceiling(inputs) => Err(HoldReason::AtLimit),
-        ActionKind::Horizontal => Ok(scale_out(inputs)),
+        ActionKind::Horizontal => Ok(scale_out(assessment.load.filter(|_| assessment.overloaded), inputs)),
         ActionKind::Shadow => Ok(Action::RecreateShadow { instance: live.id.clone() }),
     }
 }
@@ -83,6 +89,41 @@ fn is_of_the_host(assessment: &Assessment) -> bool {
         .as_ref()
         .is_some_and(|attribution| attribution.first() != Resource::SoftwareOrDependency);
     assessment.pressure.node || assessment.host.is_some() || host_first
+}
+
+/// Whether what live is slower by is the queue that its shadow, with a share of the load, does not have: nothing of its host
+/// moved, it is nearly full, and yet within what it can take, less what it is slower by.
+pub(crate) fn is_its_queue(assessment: &Assessment, inputs: &Inputs<'_>) -> bool {
+    let (live, auto) = (&assessment.live, inputs.policy.action.kind == ActionType::Auto);
+    let capacity = inputs.capacity.and_then(|capacity| capacity.lives.get(live));
+    let load = share_of_load(live, inputs.weight(live), inputs);
+    let is_within = load
+        .zip(capacity)
+        .is_some_and(|(load, capacity)| (NEARLY_FULL * capacity.get()..=capacity.get()).contains(&load));
+    let is_own = is_errors_only(assessment) || is_of_the_host(assessment) || assessment.pressure.own_cgroup;
+    auto && is_within && !is_own
+}
+
+/// Whether a live is asked nearly as much as it can take; where that is not known, whether its processor is busy.
+fn is_nearly_full(live: &InstanceId, inputs: &Inputs<'_>) -> bool {
+    match (share_of_load(live, inputs.weight(live), inputs), inputs.capacity) {
+        (Some(load), Some(capacity)) => {
+            capacity.lives.get(live).is_some_and(|capacity| NEARLY_FULL * capacity.get() <= load)
+        }
+        _ => {
+            let busy = inputs.policy.action.horizontal.busy.get();
+            inputs.usage.get(live).is_some_and(|usage| busy <= usage.share())
+        }
+    }
+}
+
+/// Requests per second that a live is asked when it has this weight and the others have theirs.
+fn share_of_load(live: &InstanceId, weight: Weight, inputs: &Inputs<'_>) -> Option<f64> {
+    let serving = inputs.inventory.pairs.iter().map(|pair| &pair.live).filter(|other| other.is_ready());
+    let others = serving.filter(|other| other.id != *live);
+    let others: f64 = others.map(|other| f64::from(inputs.weight(&other.id).get())).sum();
+    let own = f64::from(weight.get());
+    inputs.load.map(|load| load.get() * own / (own + others).max(1.0))
 }
 
 /// Whether an instance has a size of this resource that can be changed.
@@ -174,7 +215,8 @@ fn peers_can_take(assessment: &Assessment, to: Weight, inputs: &Inputs<'_>) -> b
     let (Some(capacity), Some(load)) = (inputs.capacity, inputs.load) else { return true };
     let weight =
         |live: &InstanceId| f64::from(if *live == assessment.live { to } else { inputs.weight(live) }.get());
-    let lives = || inputs.inventory.pairs.iter().map(|pair| &pair.live.id);
+    let serving = || inputs.inventory.pairs.iter().map(|pair| &pair.live).filter(|live| live.is_ready());
+    let lives = || serving().map(|live| &live.id);
     let all: f64 = lives().map(weight).sum();
     lives().filter(|live| **live != assessment.live).all(|live| {
         let share = weight(live) / all.max(1.0);

@@ -12,8 +12,8 @@ use foreshadow_decide::Measured;
 use foreshadow_forecast::{Objective, Ramp, RampEnd, RampStep, RampTick, RampTurn};
 use foreshadow_model::wire::AMPLIFY_FACTOR_MAX;
 use foreshadow_model::{
-    Assessment, Capacity, Instance, InstanceId, Inventory, JournalEvent, KneeOutcome, KneePolicy, KneeRow, Pair,
-    PerSecond, Policy, RampReport, RampRow, Resources, SideWindow, Verdict, Window,
+    Assessment, Capacity, Instance, InstanceId, Inventory, JournalEvent, KneeOutcome, KneePolicy, KneeRow,
+    Pair, PerSecond, Policy, QueueLaw, RampReport, RampRow, Resources, SideWindow, Verdict, Window,
 };
 use serde::{Deserialize, Serialize};
 
@@ -176,6 +176,11 @@ impl Knees {
         self.under_way.is_some()
     }
 
+    /// Whether the shadow of this live is loaded now.
+    pub(crate) fn loads(&self, live: &InstanceId) -> bool {
+        self.under_way.as_ref().is_some_and(|under_way| under_way.live == *live)
+    }
+
     /// Ends what is over, goes on with what is under way, and begins what is due.
     pub(crate) fn step(&mut self, of: &Circumstances<'_>) -> Asked {
         self.known.retain(|live, _| of.inventory.pair(live).is_some());
@@ -199,15 +204,18 @@ impl Knees {
         match under_way.ramp.tick(tick(window, under_way.percentile)) {
             RampTurn::Wait => self.put_back(under_way, None),
             RampTurn::Multiply { factor, seconds } => {
-                let amplify = Amplify { live: under_way.live.clone(), factor, seconds, idle: under_way.beside };
+                let amplify =
+                    Amplify { live: under_way.live.clone(), factor, seconds, idle: under_way.beside };
                 self.put_back(under_way, Some(amplify))
             }
             RampTurn::End(end) => {
-                let outcome = outcome(&end, under_way.ramp.objective());
+                let outcome = plausible(outcome(&end, under_way.ramp.objective()), window, &under_way);
                 if let KneeOutcome::Found { load, low, high } = outcome {
                     let assessment = of.assessments.iter().find(|a| a.live == under_way.live);
                     let own = assessment.and_then(|a| a.own_delta).map_or(0.0, |own| own.get().ln_1p());
-                    let measured = Measured { load, low, high, unix_ms: of.unix_ms, own_log: own.max(0.0) };
+                    let law = found_law(&end).map(|law| (law, under_way.ramp.objective().latency));
+                    let (unix_ms, own_log) = (of.unix_ms, own.max(0.0));
+                    let measured = Measured { load, low, high, unix_ms, own_log, law };
                     self.known.insert(under_way.live.clone(), Known { measured, of: under_way.of });
                 }
                 self.end(under_way, outcome, of)
@@ -424,6 +432,30 @@ fn tick(window: &Window, percentile: f64) -> RampTick {
         failed: if 0 < shadow.requests { shadow.errors as f64 / shadow.requests as f64 } else { 0.0 },
         live_load: per_second(window.live_side.asked()),
         live_latency: latency(&window.live_side),
+    }
+}
+
+/// How long answers take under a load, where the ramp told.
+const fn found_law(end: &RampEnd) -> Option<QueueLaw> {
+    match end {
+        RampEnd::Found(knee) => knee.law,
+        _ => None,
+    }
+}
+
+/// A live that keeps the objective can take what it is asked now, whatever its shadow says.
+fn plausible(outcome: KneeOutcome, window: &Window, under_way: &UnderWay) -> KneeOutcome {
+    let live = tick(window, under_way.percentile);
+    let is_kept = live.live_latency.is_some_and(|latency| latency <= under_way.ramp.objective().latency);
+    match outcome {
+        KneeOutcome::Found { load, .. } if is_kept && load.get() < live.live_load => KneeOutcome::Ended {
+            why: format!(
+                "its shadow broke at {:.1} requests/s, and live keeps the objective at {:.1}: the shadow is no measure of it",
+                load.get(),
+                live.live_load
+            ),
+        },
+        other => other,
     }
 }
 

@@ -152,6 +152,10 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         now: impl Fn(&InstanceId) -> SampleRate,
     ) -> BTreeMap<InstanceId, SampleRate> {
         let rate = |(window, assessment): (&Window, &Assessment)| {
+            // What is multiplied must stay what it was, or nobody knows what was offered.
+            if self.knees.loads(&window.live) {
+                return (window.live.clone(), now(&window.live));
+            }
             #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
             let asked = Asked {
                 requests: window.live_side.requests as f64,

@@ -10,9 +10,7 @@ use foreshadow_config::Config;
 use foreshadow_mirror::RouteError;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::wire::ToMirror;
-use foreshadow_model::{
-    JournalEvent, OnExit,
-};
+use foreshadow_model::{JournalEvent, OnExit};
 use foreshadow_platform::local::{InstanceEvent, Local};
 use foreshadow_serve::{Command, Request};
 use tokio::signal::unix::{Signal, SignalKind, signal};

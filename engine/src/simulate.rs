@@ -188,7 +188,10 @@ impl<'a> Simulation<'a> {
     fn tick(&mut self, sensed: Sensed, dt: f64) {
         let seconds = self.world.world().seconds();
         for (kind, began) in &sensed.befell {
-            self.say(seconds, if *began { format!("fault: {kind}") } else { format!("fault is over: {kind}") });
+            self.say(
+                seconds,
+                if *began { format!("fault: {kind}") } else { format!("fault is over: {kind}") },
+            );
             self.operate(kind, *began, seconds);
         }
         if !sensed.befell.is_empty() || self.world.world().is_there(|_| true) {
@@ -218,8 +221,7 @@ impl<'a> Simulation<'a> {
             pressed: None,
         });
         let now = self.world.world().rates().clone();
-        let rates =
-            self.mind.rates(&inventory, &turned, |live| now.get(live).copied().unwrap_or_default());
+        let rates = self.mind.rates(&inventory, &turned, |live| now.get(live).copied().unwrap_or_default());
         self.world.world().set_rates(rates);
         let is_quiet = self.mind.is_quiet(&turned, false);
         let asked = self.mind.knees.step(&knees::Circumstances {

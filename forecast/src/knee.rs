@@ -8,6 +8,8 @@
 
 mod ramp;
 
+use foreshadow_model::QueueLaw;
+
 pub use ramp::{Ramp, RampEnd, RampTick, RampTurn};
 
 /// One step of a ramp.
@@ -63,6 +65,8 @@ pub struct Knee {
     pub low: f64,
     /// The smallest load at which it was broken; `None` where it never was, and the knee is what the law says.
     pub high: Option<f64>,
+    /// How long answers take under a load; `None` where the steps do not tell.
+    pub law: Option<QueueLaw>,
 }
 
 /// The knee that these steps show; `None` without a step, or where neither a broken step nor the law says where it is.
@@ -81,10 +85,11 @@ pub fn knee(steps: &[RampStep], objective: &Objective) -> Option<Knee> {
     let usable = |step: &&RampStep| ANSWERED_LEAST <= step.answered && step.failed <= objective.failed;
     let usable: Vec<&RampStep> = steps.iter().filter(usable).collect();
     let is_told = high.is_some() || WAITING_LEAST <= waiting(&usable);
-    let law = Law::fit(&usable).filter(|_| is_told).and_then(|law| law.load_at(objective.latency));
-    match (law, high) {
-        (Some(load), _) if from <= load && load <= to => Some(Knee { load, low, high }),
-        (_, Some(high)) => Some(Knee { load: f64::midpoint(low, high), low, high: Some(high) }),
+    let law = fit(&usable).filter(|_| is_told);
+    let told = law.and_then(|law| law.load_at(objective.latency));
+    match (told, high) {
+        (Some(load), _) if from <= load && load <= to => Some(Knee { load, low, high, law }),
+        (_, Some(high)) => Some(Knee { load: f64::midpoint(low, high), low, high: Some(high), law: None }),
         (_, None) => None,
     }
 }
@@ -95,62 +100,40 @@ fn waiting(steps: &[&RampStep]) -> usize {
     steps.iter().filter(|step| WAITING_TIMES * shortest <= step.latency).count()
 }
 
-/// `L(λ) = still + waits·ρ²/(1−ρ)`.
-#[derive(Clone, Copy, Debug)]
-struct Law {
-    capacity: f64,
-    still: f64,
-    waits: f64,
-}
-
 fn queue(busy: f64) -> f64 {
     busy * busy / (1.0 - busy)
 }
 
-impl Law {
-    /// Of all capacities the one that leaves the smallest squared relative errors; `None` with fewer than three steps.
-    fn fit(steps: &[&RampStep]) -> Option<Self> {
-        let usable = |step: &&&RampStep| 0.0 < step.latency && step.latency.is_finite() && 0.0 < step.load;
-        let steps: Vec<&RampStep> = steps.iter().filter(usable).copied().collect();
-        let largest = steps.iter().map(|step| step.load).fold(0.0, f64::max);
-        if steps.len() < 3 {
-            return None;
-        }
-        let tried = (0..CAPACITIES).map(|k| {
-            let part = f64::from(k) / f64::from(CAPACITIES - 1);
-            1.005 * largest * CAPACITY_MOST.powf(part * part)
-        });
-        let fits = tried.filter_map(|capacity| Self::with(capacity, &steps));
-        fits.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(law, _)| law)
+/// Of all capacities the one that leaves the smallest squared relative errors; `None` with fewer than three steps.
+fn fit(steps: &[&RampStep]) -> Option<QueueLaw> {
+    let usable = |step: &&&RampStep| 0.0 < step.latency && step.latency.is_finite() && 0.0 < step.load;
+    let steps: Vec<&RampStep> = steps.iter().filter(usable).copied().collect();
+    let largest = steps.iter().map(|step| step.load).fold(0.0, f64::max);
+    if steps.len() < 3 {
+        return None;
     }
+    let tried = (0..CAPACITIES).map(|k| {
+        let part = f64::from(k) / f64::from(CAPACITIES - 1);
+        1.005 * largest * CAPACITY_MOST.powf(part * part)
+    });
+    let fits = tried.filter_map(|capacity| fit_with(capacity, &steps));
+    fits.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(law, _)| law)
+}
 
-    /// The best law of this capacity, with its squared relative errors.
-    fn with(capacity: f64, steps: &[&RampStep]) -> Option<(Self, f64)> {
-        let (mut aa, mut ab, mut bb, mut a, mut b) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for step in steps {
-            let (one, waits) = (1.0 / step.latency, queue(step.load / capacity) / step.latency);
-            (aa, ab, bb) = (aa + one * one, ab + one * waits, bb + waits * waits);
-            (a, b) = (a + one, b + waits);
-        }
-        let determinant = aa * bb - ab * ab;
-        let (still, waits) = ((a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant);
-        let law = Self { capacity, still, waits };
-        let error = |step: &&RampStep| (law.latency(step.load) / step.latency - 1.0).powi(2);
-        let errors: f64 = steps.iter().map(error).sum();
-        (0.0 < still && 0.0 < waits && errors.is_finite()).then_some((law, errors))
+/// The best law of this capacity, with its squared relative errors.
+fn fit_with(capacity: f64, steps: &[&RampStep]) -> Option<(QueueLaw, f64)> {
+    let (mut aa, mut ab, mut bb, mut a, mut b) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for step in steps {
+        let (one, waits) = (1.0 / step.latency, queue(step.load / capacity) / step.latency);
+        (aa, ab, bb) = (aa + one * one, ab + one * waits, bb + waits * waits);
+        (a, b) = (a + one, b + waits);
     }
-
-    fn latency(&self, load: f64) -> f64 {
-        self.still + self.waits * queue(load / self.capacity)
-    }
-
-    /// The load at which it is so slow; `None` if it is so without any.
-    fn load_at(&self, latency: f64) -> Option<f64> {
-        let x = (latency - self.still) / self.waits;
-        // ρ² + xρ − x = 0.
-        let busy = (x * x + 4.0 * x).sqrt().mul_add(0.5, -0.5 * x);
-        (0.0 < x && busy.is_finite()).then_some(busy * self.capacity)
-    }
+    let determinant = aa * bb - ab * ab;
+    let (still, waits) = ((a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant);
+    let law = QueueLaw { capacity, still, waits };
+    let error = |step: &&RampStep| (law.latency(step.load) / step.latency - 1.0).powi(2);
+    let errors: f64 = steps.iter().map(error).sum();
+    (0.0 < still && 0.0 < waits && errors.is_finite()).then_some((law, errors))
 }
 
 #[cfg(test)]
@@ -194,9 +177,15 @@ mod tests {
     #[test]
     fn what_fails_or_is_not_answered_is_broken_however_fast_the_rest_is() {
         let steps = [step(10.0, 0.05), RampStep { failed: 0.2, ..step(20.0, 0.05) }];
-        assert_eq!(knee(&steps, &OBJECTIVE), Some(Knee { load: 15.0, low: 10.0, high: Some(20.0) }));
+        assert_eq!(
+            knee(&steps, &OBJECTIVE),
+            Some(Knee { load: 15.0, low: 10.0, high: Some(20.0), law: None })
+        );
         let steps = [RampStep { answered: 0.5, ..step(20.0, 0.05) }];
-        assert_eq!(knee(&steps, &OBJECTIVE), Some(Knee { load: 10.0, low: 0.0, high: Some(20.0) }));
+        assert_eq!(
+            knee(&steps, &OBJECTIVE),
+            Some(Knee { load: 10.0, low: 0.0, high: Some(20.0), law: None })
+        );
         assert_eq!(knee(&[], &OBJECTIVE), None);
         assert_eq!(knee(&[step(5.0, 0.05); 5], &OBJECTIVE), None, "a load that never rose says nothing");
         let hiccup = [step(20.0, 0.04), step(40.0, 0.041), step(60.0, 0.04), step(80.0, 0.12)];

@@ -35,6 +35,42 @@ impl fmt::Display for KneeRow {
     }
 }
 
+/// How long answers take under a load: `L(λ) = still + waits·ρ²/(1−ρ)`, `ρ = λ/capacity`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueueLaw {
+    /// Requests per second that nobody can take.
+    pub capacity: f64,
+    /// Seconds without waiting.
+    pub still: f64,
+    /// Seconds by which waiting counts.
+    pub waits: f64,
+}
+
+impl QueueLaw {
+    /// Seconds at a load, in requests per second below the capacity.
+    #[must_use]
+    pub fn latency(&self, load: f64) -> f64 {
+        let busy = load / self.capacity;
+        self.still + self.waits * busy * busy / (1.0 - busy)
+    }
+
+    /// The load at which it is so slow, in seconds; `None` if it is so without any.
+    #[must_use]
+    pub fn load_at(&self, latency: f64) -> Option<f64> {
+        let x = (latency - self.still) / self.waits;
+        // ρ² + xρ − x = 0.
+        let busy = (x * x + 4.0 * x).sqrt().mul_add(0.5, -0.5 * x);
+        (0.0 < x && busy.is_finite()).then_some(busy * self.capacity)
+    }
+
+    /// The same of an instance whose work takes so many times as long.
+    #[must_use]
+    pub fn slowed(&self, factor: f64) -> Self {
+        Self { capacity: self.capacity / factor, still: self.still * factor, waits: self.waits * factor }
+    }
+}
+
 /// How a look for a knee ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -122,16 +122,10 @@ impl Ledger {
     /// this live, not even for the service as a whole.
     #[must_use]
     pub fn unsettled(&self, live: &InstanceId, now: Tick, policy: &Policy) -> Option<HoldReason> {
-        let cooldown = Tick::count_in(policy.action.guards.cooldown, policy.tick);
         let last = self.taken.iter().rev().find(|taken| {
             taken.action.kind() != ActionKind::Shadow && taken.action.instance() == Some(live)
         })?;
-        let passed = now.since(last.last_touch());
-        match last.effect {
-            None => Some(HoldReason::ActionUnderWay { id: last.id }),
-            Some(_) if passed < cooldown => Some(HoldReason::CoolingDown { ticks_left: cooldown - passed }),
-            Some(_) => None,
-        }
+        self.settling(last, now, policy)
     }
 
     /// Kinds of remedy that were tried on `instance` within the hour and did not help, or that the operator had taken back.
@@ -179,6 +173,23 @@ impl Ledger {
     pub fn is_unsettled(&self) -> bool {
         let counts = |taken: &Taken| taken.effect.is_none() && taken.action.kind() != ActionKind::Shadow;
         self.taken.iter().any(counts)
+    }
+
+    /// The addition of lives that is under way, or that was settled a moment ago.
+    #[must_use]
+    pub fn more_lives(&self, now: Tick, policy: &Policy) -> Option<HoldReason> {
+        let is_more = |taken: &&Taken| matches!(taken.action, Action::Scale { from, to } if from < to);
+        self.settling(self.taken.iter().rfind(is_more)?, now, policy)
+    }
+
+    fn settling(&self, taken: &Taken, now: Tick, policy: &Policy) -> Option<HoldReason> {
+        let cooldown = Tick::count_in(policy.action.guards.cooldown, policy.tick);
+        let passed = now.since(taken.last_touch());
+        match taken.effect {
+            None => Some(HoldReason::ActionUnderWay { id: taken.id }),
+            Some(_) if passed < cooldown => Some(HoldReason::CoolingDown { ticks_left: cooldown - passed }),
+            Some(_) => None,
+        }
     }
 
     /// Ticks since lives were last added; `None` if none were within the hour.

@@ -35,7 +35,7 @@ pub use assessment::{
     Sensitivities, Sensitivity, Share, Stream, StreamState, StreamStates, Verdict,
 };
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
-pub use capacity::{Capacity, KneeOutcome, KneeRow, RampReport, RampRow};
+pub use capacity::{Capacity, KneeOutcome, KneeRow, QueueLaw, RampReport, RampRow};
 pub use error::with_causes;
 pub use forecast::Forecast;
 pub use front::{Balance, Forwarded, FrontRules, Patience, Speech, TlsFiles, TlsName};

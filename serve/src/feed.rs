@@ -107,5 +107,6 @@ const fn held(reason: &HoldReason) -> &'static str {
         HoldReason::OverBudget => "over_budget",
         HoldReason::PeersFull => "peers_full",
         HoldReason::NoOtherNode => "no_other_node",
+        HoldReason::WithinCapacity => "within_capacity",
     }
 }

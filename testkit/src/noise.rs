@@ -28,7 +28,11 @@ impl Noise {
     }
 
     /// How many happen when so many are expected: Poisson by its normal approximation, exact where few are expected.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count, rounded and not negative")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count, rounded and not negative"
+    )]
     pub(crate) fn count(&mut self, expected: f64) -> u64 {
         if expected <= 0.0 || !expected.is_finite() {
             return 0;

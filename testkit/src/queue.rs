@@ -39,7 +39,12 @@ pub(crate) struct Pace {
 impl Queue {
     /// A tick of `dt` seconds in which `load` requests per second arrive, at a speed of 1 for a healthy host and with so many
     /// cores at the most.
-    pub(crate) fn pass(&mut self, service: &ServiceModel, (load, dt): (f64, f64), (speed, cores): (f64, f64)) -> Pace {
+    pub(crate) fn pass(
+        &mut self,
+        service: &ServiceModel,
+        (load, dt): (f64, f64),
+        (speed, cores): (f64, f64),
+    ) -> Pace {
         let work = service.seconds / speed.max(1e-3);
         let by_workers = f64::from(service.workers.max(1)) / work;
         let by_cores = cores / (work * service.processor).max(1e-9);

@@ -1,7 +1,8 @@
 //! One simulated instance, and what a tick of it looks like from outside.
 
 use foreshadow_model::{
-    CgroupSignals, Instance, InstanceId, LogMoments, NodeName, Phase, Resources, Role, ServiceModel, SideWindow,
+    CgroupSignals, Instance, InstanceId, LogMoments, NodeName, Phase, Resources, Role, ServiceModel,
+    SideWindow,
 };
 
 use crate::noise::Noise;
@@ -88,14 +89,18 @@ impl Replica {
         }
     }
 
-    /// A tick in which so many requests arrive.
-    pub(crate) fn pass(&mut self, arrived: u64, around: &Around<'_>, noise: &mut Noise) -> Did {
+    /// A tick in which so many requests arrive, where so many a second are expected: how long a queue is follows from what is
+    /// expected, chance within it included.
+    pub(crate) fn pass(
+        &mut self,
+        (arrived, load): (u64, f64),
+        around: &Around<'_>,
+        noise: &mut Noise,
+    ) -> Did {
         self.drift = noise.drift(self.drift);
         let limit = self.instance.resources.cpu.map(foreshadow_model::MilliCpu::cores);
         let cores = limit.unwrap_or(around.node_cores).min(around.node_cores);
         let slow = self.slow * around.node_slow * around.code_slow;
-        #[expect(clippy::cast_precision_loss, reason = "requests of a tick")]
-        let load = arrived as f64 / around.dt;
         let pace = self.queue.pass(around.service, (load, around.dt), (1.0 / slow, cores));
         let answers = pace.answers(around.service, self.drift);
         let side = side(arrived, &answers, self.errors.max(pace.given_up), noise);
@@ -105,7 +110,12 @@ impl Replica {
 }
 
 /// What the mirror sees of so many requests.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "requests of a tick")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "requests of a tick"
+)]
 fn side(arrived: u64, answers: &[f64], failed: f64, noise: &mut Noise) -> SideWindow {
     let mut side = SideWindow { offered: Some(arrived), requests: arrived, ..SideWindow::default() };
     side.errors = noise.count(arrived as f64 * failed).min(arrived);

@@ -139,11 +139,10 @@ impl World {
             live: member.live.instance.clone(),
             shadow: member.shadow.as_ref().map(|shadow| shadow.instance.clone()),
         };
-        for member in self.members.values().filter(|member| member.shadow.is_none() && member.live.is_ready()) {
-            without_shadow.insert(
-                member.live.instance.id.clone(),
-                NoShadow::NoRoom("no node has room for one".into()),
-            );
+        for member in self.members.values().filter(|member| member.shadow.is_none() && member.live.is_ready())
+        {
+            without_shadow
+                .insert(member.live.instance.id.clone(), NoShadow::NoRoom("no node has room for one".into()));
         }
         Inventory {
             pairs: self.members.values().map(pair).collect(),
@@ -154,7 +153,8 @@ impl World {
     }
 
     fn rooms(&self) -> Vec<NodeRoom> {
-        let replicas = || self.members.values().flat_map(|member| std::iter::once(&member.live).chain(&member.shadow));
+        let replicas =
+            || self.members.values().flat_map(|member| std::iter::once(&member.live).chain(&member.shadow));
         let mut promised: BTreeMap<&NodeName, (u32, u64)> = BTreeMap::new();
         for replica in replicas() {
             let Resources { cpu, memory } = replica.instance.resources;
@@ -213,7 +213,11 @@ impl World {
             }
             LoadModel::Trace { .. } => {
                 let (values, seconds) = &self.trace;
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in the trace")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "a place in the trace"
+                )]
                 let at = (self.seconds / seconds.max(1e-9)) as usize;
                 // Where nothing was recorded it goes on as it was.
                 let known = values.iter().take(at + 1).rev().find(|value| value.is_finite());
@@ -228,8 +232,13 @@ impl World {
         self.faults.iter().filter(|(_, is_on)| *is_on).filter_map(|(fault, _)| of(&fault.kind)).product()
     }
 
-    fn serve(&mut self, load: f64, dt: f64) -> (Vec<UpstreamSummary>, Vec<(InstanceId, CgroupSignals)>, Users) {
-        let code_slow = self.factor(|kind| if let FaultKind::SlowCode { by } = kind { Some(*by) } else { None });
+    fn serve(
+        &mut self,
+        load: f64,
+        dt: f64,
+    ) -> (Vec<UpstreamSummary>, Vec<(InstanceId, CgroupSignals)>, Users) {
+        let code_slow =
+            self.factor(|kind| if let FaultKind::SlowCode { by } = kind { Some(*by) } else { None });
         let slow_nodes: BTreeMap<NodeName, f64> = self
             .nodes
             .iter()
@@ -263,8 +272,10 @@ impl World {
         for member in self.members.values_mut().filter(|member| member.live.is_ready()) {
             let live = member.live.instance.id.clone();
             let share = weights.get(&live).copied().unwrap_or(Weight::FULL);
-            let arrived = noise.count(load * dt * f64::from(share.get()) / all.max(1.0));
-            let did = { let of = around(&member.live); member.live.pass(arrived, &of, noise) };
+            let expected = load * f64::from(share.get()) / all.max(1.0);
+            let arrived = noise.count(expected * dt);
+            let of = around(&member.live);
+            let did = member.live.pass((arrived, expected), &of, noise);
             seen.add(&did);
             signals.push((live.clone(), did.signals.clone()));
             let rate = self.rates.get(&live).copied().unwrap_or_default();
@@ -276,7 +287,8 @@ impl World {
                 #[expect(clippy::cast_precision_loss, reason = "copies of a tick")]
                 let arrived = if 1.0 < factor { noise.count(sampled as f64 * factor) } else { sampled };
                 let of = around(shadow);
-                let did = shadow.pass(arrived, &of, noise);
+                let expected = factor * (expected * rate.get()).min(COPIES_MOST);
+                let did = shadow.pass((arrived, expected), &of, noise);
                 signals.push((shadow.instance.id.clone(), did.signals.clone()));
                 (shadow.instance.id.clone(), did)
             });
@@ -357,7 +369,8 @@ impl World {
         self.next_pid
     }
 
-    /// Every live that is ready has a shadow, or begins to have one: on the next node round that is not its own and has room.
+    /// Every live that is ready has a shadow, or begins to have one: on the next node round that is not its own and has room,
+    /// by preference one without a live.
     fn make_shadows(&mut self) {
         let lacking = |(_, member): &(&u32, &Member)| member.live.is_ready() && member.shadow.is_none();
         let lacking: Vec<u32> = self.members.iter().filter(lacking).map(|(number, _)| *number).collect();
@@ -366,13 +379,18 @@ impl World {
             let Some(member) = self.members.get(&number) else { continue };
             let (own, needed) = (member.live.instance.node.clone(), member.shadow_resources);
             let first = usize::try_from(number).unwrap_or(0);
-            let round = (0..rooms.len()).map(|step| &rooms[(first + step) % rooms.len()]);
+            let mut round: Vec<&NodeRoom> =
+                (0..rooms.len()).map(|step| &rooms[(first + step) % rooms.len()]).collect();
+            round.sort_by_key(|room| {
+                self.members.values().any(|member| member.live.instance.node == room.name)
+            });
             let fits = |room: &&NodeRoom| {
                 (rooms.len() < 2 || room.name != own)
                     && needed.cpu.is_none_or(|cpu| cpu <= room.cpu_left())
                     && needed.memory.zip(room.memory_left()).is_none_or(|(memory, left)| memory <= left)
             };
-            let Some(node) = round.filter(|room| fits(room)).map(|room| room.name.clone()).next() else { continue };
+            let fitting = round.into_iter().find(|room| fits(room)).map(|room| room.name.clone());
+            let Some(node) = fitting else { continue };
             let (seconds, pid) = (self.start_up(), self.pid());
             let id = InstanceId::live(number).shadow_of();
             let mut shadow = Replica::new(id, Role::Shadow, node, needed);
@@ -392,7 +410,12 @@ impl World {
         self.limit(live, |resources| resources.memory = of_live, |resources| resources.memory = of_shadow);
     }
 
-    fn limit(&mut self, live: &InstanceId, of_live: impl Fn(&mut Resources), of_shadow: impl Fn(&mut Resources)) {
+    fn limit(
+        &mut self,
+        live: &InstanceId,
+        of_live: impl Fn(&mut Resources),
+        of_shadow: impl Fn(&mut Resources),
+    ) {
         self.member(live, |member| {
             let mut resources = member.live.instance.resources;
             of_live(&mut resources);
@@ -550,20 +573,21 @@ fn upstream(
         return summary;
     };
     summary.shadow = Some(shadow);
+    summary.shadow_side.clone_from(&copied.side);
+    summary.shadow_side.offered = None;
     if 1.0 < factor {
         summary.drops.0.insert(DropReason::Amplified, sampled);
     } else {
         pair_up(&mut summary, (did.log, copied.log), &copied, noise);
     }
-    summary.shadow_side = copied.side;
-    summary.shadow_side.offered = None;
     summary
 }
 
 #[expect(clippy::cast_precision_loss, reason = "copies of a tick")]
 fn pair_up(summary: &mut UpstreamSummary, (live, shadow): (f64, f64), copied: &Did, noise: &mut Noise) {
     let sampled = summary.sampled;
-    let failed = |errors: u64, requests: u64| if requests == 0 { 0.0 } else { errors as f64 / requests as f64 };
+    let failed =
+        |errors: u64, requests: u64| if requests == 0 { 0.0 } else { errors as f64 / requests as f64 };
     let of_live = failed(summary.live_side.errors, summary.live_side.requests);
     let of_shadow = failed(copied.side.errors, copied.side.requests);
     let live_only = noise.count(sampled as f64 * of_live).min(sampled);
@@ -577,6 +601,7 @@ fn pair_up(summary: &mut UpstreamSummary, (live, shadow): (f64, f64), copied: &D
     };
     summary.paired = moments(same, live - shadow, PAIR_SPREAD, noise);
     summary.live_side.paired_log = moments(same, live, ANSWER_SPREAD, noise);
+    summary.shadow_side.paired_log = moments(same, shadow, ANSWER_SPREAD, noise);
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ fn in_a_line(step: &RampRow) -> String {
 fn say(ramp: &RampReport, args: &KneeArgs) -> Result<Exit, Failure> {
     let (found, why) = match &ramp.outcome {
         Some(KneeOutcome::Found { load, low, high }) => {
-            (Some(Knee { load: load.get(), low: low.get(), high: high.map(|high| high.get()) }), None)
+            let high = high.map(|high| high.get());
+            (Some(Knee { load: load.get(), low: low.get(), high, law: None }), None)
         }
         Some(KneeOutcome::Ended { why }) => (None, Some(why.as_str())),
         None => (None, None),
@@ -161,7 +162,7 @@ fn people(out: &mut impl Write, ramp: &RampReport, found: Option<Knee>, why: Opt
     writeln!(out, "{table}\n")?;
     let objective = format!("a {percentile} of {:.0} ms", ramp.objective_ms);
     match found {
-        Some(Knee { load, low, high: Some(high) }) => writeln!(
+        Some(Knee { load, low, high: Some(high), .. }) => writeln!(
             out,
             "{} can take {} requests/s with {objective}: kept at {}, broken at {}",
             ramp.live,
@@ -169,7 +170,7 @@ fn people(out: &mut impl Write, ramp: &RampReport, found: Option<Knee>, why: Opt
             figure(low),
             figure(high)
         )?,
-        Some(Knee { load, low, high: None }) => writeln!(
+        Some(Knee { load, low, high: None, .. }) => writeln!(
             out,
             "{} can take about {} requests/s with {objective}, as the queueing law says; {} were tried, and more copies there are not",
             ramp.live,

@@ -27,8 +27,8 @@ pub(crate) fn scenario(
     directory: &Path,
 ) -> Result<(Scenario, Vec<Maintenance>), Refusal> {
     let tick = within(&story.tick, "tick", Duration::from_secs(1), Duration::from_secs(60))?;
-    let lasts =
-        within(&story.lasts, "lasts", Duration::from_secs(60), Duration::from_secs(400 * 86_400))?.as_secs_f64();
+    let lasts = within(&story.lasts, "lasts", Duration::from_secs(60), Duration::from_secs(400 * 86_400))?
+        .as_secs_f64();
     let lives = count(&story.lives, "lives", 1, 10_000)?;
     let resources = platform::resources(&story.resources)?;
     let maintenance: Result<Vec<_>, _> =
@@ -87,7 +87,8 @@ fn service(service: &file::Service) -> Result<ServiceModel, Refusal> {
     if most.0 < least.0 {
         return Err(Refusal::new("expected the shorter time first").at(&service.start_up));
     }
-    let seconds = within(&service.time, "time", Duration::from_millis(1), Duration::from_secs(60))?.as_secs_f64();
+    let seconds =
+        within(&service.time, "time", Duration::from_millis(1), Duration::from_secs(60))?.as_secs_f64();
     let spread = within(&service.spread, "spread", percent(0.0), percent(500.0))?.fraction();
     let least_objective = Duration::from_millis(1);
     Ok(ServiceModel {
@@ -101,12 +102,14 @@ fn service(service: &file::Service) -> Result<ServiceModel, Refusal> {
 }
 
 fn nodes(nodes: Option<Located<Vec<file::ScenarioNode>>>) -> Result<Vec<NodeModel>, Refusal> {
-    let node = |name: &str| NodeName::new(name).ok().map(|name| NodeModel {
-        name,
-        zone: None,
-        cpu: MilliCpu::new(CORES),
-        memory: None,
-    });
+    let node = |name: &str| {
+        NodeName::new(name).ok().map(|name| NodeModel {
+            name,
+            zone: None,
+            cpu: MilliCpu::new(CORES),
+            memory: None,
+        })
+    };
     let Some(nodes) = nodes else { return Ok(["a", "b"].into_iter().filter_map(node).collect()) };
     if nodes.value.is_empty() {
         return Err(Refusal::new("expected at least one node, got none").at(&nodes));

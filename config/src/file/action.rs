@@ -164,7 +164,7 @@ pub(crate) struct Guards {
     /// here (`65s` at the default tick): until then windows from before it are in what it is judged by. Default `30s`:
     /// counts at short ticks, where 13 are soon over.
     pub(crate) verify_after: Scalar<Duration>,
-    /// How long another size is tried on the shadow first, when live is less than 30 % slower and nothing fails, so that
+    /// How long another size is tried on the shadow first, when live is less than 50 % slower and nothing fails, so that
     /// there is time; `0s` is never. Default `30s`: a size that does not work shows at once.
     pub(crate) rehearse_for: Scalar<Duration>,
 }

@@ -220,6 +220,14 @@ fn what_nobody_said_to_stand_it_is_not_loaded_nor_a_node_with_a_live() {
 }
 
 #[test]
+fn a_shadow_that_breaks_where_live_does_not_is_no_measure() {
+    let mut world = World::new();
+    world.capacity = 90.0;
+    world.until_ended(200).unwrap();
+    assert!(world.events[0].contains("no measure") && world.known() == 0.0, "{:?}", world.events);
+}
+
+#[test]
 fn without_an_objective_it_is_looked_for_by_hand_only() {
     let mut world = World::new();
     world.policy.objective = None;

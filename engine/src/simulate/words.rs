@@ -47,14 +47,20 @@ pub(super) fn unmet(told: &Simulated, scenario: &Scenario) -> Vec<String> {
     let mut unmet = Vec::new();
     for expected in &scenario.expectations {
         let (from, to) = (expected.from_seconds, expected.to_seconds);
-        let mut found = told.lines.iter().filter(|line| {
-            (from..=to).contains(&line.seconds) && line.says.contains(&expected.says)
-        });
+        let mut found = told
+            .lines
+            .iter()
+            .filter(|line| (from..=to).contains(&line.seconds) && line.says.contains(&expected.says));
         let span = format!("between {} and {}", clock(from), clock(to));
         match (expected.never, found.next()) {
             (false, None) => unmet.push(format!("expected {span}: {}", expected.says)),
             (true, Some(line)) => {
-                unmet.push(format!("never expected {span}: {}, and at {} {}", expected.says, clock(line.seconds), line.says));
+                unmet.push(format!(
+                    "never expected {span}: {}, and at {} {}",
+                    expected.says,
+                    clock(line.seconds),
+                    line.says
+                ));
             }
             _ => {}
         }

@@ -28,6 +28,9 @@ const REST: (u32, f64) = (4, 10.0);
 /// Copies per second without which nothing can be multiplied.
 const COPIES_LEAST: f64 = 1.0;
 
+/// Standard deviations of a count that may be chance.
+const BY_CHANCE: f64 = 3.0;
+
 /// A live that is so much slower than before, and by so many seconds, is hurt; the median of so many ticks tells.
 const HURT: (f64, f64) = (1.5, 0.005);
 const HURT_TICKS: usize = 3;
@@ -100,6 +103,7 @@ enum Stage {
 /// What was seen for some ticks.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
+    seconds: f64,
     answered: f64,
     latency: f64,
     failed: f64,
@@ -212,7 +216,7 @@ impl Ramp {
     }
 
     fn begin(&mut self) -> RampTurn {
-        let usual = seen(&self.ticks);
+        let usual = seen(&self.ticks, self.tick_seconds);
         if usual.answered < COPIES_LEAST {
             return RampTurn::End(RampEnd::TooFew { copies: usual.answered });
         }
@@ -223,7 +227,7 @@ impl Ramp {
     }
 
     fn judge(&mut self) -> RampTurn {
-        let seen = seen(&self.ticks);
+        let seen = seen(&self.ticks, self.tick_seconds);
         let Some(usual) = self.usual else { return self.begin() };
         let step = self.step(&usual, &seen);
         self.steps.push(step);
@@ -241,7 +245,11 @@ impl Ramp {
     fn step(&self, usual: &Seen, seen: &Seen) -> RampStep {
         let more = if 0.0 < usual.live_load { seen.live_load / usual.live_load } else { 1.0 };
         let load = self.factor * usual.answered * more;
-        let answered = if 0.0 < load { (seen.answered / load).min(1.0) } else { 0.0 };
+        let answered = if 0.0 < load { seen.answered / load } else { 0.0 };
+        // Of so few copies so many more or less are chance; what was multiplied is one copy.
+        let copies = [usual.seconds * usual.answered, seen.seconds * seen.answered / self.factor];
+        let chance: f64 = copies.iter().map(|copies| 1.0 / copies.max(1.0)).sum();
+        let answered = (answered * (1.0 + BY_CHANCE * chance.sqrt())).min(1.0);
         RampStep { load, latency: seen.latency, failed: seen.failed, answered }
     }
 
@@ -280,7 +288,7 @@ impl Ramp {
     }
 }
 
-fn seen(ticks: &[RampTick]) -> Seen {
+fn seen(ticks: &[RampTick], tick_seconds: f64) -> Seen {
     let mean = |of: fn(&RampTick) -> f64| {
         #[expect(clippy::cast_precision_loss, reason = "some ticks")]
         let n = ticks.len().max(1) as f64;
@@ -288,7 +296,10 @@ fn seen(ticks: &[RampTick]) -> Seen {
     };
     let answered = mean(|tick| tick.answered);
     let failed = mean(|tick| tick.failed * tick.answered);
+    #[expect(clippy::cast_precision_loss, reason = "some ticks")]
+    let seconds = ticks.len() as f64 * tick_seconds;
     Seen {
+        seconds,
         answered,
         // Nobody answered: slower than any objective.
         latency: median(ticks.iter().filter_map(|tick| tick.latency)).unwrap_or(f64::INFINITY),
@@ -390,6 +401,19 @@ mod tests {
         assert_eq!(ends(Service { capacity: 10.0, copies: 10.0 }), RampEnd::BrokenAlready);
         let endless = ends(Service { capacity: 1e6, copies: 10.0 });
         assert_eq!(endless, RampEnd::NotReached { kept: 1000.0 });
+    }
+
+    #[test]
+    fn of_few_copies_chance_breaks_nothing() {
+        let service = Service { capacity: 900.0, copies: 2.0 };
+        // Of forty copies thirty are answered in a step: as often as not that is chance.
+        let mut ramp = Ramp::new(OBJECTIVE, None, (5.0, 100.0));
+        for _ in 0..14 {
+            let tick = service.tick(ramp.factor());
+            let answered = if 1.0 < ramp.factor() { 0.75 * tick.answered } else { tick.answered };
+            ramp.tick(RampTick { answered, ..tick });
+        }
+        assert!(ramp.steps().len() == 2 && OBJECTIVE.is_kept(&ramp.steps()[1]), "{:?}", ramp.steps());
     }
 
     #[test]

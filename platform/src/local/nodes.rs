@@ -1,5 +1,7 @@
 //! Nodes, here sets of processors: which there are, how much room they have, and where a shadow goes.
 
+use std::collections::BTreeSet;
+
 use foreshadow_model::{Bytes, LocalNode, MilliCpu, NodeName, NodeRoom, Resources};
 
 use super::Inner;
@@ -36,8 +38,9 @@ impl Inner {
     }
 }
 
-/// The node for the shadow of the `number`th live: the next one round from the live's that has room. Not the live's own
-/// where there is another: a sick node would make both sick.
+/// The node for the shadow of the `number`th live: the next one round from the live's that has room, and by preference one
+/// that no live stands on, where a shadow can be loaded and nobody feels it. Not the live's own where there is another: a
+/// sick node would make both sick.
 ///
 /// # Errors
 /// What is needed and what every node has, in words.
@@ -45,12 +48,14 @@ pub(crate) fn place(
     live: &NodeName,
     number: u32,
     needed: Resources,
-    rooms: &[NodeRoom],
+    (rooms, lives): (&[NodeRoom], &BTreeSet<NodeName>),
 ) -> Result<NodeName, String> {
     let first = usize::try_from(number).unwrap_or(0);
-    let others = (0..rooms.len())
+    let mut others: Vec<&NodeRoom> = (0..rooms.len())
         .map(|step| &rooms[(first + step) % rooms.len()])
-        .filter(|room| rooms.len() < 2 || room.name != *live);
+        .filter(|room| rooms.len() < 2 || room.name != *live)
+        .collect();
+    others.sort_by_key(|room| lives.contains(&room.name));
     let mut lacks = Vec::new();
     for room in others {
         match lack(room, needed) {
@@ -123,8 +128,18 @@ mod tests {
     }
 
     fn placed(promised: &[(&str, u32)], memory_left: u64, needed: Resources) -> Result<String, String> {
+        placed_beside(&["a"], promised, memory_left, needed)
+    }
+
+    fn placed_beside(
+        lives: &[&str],
+        promised: &[(&str, u32)],
+        memory_left: u64,
+        needed: Resources,
+    ) -> Result<String, String> {
+        let lives = lives.iter().map(|name| NodeName::new(*name).unwrap()).collect();
         let live = NodeName::new("a").unwrap();
-        place(&live, 1, needed, &rooms(promised, memory_left)).map(|node| node.to_string())
+        place(&live, 1, needed, (&rooms(promised, memory_left), &lives)).map(|node| node.to_string())
     }
 
     const NEEDED: Resources = Resources { cpu: Some(MilliCpu::new(500)), memory: Some(Bytes::mebi(256)) };
@@ -135,6 +150,14 @@ mod tests {
         assert_eq!(placed(&[("a", 0), ("b", 501), ("c", 0)], 900, NEEDED), Ok("c".into()));
         let refused = placed(&[("a", 0), ("b", 800)], 900, NEEDED).unwrap_err();
         assert_eq!(refused, "no node has room for 500m and 256Mi of memory: b has 200m of 1000m left");
+    }
+
+    #[test]
+    fn by_preference_no_live_stands_beside_a_shadow() {
+        let nodes = [("a", 0), ("b", 0), ("c", 0)];
+        assert_eq!(placed_beside(&["a", "b"], &nodes, 900, NEEDED), Ok("c".into()));
+        let full = [("a", 0), ("b", 0), ("c", 800)];
+        assert_eq!(placed_beside(&["a", "b"], &full, 900, NEEDED), Ok("b".into()), "better than none");
     }
 
     #[test]

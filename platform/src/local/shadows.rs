@@ -4,7 +4,7 @@
 //! longest: the next pass of supervision gives one to the live that has been without longest, as it would after any
 //! other end. So there is one rule for who gets a shadow, and nothing that could disagree with it after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,6 +208,8 @@ impl Inner {
             }
         }
         waiting.sort_by_key(|(last, number, _)| (*last, *number));
+        let lives = members.values().filter(|member| member.is_live());
+        let with_lives: BTreeSet<NodeName> = lives.map(|live| live.instance.node.clone()).collect();
         let mut chosen = Vec::new();
         for (_, number, live) in waiting {
             let taken = if given < quota { self.promised(&members, by_live) } else { Vec::new() };
@@ -220,7 +222,8 @@ impl Inner {
                 continue;
             }
             let needed = self.resources_owed(live);
-            match place(&live.instance.node, number.unwrap_or(1), needed, &self.rooms_on_nodes(&taken)) {
+            let rooms = self.rooms_on_nodes(&taken);
+            match place(&live.instance.node, number.unwrap_or(1), needed, (&rooms, &with_lives)) {
                 Ok(node) => {
                     given += 1;
                     want.making = Some((node.clone(), needed));

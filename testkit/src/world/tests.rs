@@ -135,11 +135,7 @@ fn what_is_starved_is_throttled_and_slower_than_its_shadow() {
 
 #[test]
 fn a_day_is_busiest_when_it_is_said_to_be() {
-    let load = LoadModel::Daily {
-        mean: PerSecond::new(50.0).unwrap(),
-        swing: ratio(0.5),
-        peak_hour: 14.0,
-    };
+    let load = LoadModel::Daily { mean: PerSecond::new(50.0).unwrap(), swing: ratio(0.5), peak_hour: 14.0 };
     let mut world = world(&Scenario { load, ..scenario(2, 0.0) });
     let loads: Vec<f64> = (0..288).map(|_| world.step(300.0).users.load).collect();
     let busiest = loads.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
