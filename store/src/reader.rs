@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use crate::codec::{VALUE_BYTES, decompress_moments, decompress_values, layout_series, value_at};
 use crate::open::{OpenStoreError, for_reading};
+use crate::roll_up::{self, RollUp, Span, of_samples, together};
 use crate::seal::SLICE_MS;
 use crate::series::{SeriesKey, role_label, role_of};
 use crate::writer::{signed, unsigned};
@@ -116,6 +117,44 @@ impl Reader {
         Ok(samples)
     }
 
+    /// One series in steps of this many milliseconds, counted from 1970: those that begin in `from <= moment < to`,
+    /// ascending. A step of whole minutes or hours is put together from roll-ups where there are any, from samples
+    /// elsewhere; where samples and minutes are gone already there is a roll-up an hour, whatever the step. Steps
+    /// without a value are left out.
+    ///
+    /// # Errors
+    /// [`ReadStoreError`] if the file cannot be read or is damaged.
+    pub fn steps(
+        &self,
+        key: &SeriesKey,
+        range: (i64, i64),
+        step_ms: i64,
+    ) -> Result<Vec<RollUp>, ReadStoreError> {
+        let step_ms = step_ms.max(1);
+        let down = |moment: i64| moment.div_euclid(step_ms).saturating_mul(step_ms);
+        let up = |moment: i64| down(moment.saturating_add(step_ms - 1));
+        let (from, to) = (up(range.0), up(range.1));
+        let snapshot = self.connection.unchecked_transaction()?;
+        let Some(series) = find_series(&snapshot, key)? else { return Ok(Vec::new()) };
+        let (mut parts, covered) = rolled_up(&snapshot, series, step_ms, (from, to))?;
+        let mut samples = Vec::new();
+        read_chunks(&snapshot, series, (from, to.min(covered)), &mut samples)?;
+        read_hot(&snapshot, series, (from, to), &mut samples)?;
+        parts.extend(of_samples(samples.into_iter(), 1));
+        parts.sort_by_key(|part| part.unix_ms);
+        Ok(together(parts.into_iter(), step_ms))
+    }
+
+    /// The moment of the oldest sample or roll-up, in Unix milliseconds; `None` if nothing was measured.
+    ///
+    /// # Errors
+    /// [`ReadStoreError`] if the file cannot be read.
+    pub fn oldest(&self) -> Result<Option<i64>, ReadStoreError> {
+        let sql = "SELECT min(m) FROM (SELECT min(t0) AS m FROM chunk UNION ALL SELECT min(ts) FROM hot
+             UNION ALL SELECT min(t) * 1000 FROM hour WHERE part = (SELECT min(part) FROM hour))";
+        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    }
+
     /// What was kept last under this name.
     ///
     /// # Errors
@@ -168,6 +207,43 @@ fn find_series(connection: &Connection, key: &SeriesKey) -> rusqlite::Result<Opt
             row.get(0)
         })
         .optional()
+}
+
+/// What roll-ups have of these steps, and the moment before which chunks have the rest.
+fn rolled_up(
+    connection: &Connection,
+    series: u32,
+    step_ms: i64,
+    (from, to): (i64, i64),
+) -> Result<(Vec<RollUp>, i64), ReadStoreError> {
+    let chunks_begin: Option<i64> = connection
+        .prepare_cached("SELECT min(t0) FROM chunk WHERE series = ?")?
+        .query_row([series], |row| row.get(0))?;
+    let chunks_begin = chunks_begin.unwrap_or(i64::MAX);
+    let rolled_up_from = roll_up::rolled_up_from(connection)?;
+    let covered = match Span::for_step(step_ms) {
+        None => i64::MAX,
+        // Samples end where their retention does, hours go on.
+        Some(Span::Hour) => rolled_up_from,
+        Some(Span::Minute) => {
+            roll_up::begin(connection, Span::Minute)?.unwrap_or(i64::MAX).max(rolled_up_from)
+        }
+    };
+    let hour = Span::Hour.ms();
+    let hours_until = match Span::for_step(step_ms) {
+        Some(Span::Hour) => to,
+        _ => (chunks_begin.min(covered).div_euclid(hour).saturating_mul(hour)).min(to),
+    };
+    let mut parts = Vec::new();
+    if from < hours_until {
+        parts = roll_up::read(connection, series, Span::Hour, (from, hours_until))?;
+    }
+    if let Some(Span::Minute) = Span::for_step(step_ms)
+        && covered < to
+    {
+        parts.extend(roll_up::read(connection, series, Span::Minute, (from.max(covered), to))?);
+    }
+    Ok((parts, covered))
 }
 
 fn read_chunks(

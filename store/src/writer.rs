@@ -1,8 +1,8 @@
 //! The single writer.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use foreshadow_model::{ActionId, JournalEvent, Tick};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 

@@ -89,6 +89,12 @@ fn a_day_of_four_hundred_series() {
         let into = packed.to_str().unwrap();
         rusqlite::Connection::open(&path).unwrap().execute("VACUUM INTO ?", [into]).unwrap();
         println!("  {:.3} bytes/sample of file", std::fs::metadata(&packed).unwrap().len() as f64 / n);
+        let connection = rusqlite::Connection::open(&packed).unwrap();
+        for part in ["chunk", "stamps", "minute", "hour"] {
+            let sql = "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name LIKE ? || '%'";
+            let bytes: i64 = connection.query_row(sql, [part], |row| row.get(0)).unwrap();
+            println!("  {:.3} bytes/sample of it are `{part}`", bytes as f64 / n);
+        }
         println!(
             "  record: {:.0} µs cpu, {:.0} µs wall per tick",
             per_tick(record_cpu),
@@ -104,6 +110,15 @@ fn a_day_of_four_hundred_series() {
         });
         assert_eq!(read as u64, sealed.samples);
         println!("  one series, one day: {:.3} ms", read_cpu.as_secs_f64() * 1e3 / f64::from(SERIES));
+        let (steps, steps_cpu, _) = timed(|| {
+            (0..SERIES)
+                .map(|number| reader.steps(&key(number), (0, TICKS * TICK_MS), 300_000).unwrap().len())
+                .sum::<usize>()
+        });
+        println!(
+            "  one series, one day, steps of five minutes ({steps} in all): {:.3} ms",
+            steps_cpu.as_secs_f64() * 1e3 / f64::from(SERIES)
+        );
         let ((), _, wall) = timed(|| {
             for tick in 0..2000 {
                 store.append(Tick(tick), 0, &JournalEvent::Stopped).unwrap();
