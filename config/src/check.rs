@@ -10,6 +10,7 @@ mod front;
 mod mirror;
 mod platform;
 mod probe;
+mod store;
 
 pub(crate) use self::alone::{alone, log_format};
 pub(crate) use self::mirror::redact;
@@ -24,7 +25,7 @@ use foreshadow_model::{
 use crate::error::Refusal;
 use crate::file::{self, File};
 use crate::notation::{Located, Notation, Scalar};
-use crate::{AlertPolicy, Config, LogPolicy};
+use crate::{AlertPolicy, Config, LogPolicy, StorePolicy};
 
 /// Turns a file into a configuration.
 pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
@@ -69,6 +70,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         alerts: AlertPolicy::try_from(file.alerts)?,
         api: alerts::api(file.api)?,
         policy,
+        store: StorePolicy::try_from(file.store)?,
         state,
         logs: LogPolicy::try_from(file.logs)?,
         warnings,

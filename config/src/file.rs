@@ -8,6 +8,7 @@ mod front;
 mod mirror;
 mod platform;
 mod probe;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,6 +25,7 @@ pub(crate) use self::front::{BalanceKind, ForwardedKind, Front, Patience, Tls};
 pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
 pub(crate) use self::probe::{Probe, Storage as ProbeStorage};
+pub(crate) use self::store::{Retention, Store};
 use crate::names::EnvName;
 use crate::notation::{As, Located, Scalar, Text};
 use crate::units::Percent;
@@ -84,6 +86,9 @@ pub(crate) struct File {
     /// the file it belongs to.
     #[serde(default = "state")]
     pub(crate) state: Located<Text>,
+    /// The history.
+    #[serde(default)]
+    pub(crate) store: Store,
     /// Logs of the instances.
     #[serde(default)]
     pub(crate) logs: Logs,

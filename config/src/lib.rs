@@ -49,6 +49,8 @@ pub struct Config {
     pub api: Option<SocketAddr>,
     /// The operator's rules.
     pub policy: Policy,
+    /// How the history is kept.
+    pub store: StorePolicy,
     /// The folder of history, journal, logs and sockets.
     pub state: PathBuf,
     /// Logs of the instances.
@@ -119,6 +121,19 @@ pub struct LogPolicy {
     pub max: Bytes,
     /// Logs put aside that are kept.
     pub keep: u32,
+}
+
+/// How the history is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePolicy {
+    /// Significant decimal digits of every value, 1 to 15; `None` is every bit.
+    pub significant_digits: Option<u8>,
+    /// How long samples are kept.
+    pub samples: Duration,
+    /// How long roll-ups of a minute are kept.
+    pub minutes: Duration,
+    /// How long roll-ups of an hour are kept, at least as long as the others.
+    pub hours: Duration,
 }
 
 /// Whom to tell of alarms.

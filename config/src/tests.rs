@@ -35,6 +35,7 @@ fn a_minimal_file_has_the_defaults_of_the_model() {
     assert_eq!((config.lives, config.nodes, config.warnings), (1, None, Vec::new()));
     assert_eq!(config.state, Path::new("/srv/shop/.foreshadow"));
     assert_eq!(config.logs, LogPolicy { max: Bytes::mebi(16), keep: 3 });
+    assert_eq!(config.store.significant_digits, Some(4));
     assert_eq!(config.template.command, ["./server"]);
     assert_eq!(config.template.workdir, Path::new("/srv/shop"));
     assert_eq!(config.template.ready, Readiness::Tcp);
@@ -62,6 +63,31 @@ fn the_reference_file_is_read_without_a_warning() {
     assert_eq!(config.template.shadow_env["SMTP_HOST"], "");
     assert_eq!(config.template.egress_allow[1].host, "db.internal");
     assert_eq!(config.nodes.unwrap()[1].cpus, [1, 2, 3, 5]);
+}
+
+#[test]
+fn a_history_is_kept_for_days_at_least_and_hours_longest() {
+    let kept = |rest: &str| accepted(&format!("{MINIMAL}store: {rest}\n")).store;
+    let day = Duration::from_secs(86_400);
+    let usual = kept("{}");
+    assert_eq!((usual.samples, usual.minutes, usual.hours), (day * 30, day * 14, day * 730));
+    assert_eq!(kept("{ significantDigits: full }").significant_digits, None);
+    assert_eq!(kept("{ significantDigits: 6 }").significant_digits, Some(6));
+    assert_eq!(kept("{ retention: { samples: 1d, minutes: 90d } }").minutes, day * 90);
+    check(
+        "store: { significantDigits: 0 }\n",
+        6,
+        29,
+        "expected a number of digits from `1` to `15`, or `full`, got `0`",
+    );
+    check(
+        "store: { retention: { samples: 5h } }\n",
+        6,
+        32,
+        "expected `samples` between `1d` and `36500d`, got `5h`",
+    );
+    let message = "expected `hours` to be kept at least as long as `samples`, got `20d` and `30d`";
+    check("store: { retention: { hours: 20d } }\n", 6, 30, message);
 }
 
 /// Every key of a schema.

@@ -8,10 +8,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use foreshadow_act::{Journal, JournalError};
+use foreshadow_config::StorePolicy;
 use foreshadow_model::{
     Assessment, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
 };
-use foreshadow_store::{OpenStoreError, Query, Reader, Sample, SeriesKey, Store};
+use foreshadow_store::{
+    OpenStoreError, Precision, Query, Reader, Retention, Sample, SeriesKey, Store, StoreOptions,
+};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -118,9 +121,18 @@ impl Opened {
     }
 }
 
+/// How the file has it.
+pub(crate) fn options(policy: &StorePolicy) -> StoreOptions {
+    let StorePolicy { significant_digits, samples, minutes, hours } = *policy;
+    StoreOptions {
+        precision: significant_digits.map_or(Precision::Exact, Precision::SignificantDigits),
+        retention: Retention { samples, minutes, hours },
+    }
+}
+
 /// Opens the store and starts its thread.
-pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
-    let store = Store::open(path).map_err(OpenHistoryError::Open)?;
+pub(crate) fn open(path: &Path, options: StoreOptions) -> Result<Opened, OpenHistoryError> {
+    let store = Store::open_with(path, options).map_err(OpenHistoryError::Open)?;
     let last = store.last_tick().map_err(OpenHistoryError::Read)?;
     let next_action = store.next_action_id().map_err(OpenHistoryError::Read)?;
     let recent = recent(path)?;
@@ -357,10 +369,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.db");
         let second = Duration::from_secs(1);
-        assert_eq!(open(&path).unwrap().tick(1_000, second), Tick(0), "nothing was ever done");
+        assert_eq!(
+            open(&path, StoreOptions::USUAL).unwrap().tick(1_000, second),
+            Tick(0),
+            "nothing was ever done"
+        );
         let started = JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted: None };
         Store::open(&path).unwrap().append(Tick(7), 50_000, &started).unwrap();
-        let opened = open(&path).unwrap();
+        let opened = open(&path, StoreOptions::USUAL).unwrap();
         assert_eq!(opened.tick(50_000 + 86_400_000, second), Tick(7 + 86_400));
         assert_eq!(opened.tick(0, second), Tick(7), "a clock that was set back takes none back");
     }

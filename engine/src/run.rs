@@ -142,7 +142,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
     foreshadow_mirror::examine(&config.policy.mirror)?;
     make_private(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
-    let opened = history::open(&database(&state))?;
+    let opened = history::open(&database(&state), history::options(&config.store))?;
     let mut signals = Signals::catch().map_err(RunError::Start)?;
     // Caught from the start: a hang-up that comes too early must not end anything.
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Start)?;
