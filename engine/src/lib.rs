@@ -24,6 +24,7 @@ mod plane;
 mod press;
 mod proposals;
 mod reload;
+mod rescue;
 mod restore;
 mod run;
 mod senses;
@@ -35,8 +36,9 @@ pub use clock::unix_ms;
 pub use cycle::CycleError;
 pub use diverging::remembered_diverging;
 pub use doctor::{Check, examine};
-pub use lock::is_held;
+pub use lock::{LockError, is_held};
 pub use proposals::{Proposal, propose};
+pub use rescue::{RestoreError, Restored, restore};
 pub use run::{Ended, RunError, run};
 
 pub use foreshadow_compare as compare;
@@ -49,7 +51,9 @@ pub use foreshadow_probe as probe;
 pub use foreshadow_serve::{
     Client, ClientError, Command, MirrorTotals, Prometheus, Range, RangeError, Refusal, Refused,
 };
-pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, SeriesKey};
+pub use foreshadow_store::{
+    BackUpError, Copied, OpenStoreError, Overwrite, Query, ReadStoreError, Reader, RollUp, SeriesKey, back_up,
+};
 
 use std::path::{Path, PathBuf};
 

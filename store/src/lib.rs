@@ -10,6 +10,7 @@
 //!
 //! A full disk is an error of one call, never a damaged file: the caller reports it and goes on deciding.
 
+mod backup;
 mod codec;
 mod open;
 mod reader;
@@ -19,6 +20,7 @@ mod seal;
 mod series;
 mod writer;
 
+pub use backup::{BackUpError, Copied, Overwrite, back_up, put_back};
 pub use codec::Precision;
 pub use open::{FILE_NAME, OpenStoreError, Retention, StoreOptions};
 pub use reader::{Query, ReadStoreError, Reader};
