@@ -10,6 +10,7 @@ mod alarm;
 mod assessment;
 mod burst;
 mod error;
+mod exported;
 mod forecast;
 mod front;
 mod histogram;
@@ -34,6 +35,7 @@ pub use assessment::{
 };
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
 pub use error::with_causes;
+pub use exported::Exported;
 pub use forecast::Forecast;
 pub use front::{Balance, Forwarded, FrontRules, Patience, Speech, TlsFiles, TlsName};
 pub use histogram::LogHistogram;

@@ -12,7 +12,7 @@ use crate::codec::{VALUE_BYTES, decompress_moments, decompress_values, layout_se
 use crate::open::{OpenStoreError, for_reading};
 use crate::roll_up::{self, RollUp, Span, of_samples, together};
 use crate::seal::SLICE_MS;
-use crate::series::{SeriesKey, role_label, role_of};
+use crate::series::{SeriesKey, role_of};
 use crate::writer::{signed, unsigned};
 
 /// Why something could not be read.
@@ -203,9 +203,7 @@ fn entry(row: &Row<'_>) -> Result<JournalEntry, ReadStoreError> {
 fn find_series(connection: &Connection, key: &SeriesKey) -> rusqlite::Result<Option<u32>> {
     connection
         .prepare_cached("SELECT id FROM series WHERE instance = ? AND role = ? AND metric = ? AND unit = ?")?
-        .query_row(params![key.instance.as_str(), role_label(key.role), key.metric, key.unit], |row| {
-            row.get(0)
-        })
+        .query_row(params![key.instance.as_str(), key.role.label(), key.metric, key.unit], |row| row.get(0))
         .optional()
 }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use crate::codec::{layout_bytes, push};
 use crate::open::{OpenStoreError, StoreOptions, for_writing};
 use crate::reader::ReadStoreError;
-use crate::series::{Sample, SeriesKey, role_label};
+use crate::series::{Sample, SeriesKey};
 
 /// Rows whose moment is taken already (the wall clock was set back) move on by a millisecond, this often at most.
 const NUDGES_MAX: i64 = 1000;
@@ -275,7 +275,7 @@ fn make_layout(transaction: &Transaction<'_>, series: Vec<u32>) -> rusqlite::Res
 }
 
 fn series_id(transaction: &Transaction<'_>, key: &SeriesKey) -> rusqlite::Result<u32> {
-    let names = params![key.instance.as_str(), role_label(key.role), key.metric, key.unit];
+    let names = params![key.instance.as_str(), key.role.label(), key.metric, key.unit];
     let found = transaction
         .prepare_cached("SELECT id FROM series WHERE instance = ? AND role = ? AND metric = ? AND unit = ?")?
         .query_row(names, |row| row.get(0))

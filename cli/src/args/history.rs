@@ -14,8 +14,10 @@ pub(crate) enum SeriesOutput {
     Human,
     /// One JSON object a value; the key of the value carries its unit.
     Json,
-    /// One row a moment, one column a series; the header carries the units.
+    /// One row a moment, one column a series; the header carries the units. With `--all` or `--step` one row a value.
     Csv,
+    /// The text that `promtool tsdb create-blocks-from openmetrics` reads; names and values in base units.
+    Openmetrics,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -28,6 +30,12 @@ pub(crate) struct HistoryArgs {
     /// Only this metric; may be given more than once.
     #[arg(long)]
     pub(crate) metric: Vec<String>,
+    /// All series, where none are named.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// One value each step (`1m`, `1h`) instead of every sample; from roll-ups where it is whole minutes or hours.
+    #[arg(long)]
+    pub(crate) step: Option<String>,
     /// From when on: a span back from now (`1h`, `90m`, `2d`) or a moment (`2026-05-01T12:00:00Z`).
     #[arg(long, default_value = "1h")]
     pub(crate) since: String,
@@ -37,7 +45,7 @@ pub(crate) struct HistoryArgs {
     #[command(flatten)]
     pub(crate) controller: ControllerArgs,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t)]
+    #[arg(short, long, alias = "format", value_enum, default_value_t)]
     pub(crate) output: SeriesOutput,
 }
 
