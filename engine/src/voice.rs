@@ -8,9 +8,10 @@ use std::time::Duration;
 use foreshadow_config::{AlertPolicy, Config};
 use foreshadow_model::{InstanceId, JournalEntry, StatusReport, with_causes};
 use foreshadow_serve::{
-    Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, Request, SeriesRow, World,
+    Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, Request, SeriesRow, Step,
+    World,
 };
-use foreshadow_store::{Query, Reader, SeriesKey};
+use foreshadow_store::{Query, Reader, RollUp, SeriesKey};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -34,6 +35,7 @@ pub(crate) struct Voice {
     desk: Desk,
     feed: Feed,
     history: History,
+    service: String,
     telling: Option<Telling>,
 }
 
@@ -61,7 +63,8 @@ impl Voice {
     pub(crate) fn open(config: &Config, opened: &Opened) -> Self {
         let kept = opened.kept.get(KEY).map(Vec::as_slice);
         let desk = Desk::open(config.service.as_str(), kept, &receivers(&config.alerts));
-        Self { desk, feed: Feed::default(), history: opened.history.clone(), telling: None }
+        let service = config.service.as_str().to_owned();
+        Self { desk, feed: Feed::default(), history: opened.history.clone(), service, telling: None }
     }
 
     /// Tells a tick. Never waits.
@@ -136,6 +139,8 @@ impl Voice {
             feed: self.feed.clone(),
             desk: self.desk.clone(),
             records: Arc::new(Book(database)),
+            service: self.service.clone(),
+            unix_ms: clock::unix_ms,
         };
         let door = foreshadow_serve::serve(doors.socket, readings.clone(), sender, life.cancel.clone());
         life.tasks.spawn(async move {
@@ -198,12 +203,21 @@ impl Records for Book {
     }
 
     fn samples(&self, series: &SeriesRow, from: i64, to: i64) -> Result<Vec<(i64, f64)>, RecordsError> {
-        let key = SeriesKey {
-            instance: series.instance.clone(),
-            role: series.role,
-            metric: series.metric.clone().into(),
-            unit: series.unit.clone().into(),
-        };
-        self.open()?.series(&key, from, to).map_err(|error| RecordsError(error.into()))
+        self.open()?.series(&key(series), from, to).map_err(|error| RecordsError(error.into()))
+    }
+
+    fn steps(&self, series: &SeriesRow, range: (i64, i64), step_ms: i64) -> Result<Vec<Step>, RecordsError> {
+        let steps = self.open()?.steps(&key(series), range, step_ms);
+        let step = |RollUp { unix_ms, n, min, max, sum, last }| Step { unix_ms, n, min, max, sum, last };
+        steps.map(|steps| steps.into_iter().map(step).collect()).map_err(|error| RecordsError(error.into()))
+    }
+}
+
+fn key(series: &SeriesRow) -> SeriesKey {
+    SeriesKey {
+        instance: series.instance.clone(),
+        role: series.role,
+        metric: series.metric.clone().into(),
+        unit: series.unit.clone().into(),
     }
 }

@@ -4,7 +4,7 @@
 //!   folder may speak to it. It answers everything that can be read and takes commands: `foreshadow status`
 //!   and every command that tells a running controller something are its clients ([`Client`]).
 //! * **The API** ([`serve_api`]): the same reading routes over TCP on the loopback, for dashboards and scrapers.
-//!   OpenAPI describes it ([`openapi`]).
+//!   OpenAPI describes it ([`openapi`]). Under `/api/v1/` it speaks as Prometheus does, of a subset of PromQL.
 //! * **Questions** to a Prometheus ([`Prometheus`]), for data that is judged afterwards.
 //! * **Alarms** ([`Desk`], [`announce`]): from what ticks tell to a webhook and an Alertmanager.
 //!
@@ -19,6 +19,7 @@ mod host;
 mod metrics;
 mod mirror;
 mod prometheus;
+mod promql;
 mod records;
 mod routes;
 
@@ -29,5 +30,5 @@ pub use door::{listen, serve, serve_api};
 pub use feed::Feed;
 pub use mirror::{LiveTotals, MirrorTotals, serve_mirror};
 pub use prometheus::{Points, Prometheus, Range, RangeError};
-pub use records::{JournalQuery, Records, RecordsError, SeriesRow};
+pub use records::{JournalQuery, Records, RecordsError, SeriesRow, Step};
 pub use routes::{Readings, openapi};

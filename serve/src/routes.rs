@@ -3,6 +3,7 @@
 mod events;
 mod history;
 mod journal;
+mod promql;
 mod state;
 
 use std::sync::Arc;
@@ -38,6 +39,10 @@ pub struct Readings {
     pub desk: Desk,
     /// History and journal.
     pub records: Arc<dyn Records>,
+    /// The name of the service, a label of every series.
+    pub service: String,
+    /// The clock, in Unix milliseconds.
+    pub unix_ms: fn() -> i64,
 }
 
 /// What the routes share.
@@ -84,6 +89,11 @@ impl IntoResponse for Unanswered {
 impl Shared {
     pub(crate) fn new(readings: Readings, cancel: CancellationToken) -> Self {
         Self { readings, reads: Arc::new(Semaphore::new(READS)), cancel }
+    }
+
+    /// Now, in Unix milliseconds.
+    fn now(&self) -> i64 {
+        (self.readings.unix_ms)()
     }
 
     /// Reads history or journal where blocking hurts nobody.
@@ -135,7 +145,7 @@ fn described() -> OpenApiRouter<Shared> {
 
 /// The reading routes.
 pub(crate) fn reading(shared: Shared) -> Router {
-    described().split_for_parts().0.with_state(shared)
+    described().split_for_parts().0.merge(promql::routes()).with_state(shared)
 }
 
 /// The description of the reading routes, committed as `schemas/openapi.json`.
