@@ -25,7 +25,7 @@ use foreshadow_model::{
 use crate::error::Refusal;
 use crate::file::{self, File};
 use crate::notation::{Located, Notation, Scalar};
-use crate::{AlertPolicy, Config, LogPolicy, StorePolicy};
+use crate::{AlertPolicy, Config, LogPolicy};
 
 /// Turns a file into a configuration.
 pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
@@ -70,7 +70,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         alerts: AlertPolicy::try_from(file.alerts)?,
         api: alerts::api(file.api)?,
         policy,
-        store: StorePolicy::try_from(file.store)?,
+        store: store::policy(file.store, directory)?,
         state,
         logs: LogPolicy::try_from(file.logs)?,
         warnings,

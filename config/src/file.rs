@@ -25,7 +25,7 @@ pub(crate) use self::front::{BalanceKind, ForwardedKind, Front, Patience, Tls};
 pub(crate) use self::mirror::{Hidden, Mirror, Redact, Route, Session};
 pub(crate) use self::platform::{Local, Node, Platform, PlatformKind, Ready, Resources};
 pub(crate) use self::probe::{Probe, Storage as ProbeStorage};
-pub(crate) use self::store::{Retention, Store};
+pub(crate) use self::store::{RemoteWrite, Retention, Store};
 use crate::names::EnvName;
 use crate::notation::{As, Located, Scalar, Text};
 use crate::units::Percent;

@@ -134,6 +134,27 @@ pub struct StorePolicy {
     pub minutes: Duration,
     /// How long roll-ups of an hour are kept, at least as long as the others.
     pub hours: Duration,
+    /// Where every sample is written to besides.
+    pub remote_write: Vec<RemoteWrite>,
+}
+
+/// One target of remote write.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RemoteWrite {
+    /// Where to `POST`, an `http` or `https` address.
+    pub url: String,
+    /// A file with a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// Samples of one request, some more or less.
+    pub batch: u32,
+}
+
+impl fmt::Debug for RemoteWrite {
+    /// Without the address, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, token_file, batch } = self;
+        write!(f, "RemoteWrite {{ url: .., token_file: {token_file:?}, batch: {batch} }}")
+    }
 }
 
 /// Whom to tell of alarms.

@@ -86,6 +86,12 @@ fn a_history_is_kept_for_days_at_least_and_hours_longest() {
         32,
         "expected `samples` between `1d` and `36500d`, got `5h`",
     );
+    let url = "http://user:hunter2@127.0.0.1/api/v1/write";
+    let target =
+        &kept(&format!("{{ remoteWrite: [{{ url: \"{url}\", bearerTokenFile: t }}] }}")).remote_write[0];
+    assert_eq!((target.url.as_str(), target.batch), (url, 5000));
+    assert_eq!(target.token_file.as_deref(), Some(Path::new("/srv/shop/t")));
+    assert!(!format!("{target:?}").contains("hunter2"));
     let message = "expected `hours` to be kept at least as long as `samples`, got `20d` and `30d`";
     check("store: { retention: { hours: 20d } }\n", 6, 30, message);
 }

@@ -46,7 +46,7 @@ enum Order {
         done: oneshot::Sender<Result<(), JournalError>>,
     },
     Keep {
-        key: &'static str,
+        key: String,
         value: Vec<u8>,
     },
     Record {
@@ -123,7 +123,7 @@ impl Opened {
 
 /// How the file has it.
 pub(crate) fn options(policy: &StorePolicy) -> StoreOptions {
-    let StorePolicy { significant_digits, samples, minutes, hours } = *policy;
+    let StorePolicy { significant_digits, samples, minutes, hours, .. } = *policy;
     StoreOptions {
         precision: significant_digits.map_or(Precision::Exact, Precision::SignificantDigits),
         retention: Retention { samples, minutes, hours },
@@ -208,7 +208,7 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>, fails: &Fails) {
                 done.send(result).ok();
             }
             Order::Keep { key, value } => {
-                if let Err(error) = store.keep(key, &value) {
+                if let Err(error) = store.keep(&key, &value) {
                     tracing::error!(key, error = foreshadow_model::with_causes(&error), "State not kept");
                 }
             }
@@ -258,7 +258,7 @@ impl History {
                 tracing::warn!(key, bytes = value.len(), "State is too large to be kept");
             }
             Ok(value) => {
-                if self.orders.try_send(Order::Keep { key, value }).is_err() {
+                if self.orders.try_send(Order::Keep { key: key.to_owned(), value }).is_err() {
                     tracing::debug!(key, "History does not keep up, the state is kept the next time");
                 }
             }
@@ -268,10 +268,11 @@ impl History {
 
     /// The way for a task to keep what it wrote itself; whether the queue had room. It does not hold up the end of the
     /// store's thread.
-    pub(crate) fn keeper(&self) -> impl Fn(&'static str, Vec<u8>) -> bool + Send + Sync + 'static {
+    pub(crate) fn keeper(&self) -> impl Fn(&str, Vec<u8>) -> bool + Send + Sync + 'static {
         let orders = self.orders.downgrade();
         move |key, value| {
-            orders.upgrade().is_some_and(|orders| orders.try_send(Order::Keep { key, value }).is_ok())
+            let order = Order::Keep { key: key.to_owned(), value };
+            orders.upgrade().is_some_and(|orders| orders.try_send(order).is_ok())
         }
     }
 

@@ -169,6 +169,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
     begun.board.api(api.as_ref());
     let mut voice = Voice::open(&config, &opened);
     voice.announce(&config.alerts, &life);
+    voice.write_remotely(&config.store.remote_write, &database(&state), &life);
     let doors = Doors { socket: door, api };
     let commands = voice.answer(doors, begun.board.subscribe(), database(&state), &life);
     let mut running = Running {
@@ -346,7 +347,8 @@ impl Running {
             platform: &self.cycle.platform,
             trends: &self.cycle.trends,
             probes_off: self.cycle.senses.is_off(),
-            troubles: [self.history.fails().in_words(), self.voice.silences()].concat(),
+            troubles: [self.history.fails().in_words(), self.voice.silences(), self.voice.remote_troubles()]
+                .concat(),
         });
     }
 

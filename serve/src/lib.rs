@@ -7,6 +7,7 @@
 //!   OpenAPI describes it ([`openapi`]). Under `/api/v1/` it speaks as Prometheus does, of a subset of PromQL.
 //! * **Questions** to a Prometheus ([`Prometheus`]), for data that is judged afterwards.
 //! * **Alarms** ([`Desk`], [`announce`]): from what ticks tell to a webhook and an Alertmanager.
+//! * **Remote write** ([`write_remotely`]): the history to a Prometheus or whatever takes it.
 //!
 //! Nothing here holds up the loop: it hands values over and goes on.
 
@@ -21,6 +22,7 @@ mod mirror;
 mod prometheus;
 mod promql;
 mod records;
+mod remote_write;
 mod routes;
 
 pub use alerts::{Desk, Facts, ReceiverError, Receivers, World, announce};
@@ -30,5 +32,6 @@ pub use door::{listen, serve, serve_api};
 pub use feed::Feed;
 pub use mirror::{LiveTotals, MirrorTotals, serve_mirror};
 pub use prometheus::{Points, Prometheus, Range, RangeError};
-pub use records::{JournalQuery, Records, RecordsError, SeriesRow, Step};
+pub use records::{Backlog, JournalQuery, Records, RecordsError, SeriesRow, Step};
+pub use remote_write::{RemoteTarget, RemoteWorld, Remotes, TargetError, write_remotely};
 pub use routes::{Readings, openapi};

@@ -50,6 +50,15 @@ pub struct Step {
     pub last: f64,
 }
 
+/// Samples of whole moments, ascending in time, for those who copy the history elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backlog {
+    /// The moment of the last of them, in Unix milliseconds: what comes next is after it.
+    pub until: i64,
+    /// Moments and values of each series.
+    pub series: Vec<(SeriesRow, Vec<(i64, f64)>)>,
+}
+
 /// History or journal could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read history and journal")]
@@ -81,4 +90,10 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// [`RecordsError`].
     fn steps(&self, series: &SeriesRow, range: (i64, i64), step_ms: i64) -> Result<Vec<Step>, RecordsError>;
+
+    /// The oldest samples after this moment, some `samples_max` of them; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn backlog(&self, after: i64, samples_max: usize) -> Result<Option<Backlog>, RecordsError>;
 }

@@ -24,6 +24,7 @@ use utoipa_axum::routes;
 use crate::alerts::Desk;
 use crate::feed::Feed;
 use crate::records::{Records, RecordsError};
+use crate::remote_write::Remotes;
 
 /// Readings of history and journal at the same time, at most: they share two cores with what they report on.
 const READS: usize = 2;
@@ -39,6 +40,8 @@ pub struct Readings {
     pub desk: Desk,
     /// History and journal.
     pub records: Arc<dyn Records>,
+    /// What becomes of the samples that are written elsewhere.
+    pub remotes: Remotes,
     /// The name of the service, a label of every series.
     pub service: String,
     /// The clock, in Unix milliseconds.

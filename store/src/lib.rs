@@ -10,6 +10,7 @@
 //!
 //! A full disk is an error of one call, never a damaged file: the caller reports it and goes on deciding.
 
+mod backlog;
 mod backup;
 mod codec;
 mod open;
@@ -20,6 +21,7 @@ mod seal;
 mod series;
 mod writer;
 
+pub use backlog::Backlog;
 pub use backup::{BackUpError, Copied, Overwrite, back_up, put_back};
 pub use codec::Precision;
 pub use open::{FILE_NAME, OpenStoreError, Retention, StoreOptions};

@@ -55,7 +55,7 @@ pub struct Query {
 /// A read-only view. May be opened while the writer runs, by any process; each call sees one moment of the file.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 impl Reader {
@@ -174,14 +174,7 @@ impl Reader {
         let mut rows = statement.query([])?;
         let mut keys = Vec::new();
         while let Some(row) = rows.next()? {
-            keys.push(SeriesKey {
-                instance: InstanceId::new(row.get::<_, String>(0)?)
-                    .map_err(|_| ReadStoreError::Damaged("a series has no valid instance"))?,
-                role: role_of(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)
-                    .ok_or(ReadStoreError::Damaged("a series has no valid role"))?,
-                metric: Cow::Owned(row.get(2)?),
-                unit: Cow::Owned(row.get(3)?),
-            });
+            keys.push(key(row)?);
         }
         Ok(keys)
     }
@@ -198,6 +191,26 @@ fn entry(row: &Row<'_>) -> Result<JournalEntry, ReadStoreError> {
     let json = row.get_ref(3)?.as_str().map_err(rusqlite::Error::from)?;
     let event = serde_json::from_str(json).map_err(|source| ReadStoreError::Event { seq, source })?;
     Ok(JournalEntry { seq, tick: Tick(unsigned(row.get(1)?)), unix_ms: row.get(2)?, event })
+}
+
+/// The names of a series that is in the file.
+pub(crate) fn key_of(connection: &Connection, series: u32) -> Result<SeriesKey, ReadStoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT instance, role, metric, unit FROM series WHERE id = ?")?;
+    let mut rows = statement.query([series])?;
+    let row = rows.next()?.ok_or(ReadStoreError::Damaged("a series has no names"))?;
+    key(row)
+}
+
+fn key(row: &Row<'_>) -> Result<SeriesKey, ReadStoreError> {
+    Ok(SeriesKey {
+        instance: InstanceId::new(row.get::<_, String>(0)?)
+            .map_err(|_| ReadStoreError::Damaged("a series has no valid instance"))?,
+        role: role_of(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)
+            .ok_or(ReadStoreError::Damaged("a series has no valid role"))?,
+        metric: Cow::Owned(row.get(2)?),
+        unit: Cow::Owned(row.get(3)?),
+    })
 }
 
 fn find_series(connection: &Connection, key: &SeriesKey) -> rusqlite::Result<Option<u32>> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::notation::Scalar;
+use crate::names::HttpUrl;
+use crate::notation::{Located, Scalar, Text};
 use crate::units::Digits;
 
 /// The history: how exactly it is kept, and for how long.
@@ -17,12 +18,36 @@ pub(crate) struct Store {
     pub(crate) significant_digits: Scalar<Digits>,
     /// How long is kept what. The journal is kept for ever.
     pub(crate) retention: Retention,
+    /// Where every sample is written to besides, by remote write (version 1). What cannot be written is in the history
+    /// and follows later, over restarts too. Default: nowhere.
+    pub(crate) remote_write: Vec<RemoteWrite>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { significant_digits: Scalar::of(Digits(Some(4))), retention: Retention::default() }
+        let significant_digits = Scalar::of(Digits(Some(4)));
+        Self { significant_digits, retention: Retention::default(), remote_write: Vec::new() }
     }
+}
+
+/// One target of remote write.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct RemoteWrite {
+    /// Where to `POST`: `http://127.0.0.1:9090/api/v1/write` for Prometheus, which has to be started with
+    /// `--web.enable-remote-write-receiver`, and for VictoriaMetrics.
+    pub(crate) url: Scalar<HttpUrl>,
+    /// A file with a bearer token, relative to this file; read for every batch. Default: no token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) bearer_token_file: Option<Located<Text>>,
+    /// Samples of one request, some more or less, `100` to `100000`. Default 5000: a dozen ticks of a large service, in
+    /// some 50 kB.
+    #[serde(default = "batch")]
+    pub(crate) batch: Located<u32>,
+}
+
+fn batch() -> Located<u32> {
+    Located::unset(5000)
 }
 
 /// How long is kept what.

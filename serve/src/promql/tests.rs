@@ -48,6 +48,10 @@ impl Records for Shelf {
         };
         Ok(self.samples(series, range.0, range.1)?.into_iter().map(one).collect())
     }
+
+    fn backlog(&self, _: i64, _: usize) -> Result<Option<crate::records::Backlog>, RecordsError> {
+        Ok(None)
+    }
 }
 
 fn ask(text: &str, grid: Grid) -> Result<Answer, QueryError> {
