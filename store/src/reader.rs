@@ -9,8 +9,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use crate::codec::{VALUE_BYTES, decompress_moments, decompress_values, layout_series, value_at};
-use crate::open::{OpenStoreError, for_reading};
+use crate::open::{OpenStoreError, for_reading, number};
 use crate::roll_up::{self, RollUp, Span, of_samples, together};
+use crate::schema::ROLLED_UP_SINCE;
 use crate::seal::SLICE_MS;
 use crate::series::{SeriesKey, role_of};
 use crate::writer::{signed, unsigned};
@@ -145,16 +146,6 @@ impl Reader {
         Ok(together(parts.into_iter(), step_ms))
     }
 
-    /// The moment of the oldest sample or roll-up, in Unix milliseconds; `None` if nothing was measured.
-    ///
-    /// # Errors
-    /// [`ReadStoreError`] if the file cannot be read.
-    pub fn oldest(&self) -> Result<Option<i64>, ReadStoreError> {
-        let sql = "SELECT min(m) FROM (SELECT min(t0) AS m FROM chunk UNION ALL SELECT min(ts) FROM hot
-             UNION ALL SELECT min(t) * 1000 FROM hour WHERE part = (SELECT min(part) FROM hour))";
-        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
-    }
-
     /// What was kept last under this name.
     ///
     /// # Errors
@@ -227,6 +218,9 @@ fn rolled_up(
     step_ms: i64,
     (from, to): (i64, i64),
 ) -> Result<(Vec<RollUp>, i64), ReadStoreError> {
+    if number(connection, "user_version")? < ROLLED_UP_SINCE {
+        return Ok((Vec::new(), i64::MAX));
+    }
     let chunks_begin: Option<i64> = connection
         .prepare_cached("SELECT min(t0) FROM chunk WHERE series = ?")?
         .query_row([series], |row| row.get(0))?;

@@ -7,6 +7,9 @@ use crate::open::{APPLICATION_ID, is_empty, number};
 /// The format this version writes; kept as `user_version`. A file of a newer format is refused.
 pub const FORMAT: i64 = 3;
 
+/// The format that brought roll-ups: a reader may meet a file that no newer writer has opened yet.
+pub(crate) const ROLLED_UP_SINCE: i64 = 3;
+
 /// What each format added. Readable with `sqlite3`; the blobs are pco files.
 const STEPS: [&str; 3] = [FORMAT_1, FORMAT_2, FORMAT_3];
 

@@ -149,6 +149,9 @@ fn files_of_older_formats_are_brought_up_to_date_and_lose_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
         let written = old_file(&path, format);
+        // Looked at before a newer writer has opened it.
+        let steps = Reader::open(&path).unwrap().steps(&key(), (0, i64::MAX), Span::Hour.ms()).unwrap();
+        assert_eq!(steps.iter().map(|step| step.n).sum::<u64>(), written.len() as u64);
         let store = Store::open(&path).unwrap();
         assert_eq!(number(&store.connection, "user_version").unwrap(), FORMAT);
         let fresh = for_writing(&directory.path().join("fresh.db")).unwrap();
