@@ -140,7 +140,7 @@ pub struct Seen {
     pub hurt: Vec<InstanceId>,
     /// Largest shift of a live against its own past: what a horizontal action is judged by.
     pub service_shift_log: Option<f64>,
-    /// Whether some live is asked more than ever and slower for it.
+    /// Whether some live is asked more than ever and slower for it, or all would be busy with one of them fewer.
     pub overloaded: bool,
 }
 

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod history;
 mod judge;
 mod load;
 mod report;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub(crate) use history::{BackupArgs, HistoryArgs, RestoreArgs, SeriesOutput};
 pub(crate) use judge::{Better, JudgeArgs};
 pub(crate) use load::{BacktestArgs, ForecastArgs, KneeArgs, Of, SimulateArgs};
 pub(crate) use report::ReportArgs;
@@ -54,6 +56,10 @@ pub(crate) enum Verb {
     /// forecasts, cost of shadows, trends. Reads history and journal, whether a controller runs or not.
     #[command(after_help = report::HELP)]
     Report(ReportArgs),
+    /// Copy history and journal into one file, while the controller runs or not.
+    Backup(BackupArgs),
+    /// Put a copy of history and journal in their place; refused while a controller runs. What was there is kept beside.
+    Restore(RestoreArgs),
     /// Stop a running controller in good order.
     Stop(ControllerArgs),
     /// The kill switch: no action from now on; watching, mirroring, alarms and roll-outs of a changed file go on.
@@ -286,41 +292,6 @@ pub(crate) enum ProbeVerb {
     Off(ControllerArgs),
     /// Turn them on again.
     On(ControllerArgs),
-}
-
-/// How series are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SeriesOutput {
-    /// A row of blocks for each series, with least, greatest and last value.
-    #[default]
-    Human,
-    /// One JSON object a value; the key of the value carries its unit.
-    Json,
-    /// One row a moment, one column a series; the header carries the units.
-    Csv,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct HistoryArgs {
-    /// Series: `live-1.latency_p95`, all of an instance (`live-1`), or one metric of all (`*.latency_p95`).
-    pub(crate) series: Vec<String>,
-    /// Only of this instance; may be given more than once.
-    #[arg(long)]
-    pub(crate) instance: Vec<String>,
-    /// Only this metric; may be given more than once.
-    #[arg(long)]
-    pub(crate) metric: Vec<String>,
-    /// From when on: a span back from now (`1h`, `90m`, `2d`) or a moment (`2026-05-01T12:00:00Z`).
-    #[arg(long, default_value = "1h")]
-    pub(crate) since: String,
-    /// Until when, written likewise; now if it is left out.
-    #[arg(long)]
-    pub(crate) until: Option<String>,
-    #[command(flatten)]
-    pub(crate) controller: ControllerArgs,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: SeriesOutput,
 }
 
 #[derive(Debug, ClapArgs)]

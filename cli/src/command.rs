@@ -1,6 +1,7 @@
 //! One file per command, thin: call the engine, print.
 
 pub(crate) mod amplify;
+pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod control;

@@ -54,6 +54,8 @@ fn dispatch(args: Args) -> Result<Exit, Failure> {
         Verb::Explain(explain) => command::explain::explain(&explain),
         Verb::History(history) => command::history::history(&history),
         Verb::Report(args) => command::report::report(&args),
+        Verb::Backup(args) => command::backup::back_up(&args),
+        Verb::Restore(args) => command::backup::restore(&args),
         Verb::Stop(to) => command::control::stop(&to),
         Verb::Pause(to) => command::control::pause(&to),
         Verb::Resume(to) => command::control::resume(&to),

@@ -13,6 +13,7 @@ mod mirror;
 mod platform;
 mod probe;
 mod scenario;
+mod store;
 
 pub(crate) use self::alone::{alone, log_format};
 pub(crate) use self::mirror::redact;
@@ -83,6 +84,7 @@ pub(crate) fn config(file: File, directory: &Path) -> Result<Config, Refusal> {
         api: alerts::api(file.api)?,
         policy,
         maintenance: maintenance?,
+        store: store::policy(file.store, directory)?,
         state,
         logs: LogPolicy::try_from(file.logs)?,
         warnings,

@@ -11,6 +11,7 @@ mod mirror;
 mod platform;
 mod probe;
 mod scenario;
+mod store;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -33,6 +34,7 @@ pub(crate) use self::scenario::{
     Errors, Expect, Fault, LiveName, Load, OperatorWord, Scenario, ScenarioNode, Service, Silent, SlowLive,
     SlowNode, Starve,
 };
+pub(crate) use self::store::{RemoteWrite, Retention, Store};
 use crate::names::EnvName;
 use crate::notation::{As, Located, Scalar, Text};
 use crate::units::Percent;
@@ -96,6 +98,9 @@ pub(crate) struct File {
     /// the file it belongs to.
     #[serde(default = "state")]
     pub(crate) state: Located<Text>,
+    /// The history.
+    #[serde(default)]
+    pub(crate) store: Store,
     /// Logs of the instances.
     #[serde(default)]
     pub(crate) logs: Logs,

@@ -53,6 +53,8 @@ pub struct Config {
     pub policy: Policy,
     /// Times in which nothing is done.
     pub maintenance: Vec<Maintenance>,
+    /// How the history is kept.
+    pub store: StorePolicy,
     /// The folder of history, journal, logs and sockets.
     pub state: PathBuf,
     /// Logs of the instances.
@@ -123,6 +125,40 @@ pub struct LogPolicy {
     pub max: Bytes,
     /// Logs put aside that are kept.
     pub keep: u32,
+}
+
+/// How the history is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePolicy {
+    /// Significant decimal digits of every value, 1 to 15; `None` is every bit.
+    pub significant_digits: Option<u8>,
+    /// How long samples are kept.
+    pub samples: Duration,
+    /// How long roll-ups of a minute are kept.
+    pub minutes: Duration,
+    /// How long roll-ups of an hour are kept, at least as long as the others.
+    pub hours: Duration,
+    /// Where every sample is written to besides.
+    pub remote_write: Vec<RemoteWrite>,
+}
+
+/// One target of remote write.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RemoteWrite {
+    /// Where to `POST`, an `http` or `https` address.
+    pub url: String,
+    /// A file with a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// Samples of one request, some more or less.
+    pub batch: u32,
+}
+
+impl fmt::Debug for RemoteWrite {
+    /// Without the address, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url: _, token_file, batch } = self;
+        write!(f, "RemoteWrite {{ url: .., token_file: {token_file:?}, batch: {batch} }}")
+    }
 }
 
 /// Whom to tell of alarms.

@@ -19,6 +19,8 @@ pub(crate) trait Notation: Sized {
     const PATTERN: &'static str;
     /// An accepted text.
     const EXAMPLE: &'static str;
+    /// Whether a text may look like a number, so that editors do not ask for quotes.
+    const IS_NUMBER_TOO: bool = false;
 
     /// The value of this text, or `None` if it has none.
     fn read(text: &str) -> Option<Self>;
@@ -67,6 +69,10 @@ impl<T: Notation> JsonSchema for As<T> {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        if T::IS_NUMBER_TOO {
+            let either = ["string", "integer"];
+            return json_schema!({ "type": either, "pattern": T::PATTERN, "examples": [T::EXAMPLE] });
+        }
         json_schema!({ "type": "string", "pattern": T::PATTERN, "examples": [T::EXAMPLE] })
     }
 }

@@ -35,6 +35,7 @@ fn a_minimal_file_has_the_defaults_of_the_model() {
     assert_eq!((config.lives, config.nodes, config.warnings), (1, None, Vec::new()));
     assert_eq!(config.state, Path::new("/srv/shop/.foreshadow"));
     assert_eq!(config.logs, LogPolicy { max: Bytes::mebi(16), keep: 3 });
+    assert_eq!(config.store.significant_digits, Some(4));
     assert_eq!(config.template.command, ["./server"]);
     assert_eq!(config.template.workdir, Path::new("/srv/shop"));
     assert_eq!(config.template.ready, Readiness::Tcp);
@@ -69,6 +70,37 @@ fn the_reference_file_is_read_without_a_warning() {
     assert_eq!((budget.lives(), budget.per_hour), (11, 2.0));
     assert_eq!((config.maintenance.len(), config.maintenance[0].days.len()), (1, 2));
     assert_eq!(config.nodes.unwrap()[1].cpus, [1, 2, 3, 5]);
+}
+
+#[test]
+fn a_history_is_kept_for_days_at_least_and_hours_longest() {
+    let kept = |rest: &str| accepted(&format!("{MINIMAL}store: {rest}\n")).store;
+    let day = Duration::from_secs(86_400);
+    let usual = kept("{}");
+    assert_eq!((usual.samples, usual.minutes, usual.hours), (day * 30, day * 14, day * 730));
+    assert_eq!(kept("{ significantDigits: full }").significant_digits, None);
+    assert_eq!(kept("{ significantDigits: 6 }").significant_digits, Some(6));
+    assert_eq!(kept("{ retention: { samples: 1d, minutes: 90d } }").minutes, day * 90);
+    check(
+        "store: { significantDigits: 0 }\n",
+        6,
+        29,
+        "expected a number of digits from `1` to `15`, or `full`, got `0`",
+    );
+    check(
+        "store: { retention: { samples: 5h } }\n",
+        6,
+        32,
+        "expected `samples` between `1d` and `36500d`, got `5h`",
+    );
+    let url = "http://user:hunter2@127.0.0.1/api/v1/write";
+    let target =
+        &kept(&format!("{{ remoteWrite: [{{ url: \"{url}\", bearerTokenFile: t }}] }}")).remote_write[0];
+    assert_eq!((target.url.as_str(), target.batch), (url, 5000));
+    assert_eq!(target.token_file.as_deref(), Some(Path::new("/srv/shop/t")));
+    assert!(!format!("{target:?}").contains("hunter2"));
+    let message = "expected `hours` to be kept at least as long as `samples`, got `20d` and `30d`";
+    check("store: { retention: { hours: 20d } }\n", 6, 30, message);
 }
 
 /// Every key of a schema.
@@ -430,7 +462,11 @@ fn an_environment_can_be_written_once_and_used_twice() {
 /// `UPDATE_SCHEMA=1 cargo test -p foreshadow-config schema` writes the file anew; so does `cargo xtask schema`.
 #[test]
 fn every_committed_schema_is_current() {
-    for (file, schema) in [("config.schema.json", schema()), ("mirror.schema.json", alone_schema())] {
+    for (file, schema) in [
+        ("config.schema.json", schema()),
+        ("mirror.schema.json", alone_schema()),
+        ("scenario.schema.json", scenario_schema()),
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas").join(file);
         let current = serde_json::to_string_pretty(schema.as_value()).unwrap() + "\n";
         if std::env::var_os("UPDATE_SCHEMA").is_some() {
@@ -453,6 +489,67 @@ fn mangled() -> impl Strategy<Value = String> {
             lines.join("\n")
         },
     )
+}
+
+#[test]
+fn a_story_has_the_sections_of_a_configuration_and_says_where_it_is_wrong() {
+    const STORY: &str = "story: x\nlasts: 10m\nload: { constant: 10/s }\n";
+    let parse = |rest: &str| parse_scenario(&format!("{STORY}{rest}"), Path::new("/srv"));
+    let (scenario, maintenance) = parse("action: { type: vertical }\nresources: { cpu: 500m }\n").unwrap();
+    assert_eq!((scenario.policy.mode, scenario.policy.action.kind), (Mode::Act, ActionType::Vertical));
+    assert!((scenario.lives, scenario.nodes.len(), maintenance.len()) == (2, 2, 0) && scenario.seed == 1);
+    for (rest, line, message) in [
+        ("faults: [{ at: 1m }]\n", 4, "expected one kind of fault"),
+        ("faults: [{ at: 1m, surge: 200%, operator: pause }]\n", 4, "expected one kind of fault"),
+        (
+            "faults:\n  - { at: 1m, errors: { live: live-3, share: 5% } }\n",
+            5,
+            "there is no `live-3` at the start: `lives` is 2",
+        ),
+        ("faults: [{ at: 1m, slowNode: { node: z, to: 150% } }]\n", 4, "no node is named `z`"),
+        ("expect: [{ from: 2m, to: 1m, says: x }]\n", 4, "expected `from` before `to`"),
+        ("expect: [{ says: x, never: y }]\n", 4, "expected one of `says` and `never`, got both"),
+        ("service: { startUp: [2m, 1m] }\n", 4, "expected the shorter time first"),
+        ("starts: yesterday\n", 4, "expected an instant such as `2026-11-28T21:00:00Z`, got `yesterday`"),
+    ] {
+        let error = parse(rest).expect_err(rest);
+        assert_eq!((error.line(), error.message()), (line, message), "{error}");
+    }
+    let both =
+        STORY.replace("constant: 10/s", "constant: 10/s, daily: { mean: 1/s, swing: 5%, peak: \"14:00\" }");
+    assert_eq!(
+        parse_scenario(&both, Path::new("/")).unwrap_err().message(),
+        "expected one of `constant`, `daily` and `trace`"
+    );
+}
+
+#[test]
+fn budgets_zones_and_egress_are_checked() {
+    check(
+        "action: { budget: { most: 0.10/h, live: 0.08/h } }\n",
+        6,
+        29,
+        "1 lives with their shadows cost 0.16 an hour, more than `most` allows",
+    );
+    check(
+        "action: { maintenance: [{ from: \"22:00\", lasts: 1h, zone: Mars/Phobos }] }\n",
+        6,
+        60,
+        "expected a time zone such as `Europe/Berlin` or `UTC`, got `Mars/Phobos`",
+    );
+    check(
+        "action: { maintenance: [{ days: [], from: \"22:00\", lasts: 1h }] }\n",
+        6,
+        34,
+        "expected at least one day, got none",
+    );
+    let error = refused(&format!(
+        "{MINIMAL}shadow: {{ egress: {{ allow: [{{ target: \"db:1\", amplify: maybe }}] }} }}\n"
+    ));
+    assert!(error.message().contains("maybe"), "{error}");
+    let error = refused(&format!("{MINIMAL}shadow: {{ egress: {{ allow: [db] }} }}\n"));
+    assert!(error.message().contains("a host and a port"), "{error}");
+    check("knee: { every: 1m }\n", 6, 16, "expected `every` of `1h` or more, got `1m`");
 }
 
 proptest! {

@@ -177,6 +177,31 @@ impl Notation for Percent {
     }
 }
 
+/// Significant decimal digits that are kept of a value, 1 to 15; `None` is every bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Digits(pub(crate) Option<u8>);
+
+impl Notation for Digits {
+    const NAME: &'static str = "SignificantDigits";
+    const EXPECTED: &'static str = "a number of digits from `1` to `15`, or `full`";
+    const PATTERN: &'static str = "^([1-9]|1[0-5]|full)$";
+    const EXAMPLE: &'static str = "4";
+    const IS_NUMBER_TOO: bool = true;
+
+    fn read(text: &str) -> Option<Self> {
+        if text == "full" {
+            return Some(Self(None));
+        }
+        let is_plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+        let digits = text.parse().ok().filter(|digits| is_plain && (1..=15).contains(digits));
+        digits.map(|digits| Self(Some(digits)))
+    }
+
+    fn write(&self) -> String {
+        self.0.map_or("full".to_owned(), |digits| digits.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -199,6 +224,9 @@ mod tests {
         check("0.5%", Some(Percent(0.5)));
         check("0.12/h", Some(PerHour(0.12)));
         check("22:05", Some(Clock(jiff::civil::Time::constant(22, 5, 0, 0))));
+        check("4", Some(Digits(Some(4))));
+        check("15", Some(Digits(Some(15))));
+        check("full", Some(Digits(None)));
     }
 
     #[test]
@@ -223,6 +251,9 @@ mod tests {
         for text in ["15", "%", ".5%", "5.%", "1e3%", "NaN%", "inf%", "-1%", "15 %", "1.2.3%"] {
             check::<Percent>(text, None);
         }
+        for text in ["", "0", "16", "04", "+4", "4.0", "Full", "4 digits"] {
+            check::<Digits>(text, None);
+        }
     }
 
     #[test]
@@ -246,6 +277,7 @@ mod tests {
         fn no_text_panics_a_reader(text in "\\PC{0,12}", number in "[0-9]{0,25}(ms|s|m|Mi|%|\\.)?") {
             for text in [text, number] {
                 let _ = (Duration::read(&text), Bytes::read(&text), MilliCpu::read(&text), Percent::read(&text));
+                let _digits = Digits::read(&text);
             }
         }
     }

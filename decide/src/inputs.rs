@@ -81,9 +81,7 @@ impl Inputs<'_> {
     /// Mean processor use of the lives relative to what they may use, were there one fewer; `None` when it cannot be
     /// measured of each.
     pub(crate) fn use_with_one_fewer(&self) -> Option<f64> {
-        let used: Option<f64> =
-            self.inventory.pairs.iter().map(|pair| self.usage.get(&pair.live.id).map(Usage::share)).sum();
-        used.map(|sum| sum / f64::from(self.lives().saturating_sub(1).max(1)))
+        use_with_one_fewer(self.inventory, self.usage)
     }
 
     /// Mean processor use of all lives relative to what they may use; `None` when it cannot be measured.
@@ -98,4 +96,18 @@ impl Inputs<'_> {
         let loads = [self.load.map(PerSecond::get), self.forecast.map(|forecast| forecast.upper.get())];
         loads.into_iter().flatten().reduce(f64::max)
     }
+}
+
+fn use_with_one_fewer(inventory: &Inventory, usage: &BTreeMap<InstanceId, Usage>) -> Option<f64> {
+    let used: Option<f64> =
+        inventory.pairs.iter().map(|pair| usage.get(&pair.live.id).map(Usage::share)).sum();
+    let lives = u32::try_from(inventory.pairs.len()).unwrap_or(u32::MAX);
+    used.map(|sum| sum / f64::from(lives.saturating_sub(1).max(1)))
+}
+
+/// Whether the lives would be busy with one of them fewer.
+#[must_use]
+pub fn needs_every_live(inventory: &Inventory, usage: &BTreeMap<InstanceId, Usage>, policy: &Policy) -> bool {
+    let busy = policy.action.horizontal.busy.get();
+    use_with_one_fewer(inventory, usage).is_some_and(|share| busy <= share)
 }

@@ -11,6 +11,6 @@ mod rate;
 mod remedy;
 
 pub use capacity::{Measured, capacity};
-pub use inputs::{Inputs, Usage};
+pub use inputs::{Inputs, Usage, needs_every_live};
 pub use plan::plan;
 pub use rate::{Asked, sample_rate};

@@ -92,7 +92,7 @@ fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {
         }
         Verdict::Degraded => (first_fitting(assessment, inputs), reason(assessment)),
         Verdict::BothDegraded => (
-            Choice::only(both_degraded(inputs)),
+            Choice::only(both_degraded(assessment, inputs)),
             "live and shadow are worse than their own past together".into(),
         ),
         Verdict::ShadowSuspect if SHADOWS_PER_HOUR <= inputs.ledger.shadows_made(&pair.live.id) => (
@@ -205,10 +205,17 @@ fn first_fitting(assessment: &Assessment, inputs: &Inputs<'_>) -> Choice {
 }
 
 /// Not the host: one more live if load explains it, else nothing a host action could help.
-fn both_degraded(inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
+fn both_degraded(assessment: &Assessment, inputs: &Inputs<'_>) -> Result<Action, HoldReason> {
     let busy = inputs.busy().is_some_and(|share| inputs.policy.action.horizontal.busy.get() <= share);
+    let tried = inputs.ledger.tried_in_vain(&assessment.live).contains(&ActionKind::Horizontal);
     match busy {
-        true if may_scale(inputs.policy) => Ok(scale_out(None, inputs)),
+        true if may_scale(inputs.policy) => {
+            let action = scale_out(None, inputs);
+            // What the operator took back was tried as well, and that is said by the guard.
+            let refusal = inputs.ledger.refusal(&action, inputs.tick, inputs.policy);
+            let in_vain = tried && refusal != Some(HoldReason::TakenBack);
+            if in_vain { Err(HoldReason::TriedInVain) } else { Ok(action) }
+        }
         true => Err(HoldReason::NotAllowed),
         false => Err(HoldReason::NotTheHost),
     }

@@ -46,6 +46,8 @@ pub(crate) fn kinds(assessment: &Assessment, inputs: &Inputs<'_>) -> Vec<ActionK
         // Nothing of the host moved, and it has nearly as much to do as it can: its queue is what its shadow does not have, and
         // peers that are given its users would have it next.
         ActionType::Auto if is_nearly_full(&assessment.live, inputs) => vec![Horizontal, Shift],
+        // One live more does nothing for a live that is slow by itself, once users have left it.
+        ActionType::Auto if was_eased => vec![Shift],
         // Users are better off elsewhere all the same.
         ActionType::Auto => vec![Shift, Horizontal],
     }
@@ -185,6 +187,9 @@ fn shadow_limit<T: PartialEq>(
 
 /// Moves traffic away by the size of the delta; by all of it when live answers with errors.
 ///
+/// *Why of a full share and not of the one it has*: a live that takes 20 % longer than its peers gets as much to do as they when
+/// it is asked five sixths as much. Divided by the same delta again and again, it would be emptied for being a little slow.
+///
 /// *Why the upper end of the interval*: that live is sick is beyond doubt here, how sick is not. A moment after the onset
 /// the estimate, a mean over a minute, holds a few sick ticks only; going by it leaves nearly all users where they are
 /// for another cool-down, while what was moved in excess comes back by doublings.
@@ -197,10 +202,10 @@ fn shift(assessment: &Assessment, inputs: &Inputs<'_>) -> Remedy {
         Weight::NONE
     } else {
         let delta = assessment.delta.map_or(0.0, |estimate| estimate.high.get().max(0.0));
-        Weight::new(divided(from, 1.0 + delta).max(WEIGHT_MIN))
+        Weight::new(divided(Weight::FULL, 1.0 + delta).max(WEIGHT_MIN))
     };
     if from <= to {
-        return Err(HoldReason::AtLimit);
+        return Err(HoldReason::Eased);
     }
     // Slow is better than slow everywhere; wrong is not better than slow.
     if !is_errors_only(assessment) && !peers_can_take(assessment, to, inputs) {

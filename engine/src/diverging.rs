@@ -75,7 +75,8 @@ mod tests {
     async fn what_a_controller_kept_is_read_without_it_and_a_start_that_saw_nothing_hides_nothing() {
         let folder = tempfile::tempdir().unwrap();
         assert!(remembered_diverging(folder.path()).is_empty());
-        let opened = crate::history::open(&database(folder.path())).unwrap();
+        let opened =
+            crate::history::open(&database(folder.path()), foreshadow_store::StoreOptions::USUAL).unwrap();
         let seen = BTreeMap::from([("/admin".to_owned(), 9)]);
         keep([&seen].into_iter(), (100, 1), &opened.history);
         keep(std::iter::empty(), (COPIES_MIN - 1, 2), &opened.history);

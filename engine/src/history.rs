@@ -8,10 +8,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use foreshadow_act::{Journal, JournalError};
+use foreshadow_config::StorePolicy;
 use foreshadow_model::{
     Assessment, Capacity, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
 };
-use foreshadow_store::{OpenStoreError, Query, Reader, Sample, SeriesKey, Store};
+use foreshadow_store::{
+    OpenStoreError, Precision, Query, Reader, Retention, Sample, SeriesKey, Store, StoreOptions,
+};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -43,7 +46,7 @@ enum Order {
         done: oneshot::Sender<Result<(), JournalError>>,
     },
     Keep {
-        key: &'static str,
+        key: String,
         value: Vec<u8>,
     },
     Record {
@@ -118,9 +121,18 @@ impl Opened {
     }
 }
 
+/// How the file has it.
+pub(crate) fn options(policy: &StorePolicy) -> StoreOptions {
+    let StorePolicy { significant_digits, samples, minutes, hours, .. } = *policy;
+    StoreOptions {
+        precision: significant_digits.map_or(Precision::Exact, Precision::SignificantDigits),
+        retention: Retention { samples, minutes, hours },
+    }
+}
+
 /// Opens the store and starts its thread.
-pub(crate) fn open(path: &Path) -> Result<Opened, OpenHistoryError> {
-    let store = Store::open(path).map_err(OpenHistoryError::Open)?;
+pub(crate) fn open(path: &Path, options: StoreOptions) -> Result<Opened, OpenHistoryError> {
+    let store = Store::open_with(path, options).map_err(OpenHistoryError::Open)?;
     let last = store.last_tick().map_err(OpenHistoryError::Read)?;
     let next_action = store.next_action_id().map_err(OpenHistoryError::Read)?;
     let recent = recent(path)?;
@@ -196,7 +208,7 @@ fn work(mut store: Store, mut incoming: mpsc::Receiver<Order>, fails: &Fails) {
                 done.send(result).ok();
             }
             Order::Keep { key, value } => {
-                if let Err(error) = store.keep(key, &value) {
+                if let Err(error) = store.keep(&key, &value) {
                     tracing::error!(key, error = foreshadow_model::with_causes(&error), "State not kept");
                 }
             }
@@ -251,7 +263,7 @@ impl History {
                 tracing::warn!(key, bytes = value.len(), "State is too large to be kept");
             }
             Ok(value) => {
-                if self.orders.try_send(Order::Keep { key, value }).is_err() {
+                if self.orders.try_send(Order::Keep { key: key.to_owned(), value }).is_err() {
                     tracing::debug!(key, "History does not keep up, the state is kept the next time");
                 }
             }
@@ -261,10 +273,11 @@ impl History {
 
     /// The way for a task to keep what it wrote itself; whether the queue had room. It does not hold up the end of the
     /// store's thread.
-    pub(crate) fn keeper(&self) -> impl Fn(&'static str, Vec<u8>) -> bool + Send + Sync + 'static {
+    pub(crate) fn keeper(&self) -> impl Fn(&str, Vec<u8>) -> bool + Send + Sync + 'static {
         let orders = self.orders.downgrade();
         move |key, value| {
-            orders.upgrade().is_some_and(|orders| orders.try_send(Order::Keep { key, value }).is_ok())
+            let order = Order::Keep { key: key.to_owned(), value };
+            orders.upgrade().is_some_and(|orders| orders.try_send(order).is_ok())
         }
     }
 
@@ -396,10 +409,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.db");
         let second = Duration::from_secs(1);
-        assert_eq!(open(&path).unwrap().tick(1_000, second), Tick(0), "nothing was ever done");
+        assert_eq!(
+            open(&path, StoreOptions::USUAL).unwrap().tick(1_000, second),
+            Tick(0),
+            "nothing was ever done"
+        );
         let started = JournalEvent::Started { version: "1".into(), mode: Mode::Act, adopted: None };
         Store::open(&path).unwrap().append(Tick(7), 50_000, &started).unwrap();
-        let opened = open(&path).unwrap();
+        let opened = open(&path, StoreOptions::USUAL).unwrap();
         assert_eq!(opened.tick(50_000 + 86_400_000, second), Tick(7 + 86_400));
         assert_eq!(opened.tick(0, second), Tick(7), "a clock that was set back takes none back");
     }

@@ -27,6 +27,7 @@ mod press;
 mod proposals;
 mod reload;
 mod remembered;
+mod rescue;
 mod restore;
 mod run;
 mod senses;
@@ -39,8 +40,9 @@ pub use clock::unix_ms;
 pub use cycle::CycleError;
 pub use diverging::remembered_diverging;
 pub use doctor::{Check, examine};
-pub use lock::is_held;
+pub use lock::{LockError, is_held};
 pub use proposals::{Proposal, propose};
+pub use rescue::{RestoreError, Restored, restore};
 pub use run::{Ended, RunError, run};
 pub use simulate::{SimulateError, Simulated, StoryLine, StoryPoint, simulate, story_clock};
 
@@ -54,7 +56,10 @@ pub use foreshadow_probe as probe;
 pub use foreshadow_serve::{
     Client, ClientError, Command, KneeWish, MirrorTotals, Prometheus, Range, RangeError, Refusal, Refused,
 };
-pub use foreshadow_store::{OpenStoreError, Query, ReadStoreError, Reader, Sample, SeriesKey, Store};
+pub use foreshadow_store::{
+    BackUpError, Copied, OpenStoreError, Overwrite, Query, ReadStoreError, Reader, RollUp, Sample, SeriesKey,
+    Store, back_up,
+};
 
 use std::path::{Path, PathBuf};
 

@@ -50,6 +50,13 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) pressed: Option<(&'a InstanceId, Resource)>,
 }
 
+/// What a plan is made from, beside what was seen.
+struct Known<'a> {
+    usage: &'a BTreeMap<InstanceId, Usage>,
+    forecast: Option<&'a Forecast>,
+    capacity: Option<&'a Capacity>,
+}
+
 /// What came of a tick.
 #[derive(Debug)]
 pub(crate) struct Turned {
@@ -75,7 +82,9 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         } else {
             self.judges.update(inventory, &windows, &under_way, &outcomes)
         };
-        let seen = judges::seen(&assessments, &windows);
+        let usage = usage(inventory, &windows);
+        let mut seen = judges::seen(&assessments, &windows);
+        seen.overloaded |= foreshadow_decide::needs_every_live(inventory, &usage, &self.policy);
         self.actuator.maintain(of.maintenance);
         self.actuator.judge(self.tick, &self.policy, &seen);
         if !of.deploying {
@@ -84,7 +93,8 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         self.outlook.observe(&windows, of.span_seconds);
         let forecast = self.outlook.forecast(inventory, self.policy.tick, self.policy.forecast.quantile);
         let capacity = self.knees.capacity(&self.policy, inventory, &assessments);
-        let plan = self.plan(of, &windows, &assessments, (forecast.as_ref(), capacity.as_ref()));
+        let known = Known { usage: &usage, forecast: forecast.as_ref(), capacity: capacity.as_ref() };
+        let plan = self.plan(of, &windows, &assessments, &known);
         // A plan that comes before it is known that the journal fails is stopped by its intent.
         if of.may_begin {
             for (id, reason) in self.actuator.submit(&plan, &self.policy, &seen) {
@@ -108,13 +118,13 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         of: &Surroundings<'_>,
         windows: &[Window],
         assessments: &[Assessment],
-        (forecast, capacity): (Option<&Forecast>, Option<&Capacity>),
+        known: &Known<'_>,
     ) -> Plan {
         self.generation = self.generation.next();
         if of.deploying {
             return Plan { tick: self.tick, generation: self.generation, decisions: Vec::new() };
         }
-        let (usage, ledger) = (usage(of.inventory, windows), self.actuator.ledger());
+        let ledger = self.actuator.ledger();
         let inputs = Inputs {
             tick: self.tick,
             generation: self.generation,
@@ -122,10 +132,10 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
             inventory: of.inventory,
             assessments,
             weights: of.weights,
-            usage: &usage,
+            usage: known.usage,
             load: load(windows),
-            forecast,
-            capacity,
+            forecast: known.forecast,
+            capacity: known.capacity,
             calm_ticks: self.calm_ticks,
             ledger: &ledger,
             policy: &self.policy,

@@ -104,6 +104,7 @@ impl Changes {
                 ("shadow.ratio", old.shadow_ratio == new.shadow_ratio),
                 ("shadow.seed", old.seed_shadows == new.seed_shadows),
                 ("api.listen", old.api == new.api),
+                ("store", old.store == new.store),
                 ("state", old.state == new.state),
                 ("logs", old.logs == new.logs),
             ]),

@@ -132,7 +132,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
     foreshadow_mirror::examine(&config.policy.mirror)?;
     make_private(&state).map_err(|source| RunError::State { path: state.clone(), source })?;
     let _lock = Lock::take(&state)?;
-    let opened = history::open(&database(&state))?;
+    let opened = history::open(&database(&state), history::options(&config.store))?;
     let mut signals = Signals::catch().map_err(RunError::Start)?;
     // Caught from the start: a hang-up that comes too early must not end anything.
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Start)?;
@@ -159,6 +159,7 @@ pub async fn run(file: &Path, config: Config, program: &Path) -> Result<Ended, R
     begun.board.api(api.as_ref());
     let mut voice = Voice::open(&config, &opened);
     voice.announce(&config.alerts, &life);
+    voice.write_remotely(&config.store.remote_write, &database(&state), &life);
     let doors = Doors { socket: door, api };
     let commands = voice.answer(doors, begun.board.subscribe(), database(&state), &life);
     let mut running = Running {
@@ -341,7 +342,8 @@ impl Running {
             trends: &self.cycle.trends,
             probes_off: self.cycle.senses.is_off(),
             knees: &self.cycle.mind.knees,
-            troubles: [self.history.fails().in_words(), self.voice.silences()].concat(),
+            troubles: [self.history.fails().in_words(), self.voice.silences(), self.voice.remote_troubles()]
+                .concat(),
         });
     }
 

@@ -1,16 +1,17 @@
 //! What the controller tells without being asked, and the doors where it can be asked.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshadow_config::{AlertPolicy, Config};
+use foreshadow_config::{AlertPolicy, Config, RemoteWrite};
 use foreshadow_model::{InstanceId, JournalEntry, StatusReport, with_causes};
 use foreshadow_serve::{
-    Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, Request, SeriesRow, World,
+    Backlog, Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, RemoteTarget,
+    RemoteWorld, Remotes, Request, SeriesRow, Step, World,
 };
-use foreshadow_store::{Query, Reader, SeriesKey};
+use foreshadow_store::{Query, Reader, RollUp, SeriesKey};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -34,6 +35,8 @@ pub(crate) struct Voice {
     desk: Desk,
     feed: Feed,
     history: History,
+    service: String,
+    remotes: Remotes,
     telling: Option<Telling>,
 }
 
@@ -61,7 +64,10 @@ impl Voice {
     pub(crate) fn open(config: &Config, opened: &Opened) -> Self {
         let kept = opened.kept.get(KEY).map(Vec::as_slice);
         let desk = Desk::open(config.service.as_str(), kept, &receivers(&config.alerts));
-        Self { desk, feed: Feed::default(), history: opened.history.clone(), telling: None }
+        let service = config.service.as_str().to_owned();
+        let remotes = Remotes::new(config.store.remote_write.len());
+        let (feed, history) = (Feed::default(), opened.history.clone());
+        Self { desk, feed, history, service, remotes, telling: None }
     }
 
     /// Tells a tick. Never waits.
@@ -122,6 +128,48 @@ impl Voice {
         self.telling = Some(Telling { cancel, task });
     }
 
+    /// Which targets of remote write are behind or refuse, in words.
+    pub(crate) fn remote_troubles(&self) -> Vec<String> {
+        self.remotes.troubles(clock::unix_ms())
+    }
+
+    /// Writes the history to others too. Where each goes on is kept; a new one begins now.
+    pub(crate) fn write_remotely(&self, targets: &[RemoteWrite], database: &Path, life: &Life<'_>) {
+        let world = RemoteWorld {
+            records: Arc::new(Book(database.to_owned())),
+            service: self.service.clone(),
+            unix_ms: clock::unix_ms,
+        };
+        for (number, target) in targets.iter().enumerate() {
+            let key = cursor_key(&target.url);
+            let keep = self.history.keeper();
+            let keep = move |cursor: i64| keep(&key, cursor.to_string().into_bytes());
+            let cursor = kept_cursor(database, &cursor_key(&target.url)).unwrap_or_else(|| {
+                let now = clock::unix_ms();
+                keep(now);
+                now
+            });
+            let target = RemoteTarget {
+                url: target.url.clone(),
+                token_file: target.token_file.clone(),
+                batch: usize::try_from(target.batch).unwrap_or(usize::MAX),
+                cursor,
+                keep: Box::new(keep),
+            };
+            let (remotes, cancel) = (self.remotes.clone(), life.cancel.clone());
+            let writing = foreshadow_serve::write_remotely((number, target), world.clone(), remotes, cancel);
+            life.tasks.spawn(async move {
+                if let Err(error) = writing.await {
+                    tracing::error!(
+                        target_number = number + 1,
+                        error = with_causes(&error),
+                        "Nothing is written remotely"
+                    );
+                }
+            });
+        }
+    }
+
     /// Answers at the doors; commands of operators arrive on the receiver.
     pub(crate) fn answer(
         &self,
@@ -136,6 +184,9 @@ impl Voice {
             feed: self.feed.clone(),
             desk: self.desk.clone(),
             records: Arc::new(Book(database)),
+            service: self.service.clone(),
+            remotes: self.remotes.clone(),
+            unix_ms: clock::unix_ms,
         };
         let door = foreshadow_serve::serve(doors.socket, readings.clone(), sender, life.cancel.clone());
         life.tasks.spawn(async move {
@@ -160,6 +211,16 @@ pub(crate) async fn api(address: Option<SocketAddr>) -> Result<Option<TcpListene
     let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address).await;
     listener.map(Some).map_err(|source| RunError::Api { address, source })
+}
+
+/// What the cursor of a target is kept under. By a digest, since the address may hold a password.
+fn cursor_key(url: &str) -> String {
+    format!("remoteWrite:{}", &blake3::hash(url.as_bytes()).to_hex()[..16])
+}
+
+fn kept_cursor(database: &Path, key: &str) -> Option<i64> {
+    let kept = Reader::open(database).ok()?.kept(key).ok()??;
+    std::str::from_utf8(&kept).ok()?.parse().ok()
 }
 
 fn receivers(alerts: &AlertPolicy) -> Receivers {
@@ -188,22 +249,41 @@ impl Records for Book {
 
     fn series(&self) -> Result<Vec<SeriesRow>, RecordsError> {
         let keys = self.open()?.series_keys().map_err(|error| RecordsError(error.into()))?;
-        let row = |key: SeriesKey| SeriesRow {
-            instance: key.instance,
-            role: key.role,
-            metric: key.metric.into_owned(),
-            unit: key.unit.into_owned(),
-        };
         Ok(keys.into_iter().map(row).collect())
     }
 
     fn samples(&self, series: &SeriesRow, from: i64, to: i64) -> Result<Vec<(i64, f64)>, RecordsError> {
-        let key = SeriesKey {
-            instance: series.instance.clone(),
-            role: series.role,
-            metric: series.metric.clone().into(),
-            unit: series.unit.clone().into(),
-        };
-        self.open()?.series(&key, from, to).map_err(|error| RecordsError(error.into()))
+        self.open()?.series(&key(series), from, to).map_err(|error| RecordsError(error.into()))
+    }
+
+    fn backlog(&self, after: i64, samples_max: usize) -> Result<Option<Backlog>, RecordsError> {
+        let piece = self.open()?.backlog(after, samples_max).map_err(|error| RecordsError(error.into()))?;
+        let row = |(key, samples)| (row(key), samples);
+        Ok(piece
+            .map(|piece| Backlog { until: piece.until, series: piece.series.into_iter().map(row).collect() }))
+    }
+
+    fn steps(&self, series: &SeriesRow, range: (i64, i64), step_ms: i64) -> Result<Vec<Step>, RecordsError> {
+        let steps = self.open()?.steps(&key(series), range, step_ms);
+        let step = |RollUp { unix_ms, n, min, max, sum, last }| Step { unix_ms, n, min, max, sum, last };
+        steps.map(|steps| steps.into_iter().map(step).collect()).map_err(|error| RecordsError(error.into()))
+    }
+}
+
+fn row(key: SeriesKey) -> SeriesRow {
+    SeriesRow {
+        instance: key.instance,
+        role: key.role,
+        metric: key.metric.into_owned(),
+        unit: key.unit.into_owned(),
+    }
+}
+
+fn key(series: &SeriesRow) -> SeriesKey {
+    SeriesKey {
+        instance: series.instance.clone(),
+        role: series.role,
+        metric: series.metric.clone().into(),
+        unit: series.unit.clone().into(),
     }
 }

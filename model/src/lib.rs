@@ -11,6 +11,7 @@ mod assessment;
 mod burst;
 mod capacity;
 mod error;
+mod exported;
 mod forecast;
 mod front;
 mod histogram;
@@ -37,6 +38,7 @@ pub use assessment::{
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
 pub use capacity::{Capacity, KneeOutcome, KneeRow, QueueLaw, RampReport, RampRow};
 pub use error::with_causes;
+pub use exported::Exported;
 pub use forecast::Forecast;
 pub use front::{Balance, Forwarded, FrontRules, Patience, Speech, TlsFiles, TlsName};
 pub use histogram::LogHistogram;

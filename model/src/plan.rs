@@ -291,6 +291,8 @@ pub enum HoldReason {
     PeersFull,
     /// No other node has room for it.
     NoOtherNode,
+    /// As many users as it is slower by have been moved away already.
+    Eased,
     /// It waits as its load explains, and is within what it can take.
     WithinCapacity,
 }
@@ -319,6 +321,7 @@ impl fmt::Display for HoldReason {
             Self::OverBudget => "lives and shadows would cost more than `action.budget` allows",
             Self::PeersFull => "the other lives cannot take so many more users within their objective",
             Self::NoOtherNode => "no other node has room for it",
+            Self::Eased => "as many users as it is slower by are moved away already",
             Self::WithinCapacity => "it has a queue that its shadow has not, and is within what it can take",
         })
     }

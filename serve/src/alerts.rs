@@ -20,6 +20,7 @@ pub use self::desk::Desk;
 pub use self::machine::Facts;
 use self::post::Post;
 pub use self::post::ReceiverError;
+pub(crate) use self::post::pause;
 
 /// Whom to tell.
 #[derive(Clone, Default)]

@@ -107,6 +107,7 @@ const fn held(reason: &HoldReason) -> &'static str {
         HoldReason::OverBudget => "over_budget",
         HoldReason::PeersFull => "peers_full",
         HoldReason::NoOtherNode => "no_other_node",
+        HoldReason::Eased => "eased",
         HoldReason::WithinCapacity => "within_capacity",
     }
 }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::feed::Sums;
+use crate::remote_write::Tally;
 
 /// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,23 +36,28 @@ impl Format {
     }
 }
 
-/// Every metric as text; without a status those of the loop and of the alarms alone.
-pub(crate) fn text(
-    status: Option<&StatusReport>,
-    sums: &Sums,
-    alarms: &AlarmReport,
-    format: Format,
-) -> String {
+/// What metrics are made from.
+pub(crate) struct Facts<'a> {
+    /// `None` before the first tick: then only those of the rest are told.
+    pub(crate) status: Option<&'a StatusReport>,
+    pub(crate) sums: &'a Sums,
+    pub(crate) alarms: &'a AlarmReport,
+    pub(crate) remotes: &'a [Tally],
+}
+
+/// Every metric as text.
+pub(crate) fn text(facts: &Facts<'_>, format: Format) -> String {
     let mut sheet = Sheet::default();
-    if let Some(status) = status {
+    if let Some(status) = facts.status {
         of_service(&mut sheet, status);
         of_judging(&mut sheet, &status.pairs);
         of_knees(&mut sheet, &status.pairs);
         of_traffic(&mut sheet, &status.pairs);
         of_instances(&mut sheet, &status.pairs);
     }
-    of_loop(&mut sheet, sums);
-    of_alarms(&mut sheet, alarms);
+    of_loop(&mut sheet, facts.sums);
+    of_alarms(&mut sheet, facts.alarms);
+    of_remotes(&mut sheet, facts.remotes);
     sheet.written(format)
 }
 
@@ -363,4 +369,35 @@ fn of_alarms(sheet: &mut Sheet, alarms: &AlarmReport) {
     }
     sheet.counter("alarm_deliveries", None, "Messages to receivers of alarms", results);
     sheet.gauge("alarms_waiting", None, "Messages that wait for a receiver", waiting);
+}
+
+/// Targets go by their number in the configuration: an address may hold a password.
+fn of_remotes(sheet: &mut Sheet, tallies: &[Tally]) {
+    if tallies.is_empty() {
+        return;
+    }
+    let each = |value: fn(&Tally) -> f64| -> Vec<(Labels, f64)> {
+        let numbered = (1..).zip(tallies);
+        numbered.map(|(at, tally): (u32, _)| (vec![("target", at.to_string())], value(tally))).collect()
+    };
+    sheet.counter(
+        "remote_write_samples",
+        None,
+        "Samples that a target took",
+        each(|tally| count(tally.sent)),
+    );
+    sheet.counter(
+        "remote_write_dropped_samples",
+        None,
+        "Samples that a target refused",
+        each(|tally| count(tally.dropped)),
+    );
+    sheet.counter(
+        "remote_write_failed_requests",
+        None,
+        "Requests that a target did not take",
+        each(|tally| count(tally.failed)),
+    );
+    let lag = each(|tally| count(tally.lag_ms.unsigned_abs()) / 1000.0);
+    sheet.gauge("remote_write_lag", Some("seconds"), "How far a target is behind", lag);
 }

@@ -33,6 +33,32 @@ pub struct SeriesRow {
     pub unit: String,
 }
 
+/// What is known of a series in one step of time: one sample or more.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// When it begins, Unix milliseconds.
+    pub unix_ms: i64,
+    /// Values in it that are numbers.
+    pub n: u64,
+    /// The least of them.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// All together.
+    pub sum: f64,
+    /// The last one.
+    pub last: f64,
+}
+
+/// Samples of whole moments, ascending in time, for those who copy the history elsewhere.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Backlog {
+    /// The moment of the last of them, in Unix milliseconds: what comes next is after it.
+    pub until: i64,
+    /// Moments and values of each series.
+    pub series: Vec<(SeriesRow, Vec<(i64, f64)>)>,
+}
+
 /// History or journal could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to read history and journal")]
@@ -57,4 +83,17 @@ pub trait Records: Send + Sync + 'static {
     /// # Errors
     /// [`RecordsError`].
     fn samples(&self, series: &SeriesRow, from: i64, to: i64) -> Result<Vec<(i64, f64)>, RecordsError>;
+
+    /// One series in steps of this length, those that begin in `range.0 <= moment < range.1`, ascending. Where samples are
+    /// gone already there are longer steps, up to an hour.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn steps(&self, series: &SeriesRow, range: (i64, i64), step_ms: i64) -> Result<Vec<Step>, RecordsError>;
+
+    /// The oldest samples after this moment, some `samples_max` of them; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`RecordsError`].
+    fn backlog(&self, after: i64, samples_max: usize) -> Result<Option<Backlog>, RecordsError>;
 }

@@ -3,6 +3,7 @@
 mod events;
 mod history;
 mod journal;
+mod promql;
 mod state;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use utoipa_axum::routes;
 use crate::alerts::Desk;
 use crate::feed::Feed;
 use crate::records::{Records, RecordsError};
+use crate::remote_write::Remotes;
 
 /// Readings of history and journal at the same time, at most: they share two cores with what they report on.
 const READS: usize = 2;
@@ -38,6 +40,12 @@ pub struct Readings {
     pub desk: Desk,
     /// History and journal.
     pub records: Arc<dyn Records>,
+    /// What becomes of the samples that are written elsewhere.
+    pub remotes: Remotes,
+    /// The name of the service, a label of every series.
+    pub service: String,
+    /// The clock, in Unix milliseconds.
+    pub unix_ms: fn() -> i64,
 }
 
 /// What the routes share.
@@ -84,6 +92,11 @@ impl IntoResponse for Unanswered {
 impl Shared {
     pub(crate) fn new(readings: Readings, cancel: CancellationToken) -> Self {
         Self { readings, reads: Arc::new(Semaphore::new(READS)), cancel }
+    }
+
+    /// Now, in Unix milliseconds.
+    fn now(&self) -> i64 {
+        (self.readings.unix_ms)()
     }
 
     /// Reads history or journal where blocking hurts nobody.
@@ -135,7 +148,7 @@ fn described() -> OpenApiRouter<Shared> {
 
 /// The reading routes.
 pub(crate) fn reading(shared: Shared) -> Router {
-    described().split_for_parts().0.with_state(shared)
+    described().split_for_parts().0.merge(promql::routes()).with_state(shared)
 }
 
 /// The description of the reading routes, committed as `schemas/openapi.json`.

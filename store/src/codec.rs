@@ -27,22 +27,39 @@ impl Precision {
         if value == 0.0 || !value.is_finite() {
             return value;
         }
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the decimal logarithm of a double is within ±324"
-        )]
-        let magnitude = value.abs().log10().floor() as i32;
-        let power = i32::from(digits.clamp(1, 15)) - 1 - magnitude;
+        let power = i32::from(digits.clamp(1, 15)) - 1 - magnitude(value.abs());
         // Dividing by a power that is exact gives the double nearest to the decimal; multiplying by 0.001 does not.
         let rounded = if power < 0 {
-            let scale = 10_f64.powi(-power);
+            let scale = power_of_ten(power.unsigned_abs());
             (value / scale).round() * scale
         } else {
-            let scale = 10_f64.powi(power);
+            let scale = power_of_ten(power.unsigned_abs());
             (value * scale).round() / scale
         };
         if rounded.is_finite() { rounded } else { value }
     }
+}
+
+/// Powers of ten that a double holds exactly. Looked up, since `powi` and `log10` were a third of the time of a tick.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18,
+    1e19, 1e20, 1e21, 1e22,
+];
+
+fn power_of_ten(power: u32) -> f64 {
+    let known = usize::try_from(power).ok().and_then(|power| POWERS.get(power));
+    known.copied().unwrap_or_else(|| 10_f64.powi(i32::try_from(power).unwrap_or(i32::MAX)))
+}
+
+/// The decimal exponent of a value above zero.
+fn magnitude(value: f64) -> i32 {
+    if (1.0..1e22).contains(&value) {
+        let above = POWERS.partition_point(|&power| power <= value);
+        return i32::try_from(above).unwrap_or(1) - 1;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the decimal logarithm of a double is within ±324")]
+    let magnitude = value.log10().floor() as i32;
+    magnitude
 }
 
 /// Appends one value to a row; `None` is "no value in this tick".

@@ -3,18 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
 use crate::Precision;
+use crate::schema::{self, FORMAT};
 
 /// The name of the file within the state directory.
 pub const FILE_NAME: &str = "foreshadow.db";
 
-/// The format this version writes; kept as `user_version`. A file of a newer format is refused.
-pub const FORMAT: i64 = 2;
-
 /// Says that a SQLite file is ours: `fsdw`.
-const APPLICATION_ID: i64 = 0x6673_6477;
+pub(crate) const APPLICATION_ID: i64 = 0x6673_6477;
 
 /// How long to wait for another connection: a reader that is just recovering the write-ahead log.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,88 +20,42 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sealing a slice makes the write-ahead log as large as the slice; afterwards it shrinks to this.
 const WAL_BYTES_KEPT: i64 = 16 << 20;
 
-/// What format 2 added: state that a restart takes up again, by name. Each value is replaced as a whole.
-const KEPT: &str = "
-CREATE TABLE kept (
-  key   TEXT PRIMARY KEY,
-  value BLOB NOT NULL
-) STRICT;
-";
-
-/// Every statement of format 1. Readable with `sqlite3`; the blobs are pco files.
-const SCHEMA: &str = "
-CREATE TABLE journal (
-  seq      INTEGER PRIMARY KEY AUTOINCREMENT,
-  tick     INTEGER NOT NULL,
-  unix_ms  INTEGER NOT NULL,
-  kind     TEXT NOT NULL,
-  action   INTEGER,
-  instance TEXT,
-  event    TEXT NOT NULL
-) STRICT;
-CREATE INDEX journal_by_action ON journal(action) WHERE action IS NOT NULL;
-CREATE INDEX journal_by_instance ON journal(instance) WHERE instance IS NOT NULL;
-
-CREATE TABLE series (
-  id       INTEGER PRIMARY KEY,
-  instance TEXT NOT NULL,
-  role     TEXT NOT NULL,
-  metric   TEXT NOT NULL,
-  unit     TEXT NOT NULL,
-  kind     TEXT NOT NULL DEFAULT 'gauge',
-  UNIQUE (instance, role, metric, unit)
-) STRICT;
-
-CREATE TABLE layout (
-  id     INTEGER PRIMARY KEY,
-  series BLOB NOT NULL UNIQUE
-) STRICT;
-
-CREATE TABLE hot (
-  ts     INTEGER PRIMARY KEY,
-  layout INTEGER NOT NULL,
-  v      BLOB NOT NULL
-) STRICT;
-
-CREATE TABLE stamps (
-  id INTEGER PRIMARY KEY,
-  t0 INTEGER NOT NULL,
-  t1 INTEGER NOT NULL,
-  ts BLOB NOT NULL
-) STRICT;
-CREATE INDEX stamps_by_time ON stamps(t0);
-
-CREATE TABLE chunk (
-  id     INTEGER PRIMARY KEY,
-  series INTEGER NOT NULL,
-  t0     INTEGER NOT NULL,
-  t1     INTEGER NOT NULL,
-  n      INTEGER NOT NULL,
-  min    REAL,
-  max    REAL,
-  sum    REAL,
-  stamps INTEGER NOT NULL,
-  v      BLOB NOT NULL
-) STRICT;
-CREATE INDEX chunk_by_series ON chunk(series, t0);
-CREATE INDEX chunk_by_time ON chunk(t0);
-";
-
 /// How samples are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// How exactly values are kept.
     pub precision: Precision,
-    /// Samples older than this are deleted when slices are sealed. The journal is kept for ever.
-    pub retention: Duration,
+    /// How long they are kept.
+    pub retention: Retention,
+}
+
+/// How long is kept what. What is older is deleted when slices are sealed. The journal is kept for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Samples as they were measured: some 21 kB for a series and a day at a tick of 5 s and four digits.
+    pub samples: Duration,
+    /// Roll-ups of a minute: some 55 kB for a series and a day.
+    pub minutes: Duration,
+    /// Roll-ups of an hour: 1 kB for a series and a day.
+    pub hours: Duration,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Retention {
+    /// A third of the room for each. Samples for 30 days, enough for four weekly cycles; minutes are plain columns, which
+    /// any tool reads and which are larger than the samples they are made of, so for 14 days only; hours for two years, so
+    /// that a season can be set beside the one before.
+    pub const USUAL: Self = Self {
+        samples: DAY.saturating_mul(30),
+        minutes: DAY.saturating_mul(14),
+        hours: DAY.saturating_mul(730),
+    };
 }
 
 impl StoreOptions {
-    /// Four digits, far below any threshold, and 30 days, enough for four weekly cycles.
-    pub const USUAL: Self = Self {
-        precision: Precision::SignificantDigits(4),
-        retention: Duration::from_secs(30 * 24 * 60 * 60),
-    };
+    /// Four digits, far below any threshold, and [`Retention::USUAL`].
+    pub const USUAL: Self = Self { precision: Precision::SignificantDigits(4), retention: Retention::USUAL };
 }
 
 /// Why the file cannot be opened.
@@ -150,9 +102,9 @@ pub(crate) fn for_writing(path: &Path) -> Result<Connection, OpenStoreError> {
         if is_empty(connection)? {
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
-            create(connection)?;
+            schema::create(connection)?;
         }
-        migrate(connection)?;
+        schema::migrate(connection)?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)
     })
@@ -198,41 +150,12 @@ fn is_no_room(error: &rusqlite::Error) -> bool {
     })
 }
 
-fn create(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have been faster.
-    if is_empty(&transaction)? {
-        transaction.execute_batch(SCHEMA)?;
-        transaction.execute_batch(KEPT)?;
-        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-        transaction.pragma_update(None, "user_version", FORMAT)?;
-    }
-    transaction.commit()
-}
-
-/// Brings a file of ours that an older version wrote to this format; whole or not at all.
-fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    let is_old = |connection: &Connection| -> rusqlite::Result<bool> {
-        let is_ours = number(connection, "application_id")? == APPLICATION_ID;
-        Ok(is_ours && number(connection, "user_version")? == 1)
-    };
-    if !is_old(connection)? {
-        return Ok(());
-    }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if is_old(&transaction)? {
-        transaction.execute_batch(KEPT)?;
-        transaction.pragma_update(None, "user_version", FORMAT)?;
-    }
-    transaction.commit()
-}
-
-fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+pub(crate) fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     Ok(tables == 0 && number(connection, "application_id")? == 0)
 }
 
-fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
+pub(crate) fn number(connection: &Connection, pragma: &str) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, pragma, |row| row.get(0))
 }
 
@@ -262,21 +185,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(FILE_NAME);
         for_writing(&path).unwrap().pragma_update(None, "user_version", FORMAT + 1).unwrap();
-        assert!(message(&path).contains("has format 3, this version reads up to 2"), "{}", message(&path));
-        assert!(matches!(for_reading(&path), Err(OpenStoreError::Newer { found: 3, .. })));
-    }
-
-    #[test]
-    fn a_file_of_the_format_before_is_brought_up_to_date() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join(FILE_NAME);
-        let old = for_writing(&path).unwrap();
-        old.execute_batch("DROP TABLE kept").unwrap();
-        old.pragma_update(None, "user_version", 1).unwrap();
-        drop(old);
-        let connection = for_writing(&path).unwrap();
-        assert_eq!(number(&connection, "user_version").unwrap(), FORMAT);
-        connection.execute_batch("INSERT INTO kept VALUES ('a', x'00')").unwrap();
+        assert!(message(&path).contains("has format 4, this version reads up to 3"), "{}", message(&path));
+        assert!(matches!(for_reading(&path), Err(OpenStoreError::Newer { found: 4, .. })));
     }
 
     #[test]

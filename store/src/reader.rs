@@ -9,9 +9,11 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
 use crate::codec::{VALUE_BYTES, decompress_moments, decompress_values, layout_series, value_at};
-use crate::open::{OpenStoreError, for_reading};
+use crate::open::{OpenStoreError, for_reading, number};
+use crate::roll_up::{self, RollUp, Span, of_samples, together};
+use crate::schema::ROLLED_UP_SINCE;
 use crate::seal::SLICE_MS;
-use crate::series::{SeriesKey, role_label, role_of};
+use crate::series::{SeriesKey, role_of};
 use crate::writer::{signed, unsigned};
 
 /// Why something could not be read.
@@ -54,7 +56,7 @@ pub struct Query {
 /// A read-only view. May be opened while the writer runs, by any process; each call sees one moment of the file.
 #[derive(Debug)]
 pub struct Reader {
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 impl Reader {
@@ -116,6 +118,34 @@ impl Reader {
         Ok(samples)
     }
 
+    /// One series in steps of this many milliseconds, counted from 1970: those that begin in `from <= moment < to`,
+    /// ascending. A step of whole minutes or hours is put together from roll-ups where there are any, from samples
+    /// elsewhere; where samples and minutes are gone already there is a roll-up an hour, whatever the step. Steps
+    /// without a value are left out.
+    ///
+    /// # Errors
+    /// [`ReadStoreError`] if the file cannot be read or is damaged.
+    pub fn steps(
+        &self,
+        key: &SeriesKey,
+        range: (i64, i64),
+        step_ms: i64,
+    ) -> Result<Vec<RollUp>, ReadStoreError> {
+        let step_ms = step_ms.max(1);
+        let down = |moment: i64| moment.div_euclid(step_ms).saturating_mul(step_ms);
+        let up = |moment: i64| down(moment.saturating_add(step_ms - 1));
+        let (from, to) = (up(range.0), up(range.1));
+        let snapshot = self.connection.unchecked_transaction()?;
+        let Some(series) = find_series(&snapshot, key)? else { return Ok(Vec::new()) };
+        let (mut parts, covered) = rolled_up(&snapshot, series, step_ms, (from, to))?;
+        let mut samples = Vec::new();
+        read_chunks(&snapshot, series, (from, to.min(covered)), &mut samples)?;
+        read_hot(&snapshot, series, (from, to), &mut samples)?;
+        parts.extend(of_samples(samples.into_iter(), 1));
+        parts.sort_by_key(|part| part.unix_ms);
+        Ok(together(parts.into_iter(), step_ms))
+    }
+
     /// What was kept last under this name.
     ///
     /// # Errors
@@ -135,14 +165,7 @@ impl Reader {
         let mut rows = statement.query([])?;
         let mut keys = Vec::new();
         while let Some(row) = rows.next()? {
-            keys.push(SeriesKey {
-                instance: InstanceId::new(row.get::<_, String>(0)?)
-                    .map_err(|_| ReadStoreError::Damaged("a series has no valid instance"))?,
-                role: role_of(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)
-                    .ok_or(ReadStoreError::Damaged("a series has no valid role"))?,
-                metric: Cow::Owned(row.get(2)?),
-                unit: Cow::Owned(row.get(3)?),
-            });
+            keys.push(key(row)?);
         }
         Ok(keys)
     }
@@ -161,13 +184,71 @@ fn entry(row: &Row<'_>) -> Result<JournalEntry, ReadStoreError> {
     Ok(JournalEntry { seq, tick: Tick(unsigned(row.get(1)?)), unix_ms: row.get(2)?, event })
 }
 
+/// The names of a series that is in the file.
+pub(crate) fn key_of(connection: &Connection, series: u32) -> Result<SeriesKey, ReadStoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT instance, role, metric, unit FROM series WHERE id = ?")?;
+    let mut rows = statement.query([series])?;
+    let row = rows.next()?.ok_or(ReadStoreError::Damaged("a series has no names"))?;
+    key(row)
+}
+
+fn key(row: &Row<'_>) -> Result<SeriesKey, ReadStoreError> {
+    Ok(SeriesKey {
+        instance: InstanceId::new(row.get::<_, String>(0)?)
+            .map_err(|_| ReadStoreError::Damaged("a series has no valid instance"))?,
+        role: role_of(row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?)
+            .ok_or(ReadStoreError::Damaged("a series has no valid role"))?,
+        metric: Cow::Owned(row.get(2)?),
+        unit: Cow::Owned(row.get(3)?),
+    })
+}
+
 fn find_series(connection: &Connection, key: &SeriesKey) -> rusqlite::Result<Option<u32>> {
     connection
         .prepare_cached("SELECT id FROM series WHERE instance = ? AND role = ? AND metric = ? AND unit = ?")?
-        .query_row(params![key.instance.as_str(), role_label(key.role), key.metric, key.unit], |row| {
-            row.get(0)
-        })
+        .query_row(params![key.instance.as_str(), key.role.label(), key.metric, key.unit], |row| row.get(0))
         .optional()
+}
+
+/// What roll-ups have of these steps, and the moment before which chunks have the rest.
+fn rolled_up(
+    connection: &Connection,
+    series: u32,
+    step_ms: i64,
+    (from, to): (i64, i64),
+) -> Result<(Vec<RollUp>, i64), ReadStoreError> {
+    if number(connection, "user_version")? < ROLLED_UP_SINCE {
+        return Ok((Vec::new(), i64::MAX));
+    }
+    let chunks_begin: Option<i64> = connection
+        .prepare_cached("SELECT min(t0) FROM chunk WHERE series = ?")?
+        .query_row([series], |row| row.get(0))?;
+    let chunks_begin = chunks_begin.unwrap_or(i64::MAX);
+    let rolled_up_from = roll_up::rolled_up_from(connection)?;
+    let covered = match Span::for_step(step_ms) {
+        None => i64::MAX,
+        // Samples end where their retention does, hours go on.
+        Some(Span::Hour) => rolled_up_from,
+        Some(Span::Minute) => {
+            roll_up::begin(connection, Span::Minute)?.unwrap_or(i64::MAX).max(rolled_up_from)
+        }
+    };
+    let hour = Span::Hour.ms();
+    let hours_until = match Span::for_step(step_ms) {
+        Some(Span::Hour) => to,
+        _ => (chunks_begin.min(covered).div_euclid(hour).saturating_mul(hour)).min(to),
+    };
+    let mut parts = Vec::new();
+    if from < hours_until {
+        parts = roll_up::read(connection, series, Span::Hour, (from, hours_until))?;
+    }
+    if let Some(Span::Minute) = Span::for_step(step_ms)
+        && covered < to
+    {
+        parts.extend(roll_up::read(connection, series, Span::Minute, (from.max(covered), to))?);
+    }
+    Ok((parts, covered))
 }
 
 fn read_chunks(

@@ -1,7 +1,7 @@
 //! Turns closed slices of `hot` into compressed columns, and deletes what is too old.
 //!
-//! Each slice is sealed in one transaction: at any moment a sample is either in `hot` or in `chunk`, never in both and
-//! never in neither. A slice that got late rows (the wall clock was set back) is sealed again into further chunks.
+//! Each slice is sealed in one transaction: at any moment a sample is either in `hot` or in `chunk` and the roll-ups, never
+//! in both and never in neither. A slice that got late rows (the wall clock was set back) is sealed again into further chunks.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use rusqlite::{Transaction, TransactionBehavior, params};
 
 use crate::Store;
 use crate::codec::{compress_moments, compress_values, layout_series, value_at};
+use crate::roll_up::{self, Span};
 use crate::writer::is_full;
 
 /// The length of a slice in milliseconds: two hours.
@@ -28,6 +29,12 @@ pub enum SealError {
     /// The compressor refused a column.
     #[error("failed to compress a column of the history")]
     Compress(#[source] PcoError),
+    /// A column of an older format cannot be rolled up.
+    #[error("failed to decompress a column of the history")]
+    Decompress(#[source] PcoError),
+    /// What is kept of an earlier call cannot be understood.
+    #[error("failed to read how far the history is rolled up")]
+    Read(#[source] Box<crate::ReadStoreError>),
     /// Rows whose layout is not in the file.
     #[error("the history is damaged: layout {layout} is missing or odd")]
     Damaged {
@@ -56,13 +63,15 @@ pub struct Sealed {
     pub samples: u64,
     /// Bytes of their compressed values and moments.
     pub bytes: u64,
+    /// Roll-ups written.
+    pub roll_ups: u64,
     /// Columns deleted because of their age.
     pub expired_chunks: u64,
 }
 
 impl Store {
-    /// Seals every slice that is over at `now_unix_ms`, and deletes chunks older than the retention. Calls when nothing
-    /// is due cost some microseconds. About a second per five million samples.
+    /// Seals every slice that is over at `now_unix_ms`, and deletes what is older than the retention. Calls when nothing
+    /// is due cost some microseconds. About a second per four million samples.
     ///
     /// # Errors
     /// [`SealError`]; slices before the failing one are sealed, the rest is as it was before. Call again later.
@@ -75,6 +84,7 @@ impl Store {
             let from = oldest.div_euclid(SLICE_MS) * SLICE_MS;
             self.seal_slice(from, from + SLICE_MS, &mut sealed)?;
         }
+        sealed.roll_ups += self.roll_up_older()?;
         sealed.expired_chunks = self.expire(now_unix_ms)?;
         Ok(sealed)
     }
@@ -86,7 +96,11 @@ impl Store {
     fn seal_slice(&mut self, from: i64, to: i64, sealed: &mut Sealed) -> Result<(), SealError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let slice = Slice::read(&transaction, from, to)?;
-        let mut writer = ChunkWriter { transaction: &transaction, last: None, sealed: *sealed };
+        let rolled_up_from =
+            roll_up::rolled_up_from(&transaction).map_err(|source| SealError::Read(source.into()))?;
+        // What lies before is rolled up with the older chunks of its slice.
+        let is_rolled_up = rolled_up_from <= from;
+        let mut writer = ChunkWriter { transaction: &transaction, is_rolled_up, last: None, sealed: *sealed };
         for (series, slots) in slice.columns() {
             let column = slice.column(&slots);
             writer.write(series, &column)?;
@@ -102,7 +116,8 @@ impl Store {
     }
 
     fn expire(&mut self, now_unix_ms: i64) -> rusqlite::Result<u64> {
-        let before = now_unix_ms.saturating_sub(millis(self.options.retention));
+        let retention = self.options.retention;
+        let before = now_unix_ms.saturating_sub(millis(retention.samples));
         // By `t0`, which is indexed: a chunk starts at most a slice before its last sample.
         let started_before = before.saturating_sub(SLICE_MS);
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -110,15 +125,16 @@ impl Store {
         if 0 < expired {
             transaction.execute("DELETE FROM stamps WHERE t0 < ?", [started_before])?;
         }
+        let expired_roll_ups = roll_up::expire(&transaction, &retention, now_unix_ms)?;
         transaction.commit()?;
-        if 0 < expired {
+        if 0 < expired + expired_roll_ups {
             self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({PAGES_FREED_MAX})"))?;
         }
         Ok(expired as u64)
     }
 }
 
-fn millis(span: Duration) -> i64 {
+pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -195,6 +211,7 @@ fn read_layout(transaction: &Transaction<'_>, id: i64) -> Result<Vec<u32>, SealE
 
 struct ChunkWriter<'a> {
     transaction: &'a Transaction<'a>,
+    is_rolled_up: bool,
     /// The moments written last and their row: series that were sampled at the same moments share them.
     last: Option<(Vec<i64>, i64)>,
     sealed: Sealed,
@@ -215,6 +232,11 @@ impl ChunkWriter<'_> {
                 "INSERT INTO chunk (series, t0, t1, n, min, max, sum, stamps, v) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .execute(params![series, t0, t1, i64::try_from(n).unwrap_or(i64::MAX), min, max, sum, stamps, bytes])?;
+        if self.is_rolled_up {
+            let samples = column.moments.iter().copied().zip(column.values.iter().copied());
+            let minutes = roll_up::of_samples(samples, Span::Minute.ms());
+            self.sealed.roll_ups += roll_up::write(self.transaction, series, &minutes)?;
+        }
         self.sealed.chunks += 1;
         self.sealed.samples += n as u64;
         self.sealed.bytes += bytes.len() as u64;

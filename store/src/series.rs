@@ -36,14 +36,6 @@ pub struct Sample {
     pub value: f64,
 }
 
-/// The word that stands for a role in the file.
-pub(crate) const fn role_label(role: Role) -> &'static str {
-    match role {
-        Role::Live => "live",
-        Role::Shadow => "shadow",
-    }
-}
-
 /// The role that `label` stands for.
 pub(crate) fn role_of(label: &str) -> Option<Role> {
     match label {

@@ -1,15 +1,15 @@
 //! The single writer.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 use foreshadow_model::{ActionId, JournalEvent, Tick};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::codec::{layout_bytes, push};
 use crate::open::{OpenStoreError, StoreOptions, for_writing};
 use crate::reader::ReadStoreError;
-use crate::series::{Sample, SeriesKey, role_label};
+use crate::series::{Sample, SeriesKey};
 
 /// Rows whose moment is taken already (the wall clock was set back) move on by a millisecond, this often at most.
 const NUDGES_MAX: i64 = 1000;
@@ -251,6 +251,11 @@ enum Fit {
 /// A series without a value in this tick leaves a gap in the row. A layout of its own for every combination of series
 /// would be as large as the rows; gaps in more than half of a row would be as wasteful.
 fn fitting(current: &[u32], values: &HashMap<u32, f64>) -> Fit {
+    // The usual tick: whatever was measured has its slot.
+    let found = current.iter().filter(|id| values.contains_key(id)).count();
+    if found == values.len() && current.len() <= 2 * found {
+        return Fit::AsItIs;
+    }
     let known: HashSet<u32> = current.iter().copied().collect();
     let missing: Vec<u32> = sorted(values).into_iter().filter(|id| !known.contains(id)).collect();
     if 2 * values.len() < current.len() + missing.len() {
@@ -270,7 +275,7 @@ fn make_layout(transaction: &Transaction<'_>, series: Vec<u32>) -> rusqlite::Res
 }
 
 fn series_id(transaction: &Transaction<'_>, key: &SeriesKey) -> rusqlite::Result<u32> {
-    let names = params![key.instance.as_str(), role_label(key.role), key.metric, key.unit];
+    let names = params![key.instance.as_str(), key.role.label(), key.metric, key.unit];
     let found = transaction
         .prepare_cached("SELECT id FROM series WHERE instance = ? AND role = ? AND metric = ? AND unit = ?")?
         .query_row(names, |row| row.get(0))

@@ -77,6 +77,12 @@ fn a_killed_writer_loses_nothing_it_acknowledged() {
     }
 }
 
+/// Samples that the roll-ups of a series, and what is not sealed, count.
+fn rolled_up(reader: &Reader, number: u32, step_ms: i64) -> u64 {
+    let steps = reader.steps(&key(number), (0, i64::MAX), step_ms).unwrap();
+    steps.iter().map(|step| step.n).sum()
+}
+
 fn check(directory: &Path, acknowledged: i64) {
     let path = directory.join(FILE_NAME);
     let mut store = Store::open(&path).unwrap();
@@ -86,6 +92,9 @@ fn check(directory: &Path, acknowledged: i64) {
         let written = i64::try_from(found.len()).unwrap();
         assert!((acknowledged..=acknowledged + 1).contains(&written), "{written} of {acknowledged}");
         assert_eq!(found, expected(written), "complete, in order, no sample twice");
+        for step in [60_000, 3_600_000] {
+            assert_eq!(rolled_up(&reader, number, step), found.len() as u64, "no roll-up is lost or doubled");
+        }
     }
     let everything =
         Query { action: None, instance: None, kinds: Vec::new(), limit: u32::MAX, newest_first: false };
@@ -111,6 +120,10 @@ fn a_reader_beside_the_writer_sees_every_sample_once() {
             let reader = Reader::open(&path).unwrap();
             let found = reader.series(&key(7), i64::MIN, i64::MAX).unwrap();
             assert_eq!(found, expected(i64::try_from(found.len()).unwrap()));
+            assert!(
+                found.len() as u64 <= rolled_up(&reader, 7, 60_000),
+                "sealing shows no sample twice or not at all"
+            );
             assert!(seen <= found.len(), "what was seen once stays");
             (seen, opened) = (found.len(), opened + 1);
         }
@@ -118,4 +131,5 @@ fn a_reader_beside_the_writer_sees_every_sample_once() {
     });
     let found = Reader::open(&path).unwrap().series(&key(7), i64::MIN, i64::MAX).unwrap();
     assert_eq!(found, expected(TICKS));
+    assert_eq!(rolled_up(&Reader::open(&path).unwrap(), 7, 60_000), TICKS.unsigned_abs());
 }

@@ -1,10 +1,15 @@
 //! What a day of history costs: bytes per sample, processor time in, latency out.
 //!
 //! `cargo test --release -p foreshadow-store --test figures -- --ignored --nocapture`
+//!
+//! With the name of a folder in `FORESHADOW_FIGURES_EXPORT` it also writes the exact samples there, for others to take in:
+//! `cargo xtask bench history` sets ours beside theirs.
 #![expect(clippy::unwrap_used, reason = "a test")]
 #![expect(clippy::print_stdout, reason = "it is there to print")]
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use foreshadow_model::{InstanceId, JournalEvent, Role, Tick};
@@ -12,6 +17,8 @@ use foreshadow_store::{FILE_NAME, Precision, Reader, Sample, SeriesKey, Store, S
 
 const SERIES: u32 = 400;
 const TICK_MS: i64 = 5000;
+/// Where the exported day lies: 2026-05-01T00:00:00Z.
+const BEGIN: i64 = 1_777_593_600;
 const TICKS: i64 = 24 * 60 * 60 * 1000 / TICK_MS;
 
 /// A small generator of our own: the figures must be the same on every run.
@@ -89,6 +96,12 @@ fn a_day_of_four_hundred_series() {
         let into = packed.to_str().unwrap();
         rusqlite::Connection::open(&path).unwrap().execute("VACUUM INTO ?", [into]).unwrap();
         println!("  {:.3} bytes/sample of file", std::fs::metadata(&packed).unwrap().len() as f64 / n);
+        let connection = rusqlite::Connection::open(&packed).unwrap();
+        for part in ["chunk", "stamps", "minute", "hour"] {
+            let sql = "SELECT coalesce(sum(pgsize), 0) FROM dbstat WHERE name LIKE ? || '%'";
+            let bytes: i64 = connection.query_row(sql, [part], |row| row.get(0)).unwrap();
+            println!("  {:.3} bytes/sample of it are `{part}`", bytes as f64 / n);
+        }
         println!(
             "  record: {:.0} µs cpu, {:.0} µs wall per tick",
             per_tick(record_cpu),
@@ -104,6 +117,20 @@ fn a_day_of_four_hundred_series() {
         });
         assert_eq!(read as u64, sealed.samples);
         println!("  one series, one day: {:.3} ms", read_cpu.as_secs_f64() * 1e3 / f64::from(SERIES));
+        let (steps, steps_cpu, _) = timed(|| {
+            (0..SERIES)
+                .map(|number| reader.steps(&key(number), (0, TICKS * TICK_MS), 300_000).unwrap().len())
+                .sum::<usize>()
+        });
+        println!(
+            "  one series, one day, steps of five minutes ({steps} in all): {:.3} ms",
+            steps_cpu.as_secs_f64() * 1e3 / f64::from(SERIES)
+        );
+        if let Some(folder) =
+            std::env::var_os("FORESHADOW_FIGURES_EXPORT").filter(|_| precision == Precision::Exact)
+        {
+            export(&reader, Path::new(&folder));
+        }
         let ((), _, wall) = timed(|| {
             for tick in 0..2000 {
                 store.append(Tick(tick), 0, &JournalEvent::Stopped).unwrap();
@@ -111,6 +138,28 @@ fn a_day_of_four_hundred_series() {
         });
         println!("  append: {:.0} µs wall", wall.as_secs_f64() * 1e6 / 2000.0);
     }
+}
+
+/// The samples of every series as OpenMetrics (`day.om`) and as VictoriaMetrics imports them (`day.jsonl`).
+fn export(reader: &Reader, folder: &Path) {
+    let (mut om, mut lines) = (String::from("# TYPE signal gauge\n"), String::new());
+    for number in 0..SERIES {
+        let samples = reader.series(&key(number), 0, TICKS * TICK_MS).unwrap();
+        for (moment, value) in &samples {
+            let (seconds, ms) = (moment / 1000 + BEGIN, moment % 1000);
+            writeln!(om, "signal{{number=\"{number}\"}} {value} {seconds}.{ms:03}").unwrap();
+        }
+        for part in samples.chunks(1000) {
+            let values: Vec<String> = part.iter().map(|(_, value)| value.to_string()).collect();
+            let moments: Vec<String> = part.iter().map(|(at, _)| (at + BEGIN * 1000).to_string()).collect();
+            let name = format!("{{\"__name__\":\"signal\",\"number\":\"{number}\"}}");
+            let (values, moments) = (values.join(","), moments.join(","));
+            writeln!(lines, "{{\"metric\":{name},\"values\":[{values}],\"timestamps\":[{moments}]}}")
+                .unwrap();
+        }
+    }
+    std::fs::write(folder.join("day.om"), om + "# EOF\n").unwrap();
+    std::fs::write(folder.join("day.jsonl"), lines).unwrap();
 }
 
 fn per_tick(time: Duration) -> f64 {

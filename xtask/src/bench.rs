@@ -5,6 +5,7 @@ mod copies;
 mod delta;
 mod effect;
 mod harm;
+mod history;
 mod load;
 mod mirror;
 mod probe;
@@ -28,6 +29,8 @@ pub(crate) enum Bench {
     Delta(delta::Options),
     /// What the tests in an instance cost the users of nginx.
     ProbeEffect(Options),
+    /// A day of 400 series in our history, beside the same day in Prometheus and VictoriaMetrics.
+    History,
     /// Every performance test against the usual tool for it: sysbench, STREAM's triad, fio, iperf3.
     Probe(Options),
 }
@@ -59,6 +62,7 @@ pub(crate) fn run(root: &Path, bench: Bench) -> anyhow::Result<bool> {
         Bench::Harm(options) => harm::run(root, &options.plan())?,
         Bench::ProbeEffect(options) => effect::run(root, &options.plan())?,
         Bench::Probe(options) => probe::run(root, &options.plan())?,
+        Bench::History => history::run(root)?,
         Bench::Delta(options) => delta::run(root, &options)?,
         Bench::Capture(options) => capture::run(root, &options.plan())?,
     }

@@ -1,12 +1,15 @@
 //! `foreshadow history`: how measured series went.
 
+mod export;
+
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
+use foreshadow_engine::model::ServiceName;
 use foreshadow_engine::{Reader, SeriesKey};
 
 use crate::args::{HistoryArgs, SeriesOutput};
-use crate::command::open_store;
+use crate::command::{open_store, read_config};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::{show, spark};
@@ -29,7 +32,7 @@ struct Course {
 pub(crate) fn history(args: &HistoryArgs) -> Result<Exit, Failure> {
     let reader = open_store(&args.controller)?;
     let keys = reader.series_keys().map_err(|error| Failure::new(&error))?;
-    let is_list = args.series.is_empty() && args.instance.is_empty() && args.metric.is_empty();
+    let is_list = args.series.is_empty() && args.instance.is_empty() && args.metric.is_empty() && !args.all;
     let mut out = io::stdout().lock();
     if is_list {
         list(&mut out, &keys, args.output)?;
@@ -41,13 +44,39 @@ pub(crate) fn history(args: &HistoryArgs) -> Result<Exit, Failure> {
     if to <= from {
         return Err(Failure::message(Exit::Usage, "expected `--since` before `--until`"));
     }
-    let courses = read(&reader, wanted(&keys, args)?, (from, to))?;
+    let wanted = wanted(&keys, args)?;
+    let step_ms = args.step.as_deref().map(step).transpose()?;
+    let part = export::Part { range: (from, to), step_ms };
     match args.output {
-        SeriesOutput::Human => draw(&mut out, &courses, (from, to))?,
-        SeriesOutput::Json => lines(&mut out, &courses)?,
-        SeriesOutput::Csv => columns(&mut out, &courses)?,
+        SeriesOutput::Openmetrics => {
+            let service = read_config(&args.controller.config).ok().map(|config| config.service);
+            export::openmetrics(
+                &mut out,
+                &reader,
+                &wanted,
+                &part,
+                service.as_ref().map(ServiceName::as_str),
+            )?;
+        }
+        SeriesOutput::Csv if args.all || step_ms.is_some() => export::csv(&mut out, &reader, &wanted, &part)?,
+        _ if step_ms.is_some() => {
+            return Err(Failure::message(
+                Exit::Usage,
+                "expected `--step` with `--output csv` or `openmetrics`",
+            ));
+        }
+        SeriesOutput::Human => draw(&mut out, &read(&reader, wanted, (from, to))?, (from, to))?,
+        SeriesOutput::Json => lines(&mut out, &read(&reader, wanted, (from, to))?)?,
+        SeriesOutput::Csv => columns(&mut out, &read(&reader, wanted, (from, to))?)?,
     }
     Ok(Exit::Fine)
+}
+
+/// A step of an export in milliseconds.
+fn step(text: &str) -> Result<i64, Failure> {
+    milliseconds(text).filter(|&ms| 0 < ms).ok_or_else(|| {
+        Failure::message(Exit::Usage, format!("expected a step such as `1m` or `1h`, got `{text}`"))
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line is an edge: spans count back from now")]
@@ -140,7 +169,7 @@ fn list(out: &mut impl Write, keys: &[SeriesKey], output: SeriesOutput) -> io::R
                 writeln!(out, "{}", serde_json::to_string(key)?)?;
             }
         }
-        SeriesOutput::Csv => {
+        SeriesOutput::Csv | SeriesOutput::Openmetrics => {
             writeln!(out, "instance,role,metric,unit")?;
             for SeriesKey { instance, role, metric, unit } in keys {
                 writeln!(out, "{instance},{},{metric},{unit}", format!("{role:?}").to_lowercase())?;

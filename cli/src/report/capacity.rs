@@ -31,8 +31,11 @@ pub(crate) struct Policy {
 /// How full the lives were: load over capacity.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Headroom {
-    /// Requests per second of one live.
+    /// Requests per second of one live, in the middle where they differ.
     pub(crate) capacity_per_second: f64,
+    /// Whether that was recorded, moment by moment (measured, or configured; less while a live was slower); else it is what the
+    /// configuration says now.
+    pub(crate) is_recorded: bool,
     pub(crate) used: Spread,
     pub(crate) used_p99: f64,
     pub(crate) used_most: f64,
@@ -67,19 +70,30 @@ pub(crate) struct Forecasts {
 }
 
 pub(super) fn headroom(facts: &Facts, policy: &Policy) -> Said<Headroom> {
-    let Some(capacity) = policy.capacity.filter(|capacity| 0.0 < *capacity) else {
+    let mut recorded: Vec<f64> = facts
+        .of(Role::Live, "capacity")
+        .flat_map(|course| course.cells.known())
+        .map(|(_, value)| value)
+        .collect();
+    recorded.sort_by(f64::total_cmp);
+    let is_recorded = !recorded.is_empty();
+    let usual = if is_recorded { Some(quantile(&recorded, 0.5)) } else { policy.capacity };
+    let Some(capacity) = usual.filter(|capacity| 0.0 < *capacity) else {
         return Said::Unknown(
-            "how much one live can take is not known: `foreshadow knee -c FILE --objective 250ms` finds it, and \
-             `forecast.capacity` of the configuration keeps it (name the file with `-c`)"
+            "how much one live can take is not known: `knee.objective` of the configuration lets it be measured, or \
+             `forecast.capacity` says it (name the file with `-c`)"
                 .into(),
         );
     };
     let lives: Vec<&Cells> = facts.of(Role::Live, "requests").map(|course| &course.cells).collect();
+    let of_lives: Vec<&Cells> = facts.of(Role::Live, "capacity").map(|course| &course.cells).collect();
     let load = facts.load();
     let used = facts.grid.map(|at| {
+        let known = of_lives.iter().map(|cells| cells.at(at)).filter(|value| value.is_finite());
+        let recorded: f64 = known.sum();
         #[expect(clippy::cast_precision_loss, reason = "a count of lives")]
         let there = lives.iter().filter(|cells| cells.at(at).is_finite()).count() as f64;
-        load.at(at) / (capacity * there)
+        load.at(at) / if 0.0 < recorded { recorded } else { capacity * there }
     });
     let cells: Points = used.samples(facts.grid).collect();
     let mut values: Vec<f64> = cells.iter().map(|(_, used)| *used).collect();
@@ -99,6 +113,7 @@ pub(super) fn headroom(facts: &Facts, policy: &Policy) -> Said<Headroom> {
     let seconds_beyond = beyond as f64 * facts.grid.cell_seconds();
     Said::Known(Headroom {
         capacity_per_second: capacity,
+        is_recorded,
         used: spread,
         used_p99: quantile(&values, 0.99),
         used_most: most.1,

@@ -16,8 +16,17 @@ const ENTRIES_FIRST: u32 = 4096;
 const ENTRIES_MAX: u32 = 1 << 20;
 
 /// Metrics of lives that are read, beside the tests of their hosts, whose unit is a second.
-const LIVE: [&str; 8] =
-    ["requests", "errors", "latency_p50", "latency_p95", "cpu", "memory", "forecast_upper", "forecast_lead"];
+const LIVE: [&str; 9] = [
+    "requests",
+    "errors",
+    "latency_p50",
+    "latency_p95",
+    "cpu",
+    "memory",
+    "forecast_upper",
+    "forecast_lead",
+    "capacity",
+];
 
 /// Metrics of shadows that are read.
 const SHADOW: [&str; 3] = ["requests", "cpu", "memory"];

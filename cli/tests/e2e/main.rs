@@ -19,6 +19,7 @@ mod figures;
 mod foreseen;
 mod full_disk;
 mod harm;
+mod history;
 mod http;
 mod httpbin;
 mod judge;

@@ -88,7 +88,7 @@ impl Post {
 }
 
 /// The pause after `failures` attempts in a row that failed.
-pub(super) fn pause(failures: u32) -> Duration {
+pub(crate) fn pause(failures: u32) -> Duration {
     PAUSE_MIN.saturating_mul(1 << failures.saturating_sub(1).min(10)).min(PAUSE_MAX)
 }
 

@@ -39,7 +39,13 @@ pub(super) async fn metrics(State(shared): State<Shared>, headers: HeaderMap) ->
     let format = metrics::Format::accepted(accept);
     let readings = &shared.readings;
     let status = readings.status.borrow().clone();
-    let text = metrics::text(status.as_deref(), &readings.feed.sums(), &readings.desk.report(), format);
+    let facts = metrics::Facts {
+        status: status.as_deref(),
+        sums: &readings.feed.sums(),
+        alarms: &readings.desk.report(),
+        remotes: &readings.remotes.tallies(),
+    };
+    let text = metrics::text(&facts, format);
     ([(header::CONTENT_TYPE, format.content_type())], text)
 }
 

@@ -228,6 +228,7 @@ fn what_is_answered_is_what_is_described() {
         reason: HoldReason::CoolingDown { ticks_left: 3 },
         instead_of: Some(shift),
         because: "x".into(),
+        alternatives: Vec::new(),
     }];
     report.outcomes = vec![foreshadow_model::Outcome {
         id: ActionId(1),

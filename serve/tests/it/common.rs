@@ -10,7 +10,8 @@ use foreshadow_model::{
     Verdict,
 };
 use foreshadow_serve::{
-    Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, SeriesRow, serve_api,
+    Backlog, Desk, Facts, Feed, JournalQuery, Readings, Receivers, Records, RecordsError, Remotes, SeriesRow,
+    Step, serve_api,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +32,9 @@ impl Stage {
             feed: Feed::default(),
             desk: Desk::open("shop", None, &Receivers::default()),
             records: Arc::new(Shelf),
+            service: "shop".into(),
+            unix_ms: || 4000,
+            remotes: Remotes::default(),
         };
         Self { status, readings }
     }
@@ -56,6 +60,17 @@ impl Records for Shelf {
     fn samples(&self, _: &SeriesRow, from: i64, to: i64) -> Result<Vec<(i64, f64)>, RecordsError> {
         let all = [(1000, 1.5), (2000, f64::NAN), (3000, 2.5)];
         Ok(all.into_iter().filter(|&(moment, _)| from <= moment && moment < to).collect())
+    }
+
+    fn steps(&self, _: &SeriesRow, _: (i64, i64), _: i64) -> Result<Vec<Step>, RecordsError> {
+        Ok(Vec::new())
+    }
+
+    /// A sample each second, up to the fifth; at most one at a time.
+    fn backlog(&self, after: i64, _: usize) -> Result<Option<Backlog>, RecordsError> {
+        let until = after.max(0).div_euclid(1000) * 1000 + 1000;
+        let series = vec![(self.series()?.remove(0), vec![(until, 20.0)])];
+        Ok((until <= 5000).then_some(Backlog { until, series }))
     }
 }
 

@@ -7,4 +7,6 @@ mod api;
 mod common;
 mod door;
 mod metrics;
+mod promql;
+mod remote_write;
 mod webhook;

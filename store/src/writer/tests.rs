@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use foreshadow_model::{Action, InstanceId, Mode, Role, Step};
@@ -6,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{FILE_NAME, Precision, Query, Reader, SLICE_MS};
+use crate::{FILE_NAME, Precision, Query, Reader, Retention, SLICE_MS};
 
 struct Fixture {
     directory: TempDir,
@@ -215,7 +216,7 @@ fn series_that_come_and_go_do_not_make_a_layout_each() {
 
 #[test]
 fn old_chunks_expire() {
-    let retention = Duration::from_secs(24 * 60 * 60);
+    let retention = Retention { samples: Duration::from_secs(24 * 60 * 60), ..Retention::USUAL };
     let mut fixture = Fixture::with(StoreOptions { retention, ..StoreOptions::USUAL });
     for hour in 0..48 {
         fixture.store.record(hour * SLICE_MS / 2, &[sample(1, 1.0)]).unwrap();

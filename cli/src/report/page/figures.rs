@@ -34,7 +34,7 @@ fn used(room: &Headroom, picture: &str) -> Markup {
             figcaption { "Load over what all lives can take, the fullest moment of each part; red is full." }
         }
         div.table { table { tbody {
-            tr { th { "capacity of one live" } td { (number(room.capacity_per_second)) " requests/s, as configured" } }
+            tr { th { "capacity of one live" } td { (number(room.capacity_per_second)) " requests/s, " (if room.is_recorded { "as it was recorded" } else { "as configured" }) } }
             tr {
                 th { "used" }
                 td { (percent(room.used.median)) " in the middle, 8 of 10 moments within " (percent(room.used.low)) " to " (percent(room.used.high)) "; 99 % of moments below " (percent(room.used_p99)) }

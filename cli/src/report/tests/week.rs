@@ -72,7 +72,16 @@ pub(crate) fn verdict(live: u32, verdict: Verdict, delta: Option<f64>) -> Journa
 
 fn intent(id: u64, action: Action, by_operator: bool) -> JournalEvent {
     let reason = format!("live is slower {HOSTILE}");
-    let step = Step { id: ActionId(id), action, reason, shift_log: 0.4, error_excess: 0.0, by_operator };
+    let step = Step {
+        id: ActionId(id),
+        action,
+        reason,
+        shift_log: 0.4,
+        error_excess: 0.0,
+        by_operator,
+        rehearsal_ticks: 0,
+        alternatives: Vec::new(),
+    };
     JournalEvent::Intent { step: Box::new(step) }
 }
 
