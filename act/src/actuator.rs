@@ -299,7 +299,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             // Taking back is an action too: the kill switch holds it like any other.
             return;
         }
-        self.end_rehearsals(&mut state, tick, seen);
+        self.end_rehearsals(&mut state, (tick, policy), seen);
         let due: Vec<(ActionId, Tick, Judgement)> = state
             .under
             .values()
@@ -350,8 +350,16 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
         }
     }
 
-    /// What was tried long enough on its shadow is done to live, or called off. A judgement of silence waits.
-    fn end_rehearsals(&self, state: &mut State, tick: Tick, seen: &Seen) {
+    /// What was tried long enough on its shadow is done to live, if the guards still let it, or called off. A judgement of
+    /// silence waits, and then is none.
+    fn end_rehearsals(&self, state: &mut State, (tick, policy): (Tick, &Policy), seen: &Seen) {
+        let ledger = state.ledger.clone();
+        let is_refused = |step: &Step| {
+            let taken = ledger.taken.iter().filter(|taken| taken.id != step.id).cloned().collect();
+            Ledger { taken, paused: ledger.paused, maintenance: ledger.maintenance }
+                .refusal(&step.action, tick, policy)
+                .is_some()
+        };
         for under in state.under.values_mut() {
             let Stage::Rehearsing { since } = under.stage else { continue };
             let (waited, wait) = (tick.since(since), under.step.rehearsal_ticks);
@@ -360,21 +368,21 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
             }
             let after = after(under, seen);
             let (world, step) = (self.world.clone(), under.step.clone());
-            match rehearsal(&step, after) {
-                Rehearsal::BorneOut => {
+            let effect = match rehearsal(&step, after) {
+                Rehearsal::BorneOut if !is_refused(&step) => {
                     under.stage = Stage::Applying;
                     self.spawn(async move { world.perform(step, tick).await });
+                    continue;
                 }
-                Rehearsal::Unknown if waited < wait * PATIENCE => {}
-                Rehearsal::Unknown | Rehearsal::NotBorneOut => {
-                    under.stage = Stage::Applying;
-                    let effect = Effect::NotBorneOut {
-                        before: Ratio::from_log(step.shift_log),
-                        after: after.shift_log.map(Ratio::from_log),
-                    };
-                    self.spawn(async move { world.call_off(step, tick, effect).await });
-                }
-            }
+                Rehearsal::Unknown if waited < wait * PATIENCE => continue,
+                Rehearsal::Unknown | Rehearsal::BorneOut => Effect::NotCarriedOut,
+                Rehearsal::NotBorneOut => Effect::NotBorneOut {
+                    before: Ratio::from_log(step.shift_log),
+                    after: after.shift_log.map(Ratio::from_log),
+                },
+            };
+            under.stage = Stage::Applying;
+            self.spawn(async move { world.call_off(step, tick, effect).await });
         }
     }
 

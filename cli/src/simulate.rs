@@ -23,6 +23,7 @@ const STEP_LEAST: u32 = 1;
 /// What takes longer shows how far it is.
 const SHOW_AFTER: Duration = Duration::from_secs(2);
 
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is told")]
 pub(crate) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     let (mut scenario, maintenance) = read(&args.story)?;
     scenario.seed = args.seed.unwrap_or(scenario.seed);

@@ -1,6 +1,6 @@
 //! How many lives: before a load comes, when too much is asked, and when fewer are enough.
 
-use foreshadow_model::{Action, ActionType, Policy, Tick};
+use foreshadow_model::{Action, ActionType, InstanceId, Policy, Tick, Weight};
 
 use crate::inputs::Inputs;
 use crate::plan::Wish;
@@ -18,6 +18,11 @@ pub(crate) fn may_scale(policy: &Policy) -> bool {
     matches!(policy.action.kind, ActionType::Auto | ActionType::Horizontal)
 }
 
+/// What of its capacity a live can use: users are sent to it by its weight.
+fn share(live: &InstanceId, inputs: &Inputs<'_>) -> f64 {
+    f64::from(inputs.weight(live).get()) / f64::from(Weight::FULL.get())
+}
+
 /// The fewest lives that can take this load; `None` where it is not known what they can take.
 pub(crate) fn lives_for(load: f64, inputs: &Inputs<'_>) -> Option<u32> {
     let capacity = inputs.capacity?;
@@ -26,7 +31,7 @@ pub(crate) fn lives_for(load: f64, inputs: &Inputs<'_>) -> Option<u32> {
     numbered.sort_by_key(|live| live.number());
     let mut left = load;
     for (n, live) in (1..).zip(numbered) {
-        left -= capacity.lives.get(live).map_or(0.0, |capacity| capacity.get());
+        left -= capacity.lives.get(live).map_or(0.0, |capacity| capacity.get()) * share(live, inputs);
         if left <= 1e-9 {
             return Some(n);
         }
@@ -90,15 +95,20 @@ pub(crate) fn scale_in(inputs: &Inputs<'_>) -> Option<Wish> {
 }
 
 /// Whether the others can take what is asked now and what is to come: by what they can take, where that is known, else by
-/// how busy they would be if their use grew like the load.
+/// how busy they would be if their use grew like the load. Of those that stay each must have its full share of users, and what
+/// is asked must be known: silence is not calm.
 fn is_enough_with_one_fewer(inputs: &Inputs<'_>) -> bool {
-    let Some(load) = inputs.load_to_carry() else { return true };
+    let (Some(now), Some(load)) = (inputs.load, inputs.load_to_carry()) else { return false };
+    let last = inputs.inventory.pairs.iter().map(|pair| &pair.live.id).max_by_key(|live| live.number());
+    let mut staying =
+        inputs.inventory.pairs.iter().map(|pair| &pair.live.id).filter(|live| Some(*live) != last);
+    if staying.any(|live| inputs.weight(live) < Weight::FULL) {
+        return false;
+    }
     if let Some(capacity) = inputs.capacity {
-        let last = inputs.inventory.pairs.iter().map(|pair| &pair.live.id).max_by_key(|live| live.number());
         return load <= FILLED * capacity.all_but(|live| Some(live) == last);
     }
-    let now = inputs.load.map_or(0.0, |load| load.get());
-    let growth = if 0.0 < now { load / now } else { 1.0 };
+    let growth = if 0.0 < now.get() { load / now.get() } else { 1.0 };
     let busy = inputs.policy.action.horizontal.busy.get();
     inputs.use_with_one_fewer().is_none_or(|share| share * growth < busy)
 }

@@ -63,12 +63,13 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
     wishes.extend(scale_in(inputs));
     let mut decisions = Vec::new();
     let mut next = inputs.next_id;
-    let mut scaling = false;
+    let mut admitted = Admitted { scaling: false, replacing: inputs.ledger.replacing(), easing: None };
     for wish in wishes {
-        let decision = admit(wish, next, inputs);
+        let decision = admitted.alone(admit(wish, next, inputs));
         if let Decision::Act(step) = &decision {
             // Two sick lives ask for one more live, not for two.
-            if step.action.kind() == ActionKind::Horizontal && std::mem::replace(&mut scaling, true) {
+            if step.action.kind() == ActionKind::Horizontal && std::mem::replace(&mut admitted.scaling, true)
+            {
                 continue;
             }
             next = ActionId(next.0 + 1);
@@ -76,6 +77,39 @@ pub fn plan(inputs: &Inputs<'_>) -> Plan {
         decisions.push(decision);
     }
     Plan { tick: inputs.tick, generation: inputs.generation, decisions }
+}
+
+/// What of this plan leaves no room for more of its kind: each was weighed as if it were the only one.
+struct Admitted {
+    scaling: bool,
+    replacing: Option<ActionId>,
+    easing: Option<ActionId>,
+}
+
+impl Admitted {
+    /// The decision, or a hold until the one before it is through: lives are replaced one after another, and users that are
+    /// moved away from one live are on its peers before more are moved. Errors do not wait.
+    fn alone(&mut self, decision: Decision) -> Decision {
+        let Decision::Act(step) = decision else { return decision };
+        let place = match &step.action {
+            Action::Replace { .. } => &mut self.replacing,
+            Action::Shift { from, to, .. } if Weight::NONE < *to && to < from => &mut self.easing,
+            _ => return Decision::Act(step),
+        };
+        match *place {
+            None => {
+                *place = Some(step.id);
+                Decision::Act(step)
+            }
+            Some(id) => Decision::Hold {
+                instance: step.action.instance().cloned(),
+                reason: HoldReason::ActionUnderWay { id },
+                instead_of: Some(step.action),
+                because: step.reason,
+                alternatives: step.alternatives,
+            },
+        }
+    }
 }
 
 fn wish(assessment: &Assessment, inputs: &Inputs<'_>) -> Option<Wish> {

@@ -1,8 +1,8 @@
 //! What could be done about one sick live, in the order in which the evidence suggests it.
 
 use foreshadow_model::{
-    Action, ActionKind, ActionType, Assessment, Bytes, HoldReason, Instance, InstanceId, MilliCpu, NodeName,
-    NodeRoom, Resource, Resources, ShadowLimit, Share, Verdict, Weight,
+    Action, ActionKind, ActionType, Assessment, Attribution, Bytes, HoldReason, Instance, InstanceId,
+    MilliCpu, NodeName, NodeRoom, Resource, Resources, ShadowLimit, Share, Verdict, Weight,
 };
 
 use crate::horizontal::scale_out;
@@ -10,6 +10,9 @@ use crate::inputs::{Inputs, Usage};
 
 /// Error excess, in points, from which a live is ejected rather than eased.
 const EJECT_FROM: f64 = 0.05;
+
+/// Error excess, in points, from which a live does not only wait.
+const FAILS_FROM: f64 = 0.01;
 
 /// The share of its own use that a new size must leave free.
 const HEADROOM: f64 = 1.1;
@@ -102,8 +105,11 @@ pub(crate) fn is_its_queue(assessment: &Assessment, inputs: &Inputs<'_>) -> bool
     let is_within = load
         .zip(capacity)
         .is_some_and(|(load, capacity)| (NEARLY_FULL * capacity.get()..=capacity.get()).contains(&load));
-    let is_own = is_errors_only(assessment) || is_of_the_host(assessment) || assessment.pressure.own_cgroup;
-    auto && is_within && !is_own
+    // Not knowing is no acquittal: tests or signals must say that nothing of the host moved.
+    let acquits = |attribution: &Attribution| attribution.first() == Resource::SoftwareOrDependency;
+    let is_free = assessment.attribution.as_ref().is_some_and(acquits) && !is_of_the_host(assessment);
+    let fails = assessment.error_excess.is_some_and(|excess| FAILS_FROM <= excess.get());
+    auto && is_within && is_free && !fails && !assessment.pressure.own_cgroup
 }
 
 /// Whether a live is asked nearly as much as it can take; where that is not known, whether its processor is busy.
@@ -154,7 +160,7 @@ fn more_cpu(assessment: &Assessment, live: &Instance, inputs: &Inputs<'_>) -> Re
     let Some(now) = live.resources.cpu else { return Err(HoldReason::AtLimit) };
     let needed = inputs.usage.get(&live.id).map_or(0.0, |usage| HEADROOM * needed(usage, assessment));
     let above = || sizes.iter().filter(|size| now < **size);
-    let fitting = above().find(|size| needed <= size.cores()).or_else(|| above().last());
+    let fitting = above().find(|size| needed <= size.cores()).or_else(|| above().next_back());
     let Some(&to) = fitting else { return Err(HoldReason::AtLimit) };
     let more = MilliCpu::new(to.get() - now.get());
     if inputs.inventory.room(&live.node).is_some_and(|room| room < more) {

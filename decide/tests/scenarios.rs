@@ -40,6 +40,9 @@ struct Story {
     /// Requests per second that all lives are asked.
     #[serde(default)]
     load: Option<f64>,
+    /// Nobody reports what they are asked.
+    #[serde(default)]
+    silent: bool,
     #[serde(default)]
     maintenance: bool,
     expect: Vec<String>,
@@ -375,7 +378,7 @@ fn check(path: &Path) {
         assessments: &assessments,
         weights: &weights,
         usage: &usage,
-        load: story.load.and_then(PerSecond::new),
+        load: story.load.or((!story.silent).then_some(1.0)).and_then(PerSecond::new),
         forecast: forecast.as_ref(),
         capacity: capacity.as_ref(),
         calm_ticks: story.calm_ticks,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::clock;
 use crate::history::{Fails, History};
 use crate::judges;
-use crate::knees::{self, Amplify};
+use crate::knees::{self, Amplify, Asked};
 use crate::memory::{Profiles, Trends};
 use crate::mind::{Mind, Surroundings, Turned};
 use crate::plane::Plane;
@@ -75,6 +75,7 @@ impl Cycle {
             deploying: self.deploying,
             maintenance: self.maintenance.iter().any(|window| window.is_at(unix_ms)),
             may_begin: !self.fails.journal(),
+            unix_ms,
             pressed: self.presses.now(),
         });
         self.trends.observe(&turned.windows, span_seconds);
@@ -96,7 +97,7 @@ impl Cycle {
 
     /// Presses shadows and looks for knees, never both at once.
     fn load_shadows(&mut self, inventory: &Inventory, turned: &Turned, unix_ms: i64) -> Option<JournalEvent> {
-        let is_quiet = self.mind.is_quiet(turned, self.deploying);
+        let is_quiet = self.mind.is_quiet(turned, self.deploying) && !self.fails.journal();
         let policy = &self.mind.policy;
         self.presses.step(&press::Circumstances {
             inventory,
@@ -114,20 +115,38 @@ impl Cycle {
             tick_seconds: policy.tick.as_secs_f64(),
             unix_ms,
         });
-        self.amplify(asked.amplify);
-        asked.event
+        self.load_shadow(asked)
     }
 
-    /// Passes it on to the mirror, which ends it by itself.
-    pub(crate) fn amplify(&self, order: Option<Amplify>) {
-        let Some(Amplify { live, factor, seconds, idle }) = order else { return };
-        if let Err(error) = self.platform.set_idle(&live.shadow_of(), idle) {
-            tracing::warn!(%error, "Weight of a shadow not set");
+    /// Passes it on to the mirror, which ends it by itself; what is to be written down. A ramp whose order cannot be carried out
+    /// ends: nobody would know what it offers, or a live beside the shadow would feel it.
+    pub(crate) fn load_shadow(&mut self, asked: Asked) -> Option<JournalEvent> {
+        let Asked { amplify, event } = asked;
+        let Some(order) = amplify else { return event };
+        match self.amplify(&order) {
+            Err(why) if event.is_none() => {
+                let asked = self.mind.knees.call_off(why, clock::unix_ms());
+                if let Some(back) = &asked.amplify {
+                    self.amplify(back).ok();
+                }
+                asked.event
+            }
+            _ => event,
         }
-        let lasts = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        if self.mirror.try_send(ToMirror::Amplify { live: Some(live), factor, lasts }).is_err() {
-            tracing::warn!("The mirror does not answer, copies are multiplied as before");
+    }
+
+    fn amplify(&self, order: &Amplify) -> Result<(), &'static str> {
+        let Amplify { live, factor, seconds, idle } = order;
+        if let Some(idle) = idle
+            && let Err(error) = self.platform.set_idle(&live.shadow_of(), *idle)
+            && *idle
+        {
+            tracing::warn!(error = foreshadow_model::with_causes(&error), "Weight of a shadow not set");
+            return Err("the shadow cannot be given only what is left of its node");
         }
+        let lasts = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
+        let order = ToMirror::Amplify { live: Some(live.clone()), factor: *factor, lasts };
+        self.mirror.try_send(order).map_err(|_full| "the mirror does not answer")
     }
 
     /// Other rules, from the next tick on.

@@ -134,6 +134,8 @@ impl Ground {
             Profiles::start(program.to_path_buf(), policy.probe.profile).map_err(RunError::Start)?;
         let (platform, plane) = (self.local.clone(), self.plane.clone());
         let actuator = Actuator::new(platform, plane, history, restored.ledger, opened.next_action);
+        let now = clock::unix_ms();
+        actuator.maintain(config.maintenance.iter().any(|window| window.is_at(now)));
         actuator.resume(restored.unsettled, &adopted, tick);
         let kept = opened.kept.get(judges::KEY);
         let mind = Mind {

@@ -6,24 +6,30 @@
 //! live becomes slower. *Never* where copies would load what nobody said to stand it, nor on a node with a live unless that is allowed.
 //! After a ramp that found nothing it rests. *Cannot see*: what only shows after minutes.
 
-use std::collections::BTreeMap;
+mod under_way;
+
+use std::collections::{BTreeMap, VecDeque};
 
 use foreshadow_decide::Measured;
-use foreshadow_forecast::{Objective, Ramp, RampEnd, RampStep, RampTick, RampTurn};
+use foreshadow_forecast::{Objective, Ramp, RampTurn};
 use foreshadow_model::wire::AMPLIFY_FACTOR_MAX;
 use foreshadow_model::{
     Assessment, Capacity, Instance, InstanceId, Inventory, JournalEvent, KneeOutcome, KneePolicy, KneeRow,
-    Pair, PerSecond, Policy, QueueLaw, RampReport, RampRow, Resources, SideWindow, Verdict, Window,
+    Pair, Policy, RampReport, Resources, Verdict, Window,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::history::History;
+use under_way::{Neighbour, UnderWay, found_law, interruption, outcome, plausible, tick};
 
 /// The name under which knees are kept.
 pub(crate) const KEY: &str = "knees";
 
 /// After a ramp that found nothing, the next one of the same live waits for so long.
 const REST_MS: i64 = 10 * 60 * 1000;
+
+/// A knee counts for so many times `knee.every`: when it cannot be found anew for so long, nobody knows.
+const COUNTS_FOR: u128 = 2;
 
 /// Both sides slower by so much more than when the knee was found, in log units, and it is looked for anew: `ln 1.10`.
 const SLOWER_LOG: f64 = 0.095_310_179_804_325;
@@ -42,19 +48,31 @@ struct Subject {
 struct Known {
     measured: Measured,
     of: Subject,
+    by: Yardstick,
 }
 
-#[derive(Debug)]
-struct UnderWay {
-    number: u64,
-    live: InstanceId,
-    shadow: InstanceId,
-    of: Subject,
-    ramp: Ramp,
+/// What was to be kept when a knee was found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Yardstick {
+    objective_seconds: f64,
     percentile: f64,
-    by_hand: bool,
-    /// It stands on a node with a live.
-    beside: bool,
+    failed: f64,
+}
+
+impl Yardstick {
+    /// The configuration's; `None` where it has none.
+    fn of(policy: &KneePolicy) -> Option<Self> {
+        Some(Self {
+            objective_seconds: policy.objective?.as_secs_f64(),
+            percentile: policy.percentile.get(),
+            failed: policy.failed.get(),
+        })
+    }
+
+    const fn objective(&self) -> Objective {
+        Objective { latency: self.objective_seconds, failed: self.failed }
+    }
 }
 
 /// Knees, and the ramp under way.
@@ -87,8 +105,8 @@ pub(crate) struct Amplify {
     pub(crate) live: InstanceId,
     pub(crate) factor: f64,
     pub(crate) seconds: f64,
-    /// The shadow stands on a node with a live: it is to have what is left over there.
-    pub(crate) idle: bool,
+    /// Whether the shadow is to have only what is left over on its node, because a live stands there; `None` where none does.
+    pub(crate) idle: Option<bool>,
 }
 
 /// What a tick asks for.
@@ -143,14 +161,20 @@ impl Knees {
     /// What the lives can take now.
     pub(crate) fn capacity(
         &self,
-        policy: &Policy,
+        (policy, unix_ms): (&Policy, i64),
         inventory: &Inventory,
         assessments: &[Assessment],
     ) -> Option<Capacity> {
         let fits = |(live, known): (&InstanceId, &Known)| {
             let pair = inventory.pair(live)?;
-            // Of another size it says nothing; of another process of the same size it says what is known.
-            (known.of.resources == pair.live.resources).then(|| (live.clone(), known.measured))
+            // Of another size it says nothing; of another process of the same size it says what is known. What was found by hand
+            // for something else to be kept, or long ago, does not count.
+            let wanted = Yardstick::of(&policy.knee);
+            let is_meant = wanted.is_none_or(|wanted| wanted == known.by);
+            let age_ms = unix_ms.saturating_sub(known.measured.unix_ms);
+            let is_fresh = u128::try_from(age_ms).unwrap_or(0) <= COUNTS_FOR * policy.knee.every.as_millis();
+            let counts = is_meant && is_fresh && known.of.resources == pair.live.resources;
+            counts.then(|| (live.clone(), known.measured))
         };
         let measured: BTreeMap<_, _> = self.known.iter().filter_map(fits).collect();
         foreshadow_decide::capacity(policy, &measured, inventory, assessments)
@@ -195,17 +219,18 @@ impl Knees {
     }
 
     fn go_on(&mut self, mut under_way: UnderWay, of: &Circumstances<'_>) -> Asked {
-        if let Some(why) = interruption(&under_way, of) {
-            return self.end(under_way, KneeOutcome::Ended { why }, of);
-        }
         let window = of.windows.iter().find(|window| window.live == under_way.live && window.reported);
-        // What the mirror did not report is no tick.
-        let Some(window) = window else { return self.put_back(under_way, None) };
-        match under_way.ramp.tick(tick(window, under_way.percentile)) {
+        let why = interruption(&under_way, of).or_else(|| under_way.neighbour_is_hurt(of.windows));
+        let (None, Some(window)) = (&why, window) else {
+            // What a mirror that says nothing does with the copies nobody knows.
+            let why = why.unwrap_or_else(|| "the mirror did not report".into());
+            return self.end(under_way, KneeOutcome::Ended { why }, of.unix_ms);
+        };
+        match under_way.ramp.tick(tick(window, under_way.by.percentile)) {
             RampTurn::Wait => self.put_back(under_way, None),
             RampTurn::Multiply { factor, seconds } => {
-                let amplify =
-                    Amplify { live: under_way.live.clone(), factor, seconds, idle: under_way.beside };
+                let idle = under_way.is_beside().then_some(true);
+                let amplify = Amplify { live: under_way.live.clone(), factor, seconds, idle };
                 self.put_back(under_way, Some(amplify))
             }
             RampTurn::End(end) => {
@@ -216,9 +241,10 @@ impl Knees {
                     let law = found_law(&end).map(|law| (law, under_way.ramp.objective().latency));
                     let (unix_ms, own_log) = (of.unix_ms, own.max(0.0));
                     let measured = Measured { load, low, high, unix_ms, own_log, law };
-                    self.known.insert(under_way.live.clone(), Known { measured, of: under_way.of });
+                    let known = Known { measured, of: under_way.of, by: under_way.by };
+                    self.known.insert(under_way.live.clone(), known);
                 }
-                self.end(under_way, outcome, of)
+                self.end(under_way, outcome, of.unix_ms)
             }
         }
     }
@@ -228,23 +254,22 @@ impl Knees {
         Asked { amplify, event: None }
     }
 
-    fn end(&mut self, under_way: UnderWay, outcome: KneeOutcome, of: &Circumstances<'_>) -> Asked {
+    fn end(&mut self, under_way: UnderWay, outcome: KneeOutcome, unix_ms: i64) -> Asked {
         tracing::info!(live = %under_way.live, %outcome, "Ramp ended");
         if matches!(outcome, KneeOutcome::Ended { .. }) {
-            self.rests_until.insert(under_way.live.clone(), of.unix_ms.saturating_add(REST_MS));
+            self.rests_until.insert(under_way.live.clone(), unix_ms.saturating_add(REST_MS));
         }
-        let live = under_way.live.clone();
+        let (live, idle) = (under_way.live.clone(), under_way.is_beside().then_some(false));
         self.last = Some(RampReport { outcome: Some(outcome.clone()), ..under_way.report() });
         Asked {
-            amplify: Some(Amplify { live: live.clone(), factor: 1.0, seconds: 0.0, idle: false }),
+            amplify: Some(Amplify { live: live.clone(), factor: 1.0, seconds: 0.0, idle }),
             event: Some(JournalEvent::Knee { live, outcome }),
         }
     }
 
     fn begin_due(&mut self, of: &Circumstances<'_>) {
         self.waits.clear();
-        let Some(objective) = of.policy.objective else { return };
-        let objective = Objective { latency: objective.as_secs_f64(), failed: of.policy.failed.get() };
+        let Some(by) = Yardstick::of(of.policy) else { return };
         for pair in &of.inventory.pairs {
             let Some(why) = self.is_due(pair, of) else { continue };
             match may_load(pair, of.inventory, of.policy) {
@@ -252,8 +277,7 @@ impl Knees {
                 Ok(_) if self.under_way.is_some() || !of.is_quiet => {}
                 Ok(shadow) => {
                     tracing::info!(live = %pair.live.id, why, "Ramp begins");
-                    let percentile = of.policy.percentile.get();
-                    self.start(pair, shadow, (objective, percentile, false), (of.inventory, of.tick_seconds));
+                    self.start(pair, shadow, by, (of.inventory, of.tick_seconds));
                 }
             }
         }
@@ -271,12 +295,14 @@ impl Knees {
         if !both && assessment.verdict != Verdict::Healthy {
             return None;
         }
-        let Some(Known { measured, of: subject }) = self.known.get(live) else {
+        let Some(Known { measured, of: subject, by }) = self.known.get(live) else {
             return Some("none is known");
         };
         let every = i64::try_from(of.policy.every.as_millis()).unwrap_or(i64::MAX);
         if *subject != Subject::of(pair) {
             Some("live is another one")
+        } else if Yardstick::of(of.policy).is_some_and(|wanted| wanted != *by) {
+            Some("something else is to be kept")
         } else if both && SLOWER_LOG < own - measured.own_log {
             Some("both sides became slower")
         } else if every <= of.unix_ms.saturating_sub(measured.unix_ms) {
@@ -290,21 +316,22 @@ impl Knees {
         &mut self,
         pair: &Pair,
         shadow: InstanceId,
-        (objective, percentile, by_hand): (Objective, f64, bool),
+        by: Yardstick,
         (inventory, tick_seconds): (&Inventory, f64),
     ) {
         self.number += 1;
-        let beside = pair.shadow.as_ref().is_some_and(|shadow| beside(shadow, inventory).is_some());
+        let neighbour =
+            |live: &Instance| Neighbour { live: live.id.clone(), before: Vec::new(), last: VecDeque::new() };
+        let beside = pair.shadow.iter().flat_map(|shadow| beside(shadow, inventory));
         let near = self.known.get(&pair.live.id).map(|known| known.measured.load.get());
         self.under_way = Some(UnderWay {
             number: self.number,
             live: pair.live.id.clone(),
             shadow,
             of: Subject::of(pair),
-            ramp: Ramp::new(objective, near, (tick_seconds, AMPLIFY_FACTOR_MAX)),
-            percentile,
-            by_hand,
-            beside,
+            ramp: Ramp::new(by.objective(), near, (tick_seconds, AMPLIFY_FACTOR_MAX)),
+            by,
+            neighbours: beside.map(neighbour).collect(),
         });
     }
 
@@ -331,53 +358,25 @@ impl Knees {
             ..policy.clone()
         };
         let shadow = may_load(pair, inventory, &allowed).map_err(NotBegun::Refused)?;
-        let objective = Objective { latency, failed: asked.failed.unwrap_or(policy.failed.get()) };
-        let percentile = asked.percentile.unwrap_or(policy.percentile.get());
-        self.start(pair, shadow, (objective, percentile, true), (inventory, tick_seconds));
+        let by = Yardstick {
+            objective_seconds: latency,
+            percentile: asked.percentile.unwrap_or(policy.percentile.get()),
+            failed: asked.failed.unwrap_or(policy.failed.get()),
+        };
+        self.start(pair, shadow, by, (inventory, tick_seconds));
         Ok(pair.live.id.clone())
     }
 
-    /// Ends the ramp under way because an operator asks for it.
-    pub(crate) fn call_off(&mut self, unix_ms: i64) -> Asked {
+    /// Ends the ramp under way, for a reason that is not the loop's.
+    pub(crate) fn call_off(&mut self, why: &str, unix_ms: i64) -> Asked {
         let Some(under_way) = self.under_way.take() else { return Asked::default() };
-        let nothing = Circumstances {
-            inventory: &Inventory::default(),
-            windows: &[],
-            assessments: &[],
-            is_quiet: false,
-            policy: &KneePolicy::default(),
-            tick_seconds: 1.0,
-            unix_ms,
-        };
-        self.end(under_way, KneeOutcome::Ended { why: "called off by the operator".into() }, &nothing)
+        self.end(under_way, KneeOutcome::Ended { why: why.into() }, unix_ms)
     }
 }
 
 impl Subject {
     fn of(pair: &Pair) -> Self {
         Self { pid: pair.live.pids.first().copied(), resources: pair.live.resources }
-    }
-}
-
-impl UnderWay {
-    fn report(&self) -> RampReport {
-        let objective = self.ramp.objective();
-        let row = |step: &RampStep| RampRow {
-            requests_per_second: step.load,
-            latency_ms: step.latency.is_finite().then_some(1e3 * step.latency),
-            failed: step.failed,
-            answered: step.answered,
-            kept: objective.is_kept(step),
-        };
-        RampReport {
-            number: self.number,
-            live: self.live.clone(),
-            objective_ms: 1e3 * objective.latency,
-            percentile: self.percentile,
-            factor: self.ramp.factor(),
-            steps: self.ramp.steps().iter().map(row).collect(),
-            outcome: None,
-        }
     }
 }
 
@@ -392,7 +391,7 @@ fn may_load(pair: &Pair, inventory: &Inventory, policy: &KneePolicy) -> Result<I
             hosts.join(", ")
         ));
     }
-    match beside(shadow, inventory) {
+    match beside(shadow, inventory).next() {
         Some(live) if !policy.shared_node => Err(format!(
             "{} stands on {} beside {}, which would feel it: `knee.sharedNode: allow` does it all the same, and ends at the first sign",
             shadow.id, shadow.node, live.id
@@ -401,88 +400,9 @@ fn may_load(pair: &Pair, inventory: &Inventory, policy: &KneePolicy) -> Result<I
     }
 }
 
-/// A live that stands on the node of this shadow.
-fn beside<'a>(shadow: &Instance, inventory: &'a Inventory) -> Option<&'a Instance> {
-    inventory.pairs.iter().map(|pair| &pair.live).find(|live| live.node == shadow.node)
-}
-
-/// Why a ramp cannot go on.
-fn interruption(under_way: &UnderWay, of: &Circumstances<'_>) -> Option<String> {
-    let Some(pair) = of.inventory.pair(&under_way.live) else { return Some("its live is gone".into()) };
-    let shadow = pair.shadow.as_ref().filter(|shadow| shadow.is_ready());
-    if shadow.is_none_or(|shadow| shadow.id != under_way.shadow) || Subject::of(pair) != under_way.of {
-        return Some("live or shadow is another one now".into());
-    }
-    if !(of.is_quiet || under_way.by_hand) {
-        return Some("something else is going on".into());
-    }
-    let sick = of.assessments.iter().find(|assessment| assessment.verdict == Verdict::Degraded);
-    sick.map(|assessment| format!("{} is degraded", assessment.live))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
-fn tick(window: &Window, percentile: f64) -> RampTick {
-    let per_second =
-        |count: u64| if 0.0 < window.span_seconds { count as f64 / window.span_seconds } else { 0.0 };
-    let latency = |side: &SideWindow| side.latency.quantile(percentile).map(|us| us / 1e6);
-    let shadow = &window.shadow_side;
-    RampTick {
-        answered: per_second(shadow.requests),
-        latency: latency(shadow),
-        failed: if 0 < shadow.requests { shadow.errors as f64 / shadow.requests as f64 } else { 0.0 },
-        live_load: per_second(window.live_side.asked()),
-        live_latency: latency(&window.live_side),
-    }
-}
-
-/// How long answers take under a load, where the ramp told.
-const fn found_law(end: &RampEnd) -> Option<QueueLaw> {
-    match end {
-        RampEnd::Found(knee) => knee.law,
-        _ => None,
-    }
-}
-
-/// A live that keeps the objective can take what it is asked now, whatever its shadow says.
-fn plausible(outcome: KneeOutcome, window: &Window, under_way: &UnderWay) -> KneeOutcome {
-    let live = tick(window, under_way.percentile);
-    let is_kept = live.live_latency.is_some_and(|latency| latency <= under_way.ramp.objective().latency);
-    match outcome {
-        KneeOutcome::Found { load, .. } if is_kept && load.get() < live.live_load => KneeOutcome::Ended {
-            why: format!(
-                "its shadow broke at {:.1} requests/s, and live keeps the objective at {:.1}: the shadow is no measure of it",
-                load.get(),
-                live.live_load
-            ),
-        },
-        other => other,
-    }
-}
-
-fn outcome(end: &RampEnd, objective: &Objective) -> KneeOutcome {
-    let ms = 1e3 * objective.latency;
-    let why = match *end {
-        RampEnd::Found(knee) => {
-            let found = (PerSecond::new(knee.load), PerSecond::new(knee.low), knee.high.map(PerSecond::new));
-            match found {
-                (Some(load), Some(low), high) => {
-                    return KneeOutcome::Found { load, low, high: high.flatten() };
-                }
-                _ => "what was measured is no number".into(),
-            }
-        }
-        RampEnd::NotReached { kept } => format!(
-            "{ms:.0} ms were kept at every step up to {kept:.1} requests/s, and more copies there are not: raise `mirror.rate`"
-        ),
-        RampEnd::BrokenAlready => format!("{ms:.0} ms are not kept without any copy more"),
-        RampEnd::TooFew { copies } => {
-            format!("{copies:.1} copies a second are too few to be multiplied: raise `mirror.rate`")
-        }
-        RampEnd::LiveSlower { before, now } => {
-            format!("live became slower ({:.1} ms, {:.1} ms before)", 1e3 * now, 1e3 * before)
-        }
-    };
-    KneeOutcome::Ended { why }
+/// Lives that stand on the node of this shadow.
+fn beside<'a>(shadow: &'a Instance, inventory: &'a Inventory) -> impl Iterator<Item = &'a Instance> {
+    inventory.pairs.iter().map(|pair| &pair.live).filter(|live| live.node == shadow.node)
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) maintenance: bool,
     /// Whether anything may be begun: without a journal nothing is.
     pub(crate) may_begin: bool,
+    pub(crate) unix_ms: i64,
     /// The shadow that is pressed, and which resource of it.
     pub(crate) pressed: Option<(&'a InstanceId, Resource)>,
 }
@@ -92,7 +93,7 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         }
         self.outlook.observe(&windows, of.span_seconds);
         let forecast = self.outlook.forecast(inventory, self.policy.tick, self.policy.forecast.quantile);
-        let capacity = self.knees.capacity(&self.policy, inventory, &assessments);
+        let capacity = self.knees.capacity((&self.policy, of.unix_ms), inventory, &assessments);
         let known = Known { usage: &usage, forecast: forecast.as_ref(), capacity: capacity.as_ref() };
         let plan = self.plan(of, &windows, &assessments, &known);
         // A plan that comes before it is known that the journal fails is stopped by its intent.
@@ -133,7 +134,7 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
             assessments,
             weights: of.weights,
             usage: known.usage,
-            load: load(windows),
+            load: load(of.inventory, windows),
             forecast: known.forecast,
             capacity: known.capacity,
             calm_ticks: self.calm_ticks,
@@ -149,7 +150,7 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
     /// Whether nothing is going on but watching: then shadows may be loaded.
     pub(crate) fn is_quiet(&self, turned: &Turned, deploying: bool) -> bool {
         let ledger = self.actuator.ledger();
-        !(deploying || ledger.paused || ledger.maintenance)
+        !(deploying || ledger.paused || ledger.maintenance || ledger.is_unsettled())
             && turned.under_way.is_empty()
             && turned.plan.steps().next().is_none()
     }
@@ -181,8 +182,12 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
     }
 }
 
-/// Requests that all lives were asked per second; `None` where nobody reported.
-fn load(windows: &[Window]) -> Option<PerSecond> {
+/// Requests that all lives were asked per second; `None` unless all that are up were reported about.
+fn load(inventory: &Inventory, windows: &[Window]) -> Option<PerSecond> {
+    let is_up = |window: &&Window| inventory.pair(&window.live).is_some_and(|pair| pair.live.is_ready());
+    if windows.iter().filter(is_up).any(|window| !window.reported) {
+        return None;
+    }
     let reported = windows.iter().filter(|window| window.reported && 0.0 < window.span_seconds);
     #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
     let each = reported.map(|window| window.live_side.asked() as f64 / window.span_seconds);

@@ -50,15 +50,22 @@ impl Running {
             Command::Revert { .. } if self.is_deploying() => return Err(under_deploy()),
             Command::Revert { action } => return self.revert(*action).await,
             Command::Reload => return self.reload().await,
+            Command::Amplify { .. } if self.cycle.mind.knees.is_busy() => {
+                return Err(Refusal {
+                    kind: Refused::Guard,
+                    reason: "the knee of a live is being looked for: its copies are multiplied already"
+                        .into(),
+                    remedy: "wait until it is through: `foreshadow status`".into(),
+                });
+            }
             Command::Amplify { live, factor, seconds } => {
                 return self.amplify(live.as_ref(), *factor, *seconds);
             }
             Command::Knee(_) if self.is_deploying() => return Err(under_deploy()),
             Command::Knee(wish) => return self.knee(wish).await,
             Command::KneeEnd => {
-                let asked = self.cycle.mind.knees.call_off(clock::unix_ms());
-                self.cycle.amplify(asked.amplify);
-                if let Some(event) = asked.event {
+                let asked = self.cycle.mind.knees.call_off("called off by the operator", clock::unix_ms());
+                if let Some(event) = self.cycle.load_shadow(asked) {
                     self.journal(event).await;
                 }
             }

@@ -94,8 +94,12 @@ pub(crate) fn restore(entries: &[JournalEntry]) -> Restored {
 /// The weights that an action leaves behind. Those of a live that was ended are not for the next one of its name.
 fn leave_behind(weights: &mut BTreeMap<InstanceId, Weight>, action: &Action) {
     match action {
-        Action::Shift { instance, to, .. } => drop(weights.insert(instance.clone(), *to)),
-        Action::Replace { instance, .. } => drop(weights.insert(instance.clone(), Weight::FULL)),
+        Action::Shift { instance, to, .. } => {
+            weights.insert(instance.clone(), *to);
+        }
+        Action::Replace { instance, weight, .. } => {
+            weights.insert(instance.clone(), (*weight).max(Weight::new(10)));
+        }
         Action::Scale { .. } => weights.retain(|live, _| !action.ends(live)),
         Action::Resize { .. } | Action::ResizeMemory { .. } | Action::RecreateShadow { .. } => {}
     }

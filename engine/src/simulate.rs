@@ -218,6 +218,7 @@ impl<'a> Simulation<'a> {
             deploying: false,
             maintenance: self.maintenance.iter().any(|window| window.is_at(unix_ms)),
             may_begin: true,
+            unix_ms,
             pressed: None,
         });
         let now = self.world.world().rates().clone();

@@ -141,10 +141,19 @@ impl Voice {
             unix_ms: clock::unix_ms,
         };
         for (number, target) in targets.iter().enumerate() {
-            let key = cursor_key(&target.url);
+            let key = cursor_key(target);
+            let kept = match kept_cursor(database, &key) {
+                Ok(kept) => kept,
+                Err(error) => {
+                    // Begun anew it would leave out what it does not have yet.
+                    let error = with_causes(&error);
+                    tracing::error!(target_number = number + 1, error, "Nothing is written remotely");
+                    continue;
+                }
+            };
             let keep = self.history.keeper();
             let keep = move |cursor: i64| keep(&key, cursor.to_string().into_bytes());
-            let cursor = kept_cursor(database, &cursor_key(&target.url)).unwrap_or_else(|| {
+            let cursor = kept.unwrap_or_else(|| {
                 let now = clock::unix_ms();
                 keep(now);
                 now
@@ -213,14 +222,23 @@ pub(crate) async fn api(address: Option<SocketAddr>) -> Result<Option<TcpListene
     listener.map(Some).map_err(|source| RunError::Api { address, source })
 }
 
-/// What the cursor of a target is kept under. By a digest, since the address may hold a password.
-fn cursor_key(url: &str) -> String {
-    format!("remoteWrite:{}", &blake3::hash(url.as_bytes()).to_hex()[..16])
+/// What the cursor of a target is kept under: by its address and whose token it is. By a digest, since an address may hold a
+/// password; and without that, since it is the same target with another one.
+fn cursor_key(target: &RemoteWrite) -> String {
+    let (scheme, rest) = target.url.split_once("://").unwrap_or(("", &target.url));
+    let host = rest.find(['/', '?', '#']).map_or(rest, |end| &rest[..end]);
+    let user = host.rfind('@').map_or(0, |at| at + 1);
+    let token = target.token_file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
+    let text = format!("{scheme}://{}\n{token}", &rest[user..]);
+    format!("remoteWrite:{}", &blake3::hash(text.as_bytes()).to_hex()[..16])
 }
 
-fn kept_cursor(database: &Path, key: &str) -> Option<i64> {
-    let kept = Reader::open(database).ok()?.kept(key).ok()??;
-    std::str::from_utf8(&kept).ok()?.parse().ok()
+/// Up to where a target has everything; `None` for one that is new.
+fn kept_cursor(database: &Path, key: &str) -> Result<Option<i64>, RecordsError> {
+    let reader = Reader::open(database).map_err(|error| RecordsError(error.into()))?;
+    let kept = reader.kept(key).map_err(|error| RecordsError(error.into()))?;
+    let cursor = |bytes: Vec<u8>| std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok());
+    kept.map(|bytes| cursor(bytes).ok_or_else(|| RecordsError("a cursor is no number".into()))).transpose()
 }
 
 fn receivers(alerts: &AlertPolicy) -> Receivers {

@@ -58,7 +58,7 @@ impl Ledger {
         if self.paused {
             return Some(HoldReason::Paused);
         }
-        if self.maintenance {
+        if self.maintenance && action.kind() != ActionKind::Shadow {
             return Some(HoldReason::Maintenance);
         }
         if is_too_dear(action, policy) {
@@ -96,8 +96,8 @@ impl Ledger {
             .any(|taken| matches!(taken.effect, Some(Effect::TakenBack { .. })) && is_alike(taken))
     }
 
-    /// Why what the operator asks for may not be done. `mode: observe` and cool-downs bind foreshadow, not the operator;
-    /// the kill switch, ceilings and floors, the budget and an action at work on the same thing bind both.
+    /// Why what the operator asks for may not be done. `mode: observe`, times of maintenance and cool-downs bind foreshadow,
+    /// not the operator; the kill switch, ceilings and floors, both budgets and an action at work on the same thing bind both.
     #[must_use]
     pub fn refusal_to_operator(&self, action: &Action, now: Tick, policy: &Policy) -> Option<HoldReason> {
         if passes_limits(action, policy) {
@@ -105,6 +105,9 @@ impl Ledger {
         }
         if self.paused {
             return Some(HoldReason::Paused);
+        }
+        if is_too_dear(action, policy) {
+            return Some(HoldReason::OverBudget);
         }
         let at_work = |taken: &&Taken| taken.effect.is_none() && concerns(&taken.action, action);
         if let Some(taken) = self.taken.iter().find(at_work) {
@@ -166,6 +169,14 @@ impl Ledger {
             Some(Effect::TakenBack { .. }) => now.since(taken.last_touch()) < hour,
             Some(_) => now.since(taken.tick) < hour,
         });
+    }
+
+    /// The replacement that is under way.
+    #[must_use]
+    pub fn replacing(&self) -> Option<ActionId> {
+        let is_one =
+            |taken: &&Taken| taken.effect.is_none() && matches!(taken.action, Action::Replace { .. });
+        self.taken.iter().find(is_one).map(|taken| taken.id)
     }
 
     /// Whether something is being carried out or judged, shadows aside.

@@ -10,6 +10,7 @@ mod alarm;
 mod assessment;
 mod burst;
 mod capacity;
+mod effect;
 mod error;
 mod exported;
 mod forecast;
@@ -37,6 +38,7 @@ pub use assessment::{
 };
 pub use burst::{Burst, BurstKind, BurstOutcome, Measure, Operations};
 pub use capacity::{Capacity, KneeOutcome, KneeRow, QueueLaw, RampReport, RampRow};
+pub use effect::{Effect, Outcome};
 pub use error::with_causes;
 pub use exported::Exported;
 pub use forecast::Forecast;
@@ -51,8 +53,7 @@ pub use ledger::{Ledger, Taken};
 pub use memory::{MemoryProfile, MemoryRow, MemoryTrend, PageSample};
 pub use moments::LogMoments;
 pub use plan::{
-    Action, ActionId, ActionKind, Alternative, Decision, Effect, HoldReason, Outcome, Plan, ShadowLimit,
-    Step, limit_in_words,
+    Action, ActionId, ActionKind, Alternative, Decision, HoldReason, Plan, ShadowLimit, Step, limit_in_words,
 };
 pub use policy::{
     ActionPolicy, ActionType, Budget, CaptureRules, ComparePolicy, EgressTarget, ForecastPolicy, GuardPolicy,

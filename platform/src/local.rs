@@ -285,15 +285,17 @@ impl Platform for Local {
 }
 
 impl Local {
-    /// Whether a shadow has the processor of its node only when the others there leave it. Where there are no cgroups that
-    /// cannot be had.
+    /// Whether a shadow has the processor of its node only when the others there leave it.
     ///
     /// # Errors
-    /// [`PlatformError`] when there is no such shadow, or the kernel does not let us.
+    /// [`PlatformError`] when there is no such shadow, there are no cgroups, or the kernel does not let us.
     pub fn set_idle(&self, shadow: &InstanceId, idle: bool) -> Result<(), PlatformError> {
         let paths = self.inner.members().get(shadow).map(|member| member.instance.cgroup.clone());
         let paths = paths.ok_or_else(|| PlatformError::NoSuchInstance(shadow.clone()))?;
-        let (Some(tree), Some(paths)) = (&self.inner.abilities.cgroups, paths) else { return Ok(()) };
+        let (Some(tree), Some(paths)) = (&self.inner.abilities.cgroups, paths) else {
+            let what = format!("set the weight of `{shadow}`");
+            return Err(PlatformError::NotPossible { what, remedy: "cgroups are needed".into() });
+        };
         let failed = |error| PlatformError::failed(format!("set the weight of `{shadow}`"), error);
         tree.set_idle(&paths, idle).map_err(failed)
     }

@@ -18,7 +18,7 @@ use foreshadow_model::Exported;
 use crate::records::{Records, RecordsError, SeriesRow};
 
 pub(crate) use eval::{Answer, evaluate};
-pub(crate) use plan::{Plan, plan, selectors};
+pub(crate) use plan::{plan, selectors};
 pub(crate) use series::{Labels, Matchers};
 
 /// The label of the name of a metric.

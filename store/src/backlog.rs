@@ -35,8 +35,7 @@ impl Reader {
         let mut values = Vec::new();
         let mut to = i64::MAX;
         if let Some(slice) = first_slice(&snapshot, after)? {
-            to = slice + SLICE_MS;
-            sealed(&snapshot, after, to, &mut values)?;
+            to = sealed(&snapshot, (after, slice + SLICE_MS), samples_max, &mut values)?;
         }
         hot(&snapshot, (after, to), samples_max, &mut values)?;
         values.sort_by_key(|&(moment, ..)| moment);
@@ -66,12 +65,14 @@ fn first_slice(connection: &Connection, after: i64) -> rusqlite::Result<Option<i
     Ok(first.map(|t0| t0.div_euclid(SLICE_MS) * SLICE_MS))
 }
 
+/// Sealed samples of a slice, of as many whole moments as hold some `samples_max` of them; where they end.
 fn sealed(
     connection: &Connection,
-    after: i64,
-    to: i64,
+    (after, to): (i64, i64),
+    samples_max: usize,
     values: &mut Vec<Value>,
-) -> Result<(), ReadStoreError> {
+) -> Result<i64, ReadStoreError> {
+    let to = enough(connection, (after, to), samples_max)?;
     let mut statement = connection.prepare_cached(
         "SELECT chunk.series, chunk.stamps, stamps.ts, chunk.v FROM chunk JOIN stamps ON stamps.id = chunk.stamps
          WHERE chunk.t0 > ? AND chunk.t0 < ? AND chunk.t1 > ?",
@@ -86,10 +87,35 @@ fn sealed(
         }
         let moments = last.as_ref().map_or(&[][..], |(_, moments)| moments);
         let column = decompress_values(blob(3)?).map_err(ReadStoreError::Decompress)?;
-        let both = moments.iter().zip(column).filter(|(moment, _)| after < **moment);
+        let both = moments.iter().zip(column).filter(|(moment, _)| after < **moment && **moment < to);
         values.extend(both.map(|(&moment, value)| (moment, series, value)));
     }
-    Ok(())
+    Ok(to)
+}
+
+/// The moment at which a piece of a slice ends: whole slices of thousands of series do not fit into memory.
+fn enough(
+    connection: &Connection,
+    (after, to): (i64, i64),
+    samples_max: usize,
+) -> Result<i64, ReadStoreError> {
+    let within = params![after.saturating_sub(SLICE_MS), to, after];
+    let columns: i64 = connection
+        .prepare_cached("SELECT count(*) FROM chunk WHERE t0 > ? AND t0 < ? AND t1 > ?")?
+        .query_row(within, |row| row.get(0))?;
+    let mut statement =
+        connection.prepare_cached("SELECT ts FROM stamps WHERE t0 > ? AND t0 < ? AND t1 > ?")?;
+    let mut rows = statement.query(within)?;
+    let mut moments = std::collections::BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let blob = row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?;
+        let all = decompress_moments(blob).map_err(ReadStoreError::Decompress)?;
+        moments.extend(all.into_iter().filter(|moment| after < *moment));
+    }
+    let columns = usize::try_from(columns).unwrap_or(usize::MAX).max(1);
+    // One moment more than fits, so that it is seen that there are more.
+    let wanted = samples_max / columns + 2;
+    Ok(moments.into_iter().nth(wanted).map_or(to, |moment| moment.min(to)))
 }
 
 fn hot(

@@ -139,6 +139,7 @@ mod tests {
         start_up_seconds: (60.0, 120.0),
     };
 
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank within a vector")]
     fn percentile(answers: &[f64], rank: f64) -> f64 {
         answers[((rank * answers.len() as f64) as usize).min(answers.len() - 1)]
     }

@@ -1,29 +1,25 @@
 //! The world: lives and shadows on nodes, what is asked of them, and what befalls them.
 
+mod told;
+
 use std::collections::BTreeMap;
 
 use foreshadow_model::wire::{Summary, UpstreamSummary};
 use foreshadow_model::{
-    Agreement, Bytes, CgroupSignals, DropReason, Drops, Fault, FaultKind, Generation, InstanceId, Inventory,
-    LoadModel, LogHistogram, LogMoments, MilliCpu, NoShadow, NodeModel, NodeName, NodeRoom, Pair, PerSecond,
-    Resources, Role, SampleRate, Scenario, ServiceModel, Weight,
+    Bytes, CgroupSignals, Fault, FaultKind, Generation, InstanceId, Inventory, LoadModel, MilliCpu, NoShadow,
+    NodeModel, NodeName, NodeRoom, Pair, PerSecond, Resources, Role, SampleRate, Scenario, ServiceModel,
+    Weight,
 };
 
 use crate::noise::Noise;
-use crate::replica::{Around, Did, Replica, moments};
+use crate::replica::{Around, Replica};
+use told::{Met, upstream};
 
 /// Copies per second and pair, at most; as `mirror.budget` has it.
 const COPIES_MOST: f64 = 200.0;
 
-/// Spread of one latency, and of the ratio of two that answer the same request, in log units.
-const ANSWER_SPREAD: f64 = 0.6;
-const PAIR_SPREAD: f64 = 0.3;
-
 /// What the mix of requests does to both sides from tick to tick, in log units.
 const MIX_SPREAD: f64 = 0.03;
-
-/// Users are hurt when more than this share of their requests fails.
-const FAILED_MOST: f64 = 0.01;
 
 /// A live with its shadow.
 #[derive(Clone, Debug)]
@@ -515,93 +511,6 @@ fn scaled((mut values, seconds): (Vec<f64>, f64), load: &LoadModel) -> (Vec<f64>
         values.iter_mut().for_each(|value| *value *= PerSecond::get(*wanted) / most);
     }
     (values, seconds)
-}
-
-/// What users met, summed over the lives.
-#[derive(Default)]
-struct Met {
-    latency: LogHistogram,
-    requests: u64,
-    errors: u64,
-}
-
-impl Met {
-    fn add(&mut self, did: &Did) {
-        self.latency.merge(&did.side.latency);
-        self.requests += did.side.requests;
-        self.errors += did.side.errors;
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "requests of a tick")]
-    fn users(&self, load: f64, service: &ServiceModel, any_ready: bool) -> Users {
-        let latency_p95 = self.latency.quantile(0.95).map(|us| us / 1e6);
-        let failed = match (any_ready, self.requests) {
-            (false, _) if 0.0 < load => 1.0,
-            (_, 0) => 0.0,
-            (_, requests) => self.errors as f64 / requests as f64,
-        };
-        let are_hurt =
-            FAILED_MOST < failed || latency_p95.is_some_and(|latency| service.objective_seconds < latency);
-        Users { load, latency_p95, failed, are_hurt }
-    }
-}
-
-/// What the mirror reports of a live and of the copies to its shadow.
-fn upstream(
-    live: InstanceId,
-    (sample_rate, sampled, factor): (SampleRate, u64, f64),
-    did: Did,
-    copies: Option<(InstanceId, Did)>,
-    noise: &mut Noise,
-) -> UpstreamSummary {
-    let mut summary = UpstreamSummary {
-        live,
-        shadow: None,
-        live_side: did.side,
-        shadow_side: foreshadow_model::SideWindow::default(),
-        paired: LogMoments::default(),
-        agreement: Agreement::default(),
-        sampled,
-        drops: Drops::default(),
-        sample_rate,
-        ejected: false,
-        upgraded: 0,
-        thinned: BTreeMap::new(),
-    };
-    let Some((shadow, copied)) = copies else {
-        summary.sampled = 0;
-        return summary;
-    };
-    summary.shadow = Some(shadow);
-    summary.shadow_side.clone_from(&copied.side);
-    summary.shadow_side.offered = None;
-    if 1.0 < factor {
-        summary.drops.0.insert(DropReason::Amplified, sampled);
-    } else {
-        pair_up(&mut summary, (did.log, copied.log), &copied, noise);
-    }
-    summary
-}
-
-#[expect(clippy::cast_precision_loss, reason = "copies of a tick")]
-fn pair_up(summary: &mut UpstreamSummary, (live, shadow): (f64, f64), copied: &Did, noise: &mut Noise) {
-    let sampled = summary.sampled;
-    let failed =
-        |errors: u64, requests: u64| if requests == 0 { 0.0 } else { errors as f64 / requests as f64 };
-    let of_live = failed(summary.live_side.errors, summary.live_side.requests);
-    let of_shadow = failed(copied.side.errors, copied.side.requests);
-    let live_only = noise.count(sampled as f64 * of_live).min(sampled);
-    let shadow_only = noise.count(sampled as f64 * of_shadow).min(sampled - live_only);
-    let same = sampled - live_only - shadow_only;
-    summary.agreement = Agreement {
-        same,
-        live_error_only: live_only,
-        shadow_error_only: shadow_only,
-        ..Agreement::default()
-    };
-    summary.paired = moments(same, live - shadow, PAIR_SPREAD, noise);
-    summary.live_side.paired_log = moments(same, live, ANSWER_SPREAD, noise);
-    summary.shadow_side.paired_log = moments(same, shadow, ANSWER_SPREAD, noise);
 }
 
 #[cfg(test)]

@@ -15,6 +15,9 @@ use crate::port::{Balancer, PairLimit, Platform};
 /// Time that requests under way get before a live with weight 0 is ended.
 pub const DRAIN: Duration = Duration::from_secs(2);
 
+/// What shows whether a live that had no users is well.
+const TRICKLE: Weight = Weight::new(10);
+
 #[derive(Debug)]
 pub(super) struct World<P, B, J> {
     pub(super) platform: P,
@@ -81,7 +84,11 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         }
         tracing::info!(action = %step.id, what = %step.action, rehearsal_ticks = step.rehearsal_ticks, "Action begins");
         let rehearsal = rehearsed(step);
-        if let Err(error) = self.apply(rehearsal.as_ref().unwrap_or(&step.action)).await {
+        let applied = match &rehearsal {
+            Some(rehearsal) => self.apply_to_shadow(rehearsal.clone()).await,
+            None => self.apply(&step.action).await,
+        };
+        if let Err(error) = applied {
             tracing::error!(action = %step.id, error, "Action failed");
             return Err(NotDone::Failed(Effect::Failed { error }));
         }
@@ -105,7 +112,7 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     /// The shadow is as it was; live was never touched.
     pub(super) async fn call_off(&self, step: Step, tick: Tick, mut effect: Effect) {
         if let Some(back) = step.action.reverted()
-            && let Err(error) = self.apply(&back).await
+            && let Err(error) = self.apply_to_shadow(back).await
         {
             effect = Effect::Failed {
                 error: format!("not borne out, and its shadow could not be set back: {error}"),
@@ -169,6 +176,24 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         }
     }
 
+    /// Another size for the shadow alone: live keeps what it has now, whoever gave it that.
+    async fn apply_to_shadow(&self, mut action: Action) -> Result<(), String> {
+        let inventory = self.platform.inventory().await.map_err(|error| with_causes(&error))?;
+        let of_live = action.instance().and_then(|live| inventory.pair(live)).map(|pair| pair.live.resources);
+        match (&mut action, of_live) {
+            (Action::Resize { from, to, shadow, .. }, Some(now)) => {
+                shadow.get_or_insert(ShadowLimit { from: *from, to: *to });
+                *to = now.cpu;
+            }
+            (Action::ResizeMemory { from, to, shadow, .. }, Some(now)) => {
+                shadow.get_or_insert(ShadowLimit { from: *from, to: *to });
+                *to = now.memory;
+            }
+            _ => {}
+        }
+        self.apply(&action).await
+    }
+
     pub(super) async fn apply(&self, action: &Action) -> Result<(), String> {
         let done = match action {
             Action::Resize { instance, to, shadow, .. } => {
@@ -191,15 +216,20 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         done.map_err(|error| format!("{action}: {error}"))
     }
 
-    /// Users leave the live, it is ended and started on the other node, and they come back. Where it did not come up there
-    /// it is where it was, with the weight that it had.
+    /// Users leave the live, it is ended and started on the other node, and they come back, as many as there were and a
+    /// trickle at the least. Where it did not come up there it is where it was, with the weight that it had. Never done to
+    /// the only live that is up.
     async fn replace(&self, live: &InstanceId, node: &NodeName, weight: Weight) -> Result<(), String> {
+        let inventory = self.platform.inventory().await.map_err(|error| with_causes(&error))?;
+        if !inventory.pairs.iter().any(|pair| pair.live.id != *live && pair.live.is_ready()) {
+            return Err("no other live is up to serve meanwhile".into());
+        }
         let set =
             async |weight| self.balancer.set_weight(live, weight).await.map_err(|error| with_causes(&error));
         set(Weight::NONE).await?;
         sleep(DRAIN).await;
         let replaced = self.platform.replace_on(live, node).await;
-        set(if replaced.is_ok() { Weight::FULL } else { weight }).await?;
+        set(if replaced.is_ok() { weight.max(TRICKLE) } else { weight }).await?;
         replaced.map_err(|error| with_causes(&error))
     }
 }

@@ -44,7 +44,13 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
                 }
                 action => action.instance().is_some_and(|live| inventory.pair(live).is_none()),
             };
+            let is_held = {
+                let state = self.world.state();
+                state.ledger.paused || state.ledger.maintenance
+            };
             let stage = match reached {
+                // What its shadow tries is taken back there when that may be done.
+                Reached::Intent if !is_gone && is_held && is_tried(&step, inventory) => Stage::Interrupted,
                 // Its live has gone, or the one that was added, and with it what was done.
                 _ if is_gone => Stage::Applying,
                 Reached::Applied if is_judged(&step) => Stage::Judging { since: tick },
@@ -76,7 +82,7 @@ impl<P: Platform, B: Balancer, J: Journal> Actuator<P, B, J> {
 impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
     /// It never reached live. What was being tried on its shadow is taken back there.
     async fn close(&self, step: &Step, tick: Tick) {
-        if rehearsed(step).is_some() && !self.state().ledger.paused {
+        if rehearsed(step).is_some() {
             return self.call_off(step.clone(), tick, Effect::NotCarriedOut).await;
         }
         self.finish(step.id, &step.action, tick, Effect::NotCarriedOut).await;
@@ -84,7 +90,11 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
 
     /// The call had begun. It is made once more unless the kill switch forbids: the shadow's half of it may be missing.
     async fn call_again(&self, step: &Step, tick: Tick) -> Result<(), Effect> {
-        if !self.state().ledger.paused {
+        let is_held = {
+            let state = self.state();
+            state.ledger.paused || state.ledger.maintenance
+        };
+        if !is_held {
             self.apply(&step.action).await.map_err(|error| Effect::Failed { error })?;
         }
         self.note_applied(step.id, tick).await;
@@ -102,6 +112,11 @@ impl<P: Platform, B: Balancer, J: Journal> World<P, B, J> {
         }
         self.await_judgement(step, tick).await;
     }
+}
+
+/// Whether its shadow may be trying it, and live was not touched.
+fn is_tried(step: &Step, inventory: &Inventory) -> bool {
+    rehearsed(step).is_some() && !is_in_force(&step.action, inventory)
 }
 
 /// Whether the world is as the action wanted it.

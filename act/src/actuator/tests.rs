@@ -8,7 +8,7 @@ use std::time::Duration;
 use foreshadow_model::{
     Action, ActionPolicy, ActionType, Bytes, ComparePolicy, Decision, ForecastPolicy, Generation,
     GuardPolicy, HorizontalPolicy, Instance, Inventory, KneePolicy, MilliCpu, MirrorPolicy, Mode, NodeName,
-    OnExit, Pair, ProbePolicy, Role, ShadowLimit, VerticalPolicy, Weight, limit_in_words,
+    OnExit, Pair, Phase, ProbePolicy, Role, ShadowLimit, VerticalPolicy, Weight, limit_in_words,
 };
 
 use tokio::time::sleep;
@@ -44,7 +44,8 @@ impl Platform for Fake {
     async fn inventory(&self) -> Result<Inventory, PlatformError> {
         let live = |&number| {
             let id = InstanceId::live(number);
-            Pair { live: Instance::new(id, Role::Live, NodeName::new("a").unwrap(), 1), shadow: None }
+            let live = Instance::new(id, Role::Live, NodeName::new("a").unwrap(), 1);
+            Pair { live: Instance { phase: Phase::Ready, ..live }, shadow: None }
         };
         Ok(Inventory { pairs: self.lives.iter().map(live).collect(), ..Inventory::default() })
     }

@@ -68,7 +68,7 @@ pub(super) fn actions(facts: &Facts) -> Actions {
     let judged = helped + count(|effect| matches!(effect, Effect::DidNotHelp { after: Some(_), .. }));
     Actions {
         helped: Share::of(helped, judged),
-        taken_back: count(|effect| matches!(effect, Effect::DidNotHelp { .. })),
+        taken_back: count(|effect| matches!(effect, Effect::DidNotHelp { .. } | Effect::NotBorneOut { .. })),
         taken_back_by_operator: count(|effect| matches!(effect, Effect::TakenBack { .. })),
         failed: count(|effect| matches!(effect, Effect::Failed { .. } | Effect::NotCarriedOut)),
         by_operator: all.iter().filter(|done| done.by_operator).count(),

@@ -263,7 +263,7 @@ fn lanes(root: &Area<'_>, report: &Report, lives: &[&InstanceId]) -> Result<(), 
     for done in &report.actions.all {
         let colour = match &done.effect {
             Some(Effect::Helped { .. }) => GREEN,
-            Some(Effect::DidNotHelp { .. } | Effect::Failed { .. }) => RED,
+            Some(Effect::DidNotHelp { .. } | Effect::NotBorneOut { .. } | Effect::Failed { .. }) => RED,
             _ => GREY,
         };
         let mark =

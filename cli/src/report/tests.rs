@@ -146,7 +146,7 @@ fn what_is_not_known_is_said_with_what_it_needs() {
     let report = report.unwrap().unwrap();
     let page = page(&report).unwrap();
     for words in [
-        "foreshadow knee -c FILE",
+        "`knee.objective` of the configuration",
         "needs 24 hours of forecasts",
         "no shadow answered a copy",
         "needs 48 hours, has 0",

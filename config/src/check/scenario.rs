@@ -215,3 +215,6 @@ fn expectation(expect: file::Expect, lasts: f64) -> Result<Expectation, Refusal>
     }
     Ok(Expectation { from_seconds, to_seconds, says: text.value.0, never })
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,14 +29,23 @@ pub(super) fn policy(store: Store, directory: &Path) -> Result<StorePolicy, Refu
             return Err(Refusal::new(message).at(if hours.at.is_some() { &hours } else { other }));
         }
     }
-    let remote_write: Result<_, _> =
+    let places: Vec<_> = store.remote_write.iter().map(|target| target.url.at).collect();
+    let remote_write: Result<Vec<RemoteWrite>, _> =
         store.remote_write.into_iter().map(|target| remote_target(target, directory)).collect();
+    let remote_write = remote_write?;
+    for (n, target) in remote_write.iter().enumerate() {
+        let is_same =
+            |other: &RemoteWrite| (&other.url, &other.token_file) == (&target.url, &target.token_file);
+        if remote_write[..n].iter().any(is_same) {
+            return Err(Refusal::new("the same target stands in `remoteWrite` twice").at_place(places[n]));
+        }
+    }
     Ok(StorePolicy {
         significant_digits: store.significant_digits.get().0,
         samples: samples.into_inner(),
         minutes: minutes.into_inner(),
         hours: kept,
-        remote_write: remote_write?,
+        remote_write,
     })
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use foreshadow_model::{
     EgressTarget, FlippedAlarms, Inconclusive, Instance, MilliCpu, NodeName, Phase, Pressure, Ratio, Role,
-    SamplingNeed, Sensitivities, StreamStates, Tick,
+    SamplingNeed, Sensitivities, SideWindow, StreamStates, Tick,
 };
 
 use super::*;
@@ -48,6 +48,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "hundreds of requests")]
     fn side(load: f64, seconds: f64) -> SideWindow {
         let mut side = SideWindow { requests: (5.0 * load) as u64, ..SideWindow::default() };
         (0..side.requests).for_each(|_| side.latency.record(1e6 * seconds));
@@ -211,7 +212,7 @@ fn what_nobody_said_to_stand_it_is_not_loaded_nor_a_node_with_a_live() {
     let allowed = ByHand { shared_node: true, ..ByHand::default() };
     assert_eq!(by_hand(&mut world, &allowed), Ok(InstanceId::live(1)));
     assert_eq!(by_hand(&mut world, &allowed), Err(NotBegun::UnderWay(InstanceId::live(1))));
-    let asked = world.knees.call_off(0);
+    let asked = world.knees.call_off("enough", 0);
     assert!(asked.amplify.is_some_and(|amplify| amplify.factor == 1.0) && !world.knees.is_busy());
     world.policy.shared_node = true;
     world.unix_ms += REST_MS;
@@ -238,12 +239,59 @@ fn without_an_objective_it_is_looked_for_by_hand_only() {
     let other = ByHand { live: Some(InstanceId::live(9)), ..ByHand::default() };
     assert!(matches!(begin(&mut world, &other), Err(NotBegun::NoSuchLive(_))));
     begin(&mut world, &ByHand { objective_seconds: Some(0.25), ..ByHand::default() }).unwrap();
-    world.is_quiet = false;
-    assert!(
-        world.until_ended(200).is_some() && 200.0 < world.known(),
-        "by hand it goes on: {:?}",
-        world.events
-    );
+    assert!(world.until_ended(200).is_some() && 200.0 < world.known(), "{:?}", world.events);
+    let file = "service: shop\nplatform:\n  type: local\n  local: { command: [serve] }\n";
+    let mut policy = foreshadow_config::parse(file, std::path::Path::new("/srv")).unwrap().policy;
+    let capacity = |world: &World, policy: &foreshadow_model::Policy| {
+        world.knees.capacity((policy, world.unix_ms), &world.inventory, &[world.assessment()])
+    };
+    assert!(capacity(&world, &policy).is_some(), "where nobody says what is to be kept it counts");
+    policy.knee.objective = Some(Duration::from_millis(100));
+    assert_eq!(capacity(&world, &policy), None, "for something else to be kept it does not");
+    world.policy.objective = policy.knee.objective;
+    (0..2).for_each(|_| world.tick());
+    assert!(world.knees.is_busy(), "and is looked for anew");
+}
+
+#[test]
+fn a_live_beside_the_shadow_is_not_hurt_and_a_silent_mirror_ends_it() {
+    let mut world = World::new();
+    world.policy.shared_node = true;
+    let other = Instance {
+        phase: Phase::Ready,
+        ..Instance::new(InstanceId::live(2), Role::Live, NodeName::new("b").unwrap(), 1)
+    };
+    world.inventory.pairs.push(Pair { live: other, shadow: None });
+    let step = |world: &mut World, beside: f64, reported: bool| {
+        let mut second = Window::unreported(Tick(1), InstanceId::live(2), 5.0);
+        (second.reported, second.live_side) = (true, World::side(100.0, beside));
+        let first = Window { reported, ..world.window() };
+        let asked = world.knees.step(&Circumstances {
+            inventory: &world.inventory,
+            windows: &[first, second],
+            assessments: &[world.assessment()],
+            is_quiet: true,
+            policy: &world.policy,
+            tick_seconds: 5.0,
+            unix_ms: world.unix_ms,
+        });
+        if let Some(amplify) = &asked.amplify {
+            world.factor = amplify.factor;
+        }
+        asked
+    };
+    while world.factor < 4.0 {
+        let asked = step(&mut world, 0.02, true);
+        assert!(asked.amplify.is_none_or(|amplify| amplify.idle == Some(true)), "only what is left over");
+    }
+    let ended = (0..3).map(|_| step(&mut world, 0.05, true)).find(|asked| asked.event.is_some()).unwrap();
+    let Some(JournalEvent::Knee { outcome, .. }) = ended.event else { panic!("no end") };
+    assert!(outcome.to_string().contains("live-2 beside the shadow became slower"), "{outcome}");
+    assert_eq!(ended.amplify.map(|amplify| (amplify.factor, amplify.idle)), Some((1.0, Some(false))));
+    world.unix_ms += REST_MS;
+    (0..12).for_each(|_| drop(step(&mut world, 0.02, true)));
+    let ended = step(&mut world, 0.02, false);
+    assert!(ended.event.is_some() && !world.knees.is_busy(), "{ended:?}");
 }
 
 #[test]
@@ -256,7 +304,9 @@ fn what_is_kept_goes_on_but_not_for_another_size() {
     assert_eq!(world.until_ended(100), None);
     let file = "service: shop\nplatform:\n  type: local\n  local: { command: [serve] }\n";
     let policy = foreshadow_config::parse(file, std::path::Path::new("/srv")).unwrap().policy;
-    let capacity = |world: &World| world.knees.capacity(&policy, &world.inventory, &[world.assessment()]);
+    let capacity = |world: &World| {
+        world.knees.capacity((&policy, world.unix_ms), &world.inventory, &[world.assessment()])
+    };
     assert!(200.0 < capacity(&world).unwrap().new_live.get());
     world.inventory.pairs[0].live.resources.cpu = Some(MilliCpu::new(250));
     assert_eq!(capacity(&world), None, "of another size it says nothing");

@@ -210,9 +210,15 @@ impl Ramp {
 
     fn live_is_hurt(&self) -> Option<RampEnd> {
         let before = self.usual?.live_latency;
-        let (times, more) = HURT;
         let now = median(self.live.iter().copied())?;
-        ((times * before).max(before + more) < now).then_some(RampEnd::LiveSlower { before, now })
+        Self::is_hurt(before, now).then_some(RampEnd::LiveSlower { before, now })
+    }
+
+    /// Whether a live whose answers took so long before is hurt when they take so long now, both in seconds.
+    #[must_use]
+    pub fn is_hurt(before: f64, now: f64) -> bool {
+        let (times, more) = HURT;
+        (times * before).max(before + more) < now
     }
 
     fn begin(&mut self) -> RampTurn {

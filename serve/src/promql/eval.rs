@@ -26,6 +26,9 @@ const POINTS_MADE_MAX: usize = 2_000_000;
 /// Samples that are looked at, at most: wide windows at many moments. About a second.
 const LOOKS_MAX: usize = 200_000_000;
 
+/// A window of so many roll-ups may begin and end within one.
+const WINDOW_LENGTHS: i64 = 24;
+
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
 
@@ -107,8 +110,10 @@ impl Run<'_> {
     }
 
     fn latest(&mut self, selector: &Selector) -> Result<Vec<Row>, QueryError> {
-        let (span, lookback) = (self.span(selector, LOOKBACK_MS), self.lookback());
-        self.each(selector, span, Function::Last, |run, samples| {
+        let rolled = self.rolled_up();
+        let lookback = rolled.map_or(LOOKBACK_MS, |_| HOUR_MS);
+        let span = self.span(selector, lookback);
+        self.each(selector, (span, rolled), Function::Last, |run, samples| {
             let mut end = 0;
             let latest = |at: i64| {
                 end += samples[end..].iter().take_while(|(moment, _)| *moment <= at).count();
@@ -120,14 +125,20 @@ impl Run<'_> {
     }
 
     fn window(&mut self, function: Function, of: &Selector, window: i64) -> Result<Vec<Row>, QueryError> {
-        let mut rows = self.each(of, self.span(of, window), function, |run, samples| {
+        let rolled = self.rolled_up_within(of, window);
+        let cost = |n: usize| match function {
+            // Each window is sorted.
+            Function::Quantile(_) => n * (usize::BITS - n.leading_zeros()) as usize,
+            _ => n,
+        };
+        let mut rows = self.each(of, (self.span(of, window), rolled), function, |run, samples| {
             let (mut begin, mut end) = (0, 0);
             let mut values = Vec::with_capacity(run.grid.len());
             for at in run.grid.moments().map(|at| at.saturating_sub(of.offset)) {
                 end += samples[end..].iter().take_while(|(moment, _)| *moment <= at).count();
                 let from = at.saturating_sub(window);
                 begin += samples[begin..end].iter().take_while(|(moment, _)| *moment <= from).count();
-                run.looks += end - begin;
+                run.looks += cost(end - begin);
                 if LOOKS_MAX < run.looks {
                     return Err(too_much("looks at samples", LOOKS_MAX));
                 }
@@ -143,7 +154,6 @@ impl Run<'_> {
 
     /// From the first to the last moment that counts.
     fn span(&self, selector: &Selector, before: i64) -> (i64, i64) {
-        let before = if before == LOOKBACK_MS { self.lookback() } else { before };
         let from = self.grid.start.saturating_sub(selector.offset).saturating_sub(before);
         (from, self.grid.end.saturating_sub(selector.offset).saturating_add(1))
     }
@@ -158,15 +168,26 @@ impl Run<'_> {
         }
     }
 
-    /// Where minutes are gone there are hours, and then they stand for one.
-    fn lookback(&self) -> i64 {
-        self.rolled_up().map_or(LOOKBACK_MS, |_| HOUR_MS)
+    /// The same for windows: roll-ups stand for samples only where each window is made of whole ones, or of so many that the
+    /// halves at its ends are nothing.
+    fn rolled_up_within(&self, of: &Selector, window: i64) -> Option<i64> {
+        let span = self.grid.end.saturating_sub(self.grid.start).saturating_add(window);
+        let first = self.grid.start.saturating_sub(of.offset);
+        let is_whole = |length: i64| {
+            let steps = self.grid.len() == 1 || self.grid.step % length == 0;
+            window % length == 0 && first.rem_euclid(length) == 0 && steps
+        };
+        let fits = |(length, from): &(i64, i64)| {
+            *from < span && (is_whole(*length) || WINDOW_LENGTHS * length <= window)
+        };
+        let lengths = [(HOUR_MS, HOURS_FROM_MS), (MINUTE_MS, MINUTES_FROM_MS)];
+        lengths.iter().find(|length| fits(length)).map(|(length, _)| *length)
     }
 
     fn each(
         &mut self,
         selector: &Selector,
-        span: (i64, i64),
+        (span, rolled): ((i64, i64), Option<i64>),
         function: Function,
         mut values: impl FnMut(&mut Self, &[(i64, f64)]) -> Result<Vec<Option<f64>>, QueryError>,
     ) -> Result<Vec<Row>, QueryError> {
@@ -178,7 +199,7 @@ impl Run<'_> {
         }
         let mut rows = Vec::with_capacity(fitting.len());
         for (labels, row, exported) in fitting {
-            let mut samples = match self.rolled_up() {
+            let mut samples = match rolled {
                 None => source.records.samples(row, span.0, span.1)?,
                 Some(step) => {
                     let steps = source.records.steps(row, (span.0.saturating_sub(HOUR_MS), span.1), step)?;
@@ -193,7 +214,7 @@ impl Run<'_> {
             if POINTS_MADE_MAX < self.points {
                 return Err(too_much("points", POINTS_MADE_MAX));
             }
-            if self.rolled_up().is_none() || function != Function::Count {
+            if rolled.is_none() || function != Function::Count {
                 samples.iter_mut().for_each(|(_, value)| *value = exported.value(*value));
             }
             rows.push(Row { labels: labels.clone(), values: values(self, &samples)? });

@@ -11,6 +11,12 @@ use promql_parser::parser::{
 use super::series::Matchers;
 use super::{NAME, QueryError};
 
+/// Selectors of one question.
+const SELECTORS_MAX: usize = 16;
+
+/// Regular expressions of one question.
+const EXPRESSIONS_MAX: usize = 8;
+
 /// Bytes of a question, at most: those of dashboards have some hundreds.
 const BYTES_MAX: usize = 4096;
 
@@ -110,16 +116,34 @@ impl Plan {
 
 /// Takes a question apart.
 pub(crate) fn plan(text: &str) -> Result<Plan, QueryError> {
+    bounded(std::iter::once(text))?;
     of(&parsed(text)?, 0)
 }
 
 /// The selectors of `match[]`.
 pub(crate) fn selectors<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<Matchers>, QueryError> {
+    let texts: Vec<&str> = texts.collect();
+    if SELECTORS_MAX < texts.len() {
+        return Err(bad(format!("expected at most {SELECTORS_MAX} selectors, got {}", texts.len())));
+    }
+    bounded(texts.iter().copied())?;
     let one = |text: &str| match parsed(text)? {
         Expr::VectorSelector(vector) => Ok(selector(&vector)?.matchers),
         _ => Err(bad(format!("expected a selector such as `{{role=\"live\"}}`, got `{text}`"))),
     };
-    texts.map(one).collect()
+    texts.into_iter().map(one).collect()
+}
+
+/// Regular expressions are compiled where they are read, and each may take megabytes.
+fn bounded<'a>(texts: impl Iterator<Item = &'a str>) -> Result<(), QueryError> {
+    let count = |text: &str| text.matches("=~").count() + text.matches("!~").count();
+    let expressions: usize = texts.map(count).sum();
+    if EXPRESSIONS_MAX < expressions {
+        return Err(bad(format!(
+            "expected at most {EXPRESSIONS_MAX} regular expressions, got {expressions}"
+        )));
+    }
+    Ok(())
 }
 
 fn bad(message: impl Into<String>) -> QueryError {

@@ -173,8 +173,11 @@ fn a_question_that_is_too_large_is_refused_before_it_is_computed() {
         let error = plan(&text).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
     }
+    let patterns = ["{__name__=~\".+\"}"; 12].join(" + ");
+    let error = plan(&patterns).unwrap_err().to_string();
+    assert!(error.contains("at most 8 regular expressions"), "{error}");
     let grid = Grid { start: 0, end: 172_800_000, step: 16_000 };
-    let text = vec!["max_over_time({__name__=~\".+seconds\"}[2d])"; 20].join(" > ");
+    let text = ["max_over_time({__name__=~\".+seconds\"}[2d])"; 8].join(" > ");
     let error = ask(&text, grid).unwrap_err().to_string();
     assert!(error.contains("needs more than"), "{error}");
 }

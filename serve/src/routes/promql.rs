@@ -129,9 +129,9 @@ fn step(text: &str) -> Result<i64, Refusal> {
 
 async fn query(State(shared): State<Shared>, RawForm(form): RawForm) -> Result<Json<Value>, Refusal> {
     let asked = Asked::of(&form)?;
-    let plan = plan(asked.required("query")?)?;
+    let query = asked.required("query")?.to_owned();
     let at = asked.moment("time")?.unwrap_or_else(|| shared.now());
-    let answer = answer(&shared, plan, Grid::instant(at)).await?;
+    let answer = answer(&shared, query, Grid::instant(at)).await?;
     let point = |value: f64| json!([seconds(at), number(value)]);
     Ok(success(match answer {
         Answer::Scalar(values) => {
@@ -156,7 +156,7 @@ struct Course {
 
 async fn query_range(State(shared): State<Shared>, RawForm(form): RawForm) -> Result<Json<Value>, Refusal> {
     let asked = Asked::of(&form)?;
-    let plan = plan(asked.required("query")?)?;
+    let query = asked.required("query")?.to_owned();
     let (start, end) = (asked.required("start")?, asked.required("end")?);
     let grid = Grid {
         start: moment("start", start)?,
@@ -171,7 +171,7 @@ async fn query_range(State(shared): State<Shared>, RawForm(form): RawForm) -> Re
             "exceeded maximum resolution of {POINTS_MAX} points per timeseries. Try decreasing the query resolution (?step=XX)"
         )));
     }
-    let answer = answer(&shared, plan, grid).await?;
+    let answer = answer(&shared, query, grid).await?;
     let course = |metric: Labels, values: Vec<Option<f64>>| {
         let points = grid.moments().zip(values);
         let values = points.filter_map(|(at, value)| Some((seconds(at), number(value?)))).collect();
@@ -184,8 +184,9 @@ async fn query_range(State(shared): State<Shared>, RawForm(form): RawForm) -> Re
     Ok(success(json!({ "resultType": "matrix", "result": result })))
 }
 
-async fn answer(shared: &Shared, plan: crate::promql::Plan, grid: Grid) -> Result<Answer, Refusal> {
-    ask(shared, move |source| evaluate(&plan, grid, source)).await
+/// Read where blocking hurts nobody as well: expressions are compiled with it.
+async fn answer(shared: &Shared, query: String, grid: Grid) -> Result<Answer, Refusal> {
+    ask(shared, move |source| evaluate(&plan(&query)?, grid, source)).await
 }
 
 /// Asks the history where blocking hurts nobody.
@@ -201,19 +202,20 @@ async fn ask<T: Send + 'static>(
 
 async fn series(State(shared): State<Shared>, RawForm(form): RawForm) -> Result<Json<Value>, Refusal> {
     let asked = Asked::of(&form)?;
-    let matching = selectors(asked.all("match[]"))?;
-    if matching.is_empty() {
+    if asked.all("match[]").next().is_none() {
         return Err(bad("no match[] parameter provided"));
     }
     let found = ask(&shared, move |source| {
+        let matching = selectors(asked.all("match[]"))?;
         Ok(source.matching(&matching).map(|(labels, _)| labels.clone()).collect::<BTreeSet<_>>())
     });
     Ok(success(found.await?))
 }
 
 async fn labels(State(shared): State<Shared>, RawForm(form): RawForm) -> Result<Json<Value>, Refusal> {
-    let matching = selectors(Asked::of(&form)?.all("match[]"))?;
+    let asked = Asked::of(&form)?;
     let found = ask(&shared, move |source| {
+        let matching = selectors(asked.all("match[]"))?;
         let names = source.matching(&matching).flat_map(|(labels, _)| labels.keys().cloned());
         Ok(names.collect::<BTreeSet<_>>())
     });
@@ -225,8 +227,9 @@ async fn label_values(
     Path(name): Path<String>,
     RawForm(form): RawForm,
 ) -> Result<Json<Value>, Refusal> {
-    let matching = selectors(Asked::of(&form)?.all("match[]"))?;
+    let asked = Asked::of(&form)?;
     let found = ask(&shared, move |source| {
+        let matching = selectors(asked.all("match[]"))?;
         let values = source.matching(&matching).filter_map(|(labels, _)| labels.get(&name).cloned());
         Ok(values.collect::<BTreeSet<_>>())
     });

@@ -67,6 +67,8 @@ fn intent(id: u64) -> JournalEvent {
         shift_log: 0.0,
         error_excess: 0.0,
         by_operator: false,
+        rehearsal_ticks: 0,
+        alternatives: Vec::new(),
     };
     JournalEvent::Intent { step: Box::new(step) }
 }

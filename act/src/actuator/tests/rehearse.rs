@@ -35,7 +35,7 @@ async fn live_is_touched_when_its_shadow_has_borne_it_out() {
 
 #[tokio::test(start_paused = true)]
 async fn live_is_never_touched_by_what_its_shadow_did_not_bear_out() {
-    for (seen, at) in [(shift_of(0.1), 16), (shift_of(-0.5), 16), (Seen::default(), 28)] {
+    for (seen, at) in [(shift_of(0.1), 16), (shift_of(-0.5), 16)] {
         let fake = Fake::default();
         let actuator = rehearsing(&fake).await;
         actuator.judge(Tick(at), &policy(), &seen);
@@ -46,6 +46,17 @@ async fn live_is_never_touched_by_what_its_shadow_did_not_bear_out() {
         let tried = actuator.ledger().tried_in_vain(&InstanceId::live(1));
         assert_eq!(tried, [foreshadow_model::ActionKind::Vertical], "the next kind is tried");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_to_the_end_is_no_verdict_on_the_action() {
+    let fake = Fake::default();
+    let actuator = rehearsing(&fake).await;
+    actuator.judge(Tick(28), &policy(), &Seen::default());
+    run().await;
+    assert_eq!(fake.seen()[2..], ["resize live-1 100m", "outcome"]);
+    assert_eq!(actuator.standing().outcomes[0].effect, Effect::NotCarriedOut);
+    assert!(actuator.ledger().tried_in_vain(&InstanceId::live(1)).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,15 +105,17 @@ async fn users_leave_a_live_before_it_is_replaced_and_come_back() {
         to: node("b"),
         weight: Weight::new(60),
     };
-    let fake = Fake::default();
-    let actuator = actuator(&fake);
-    actuator.submit(&plan(10, action.clone()), &policy(), &Seen::default());
-    run().await;
-    let replaced = ["intent", "weight live-1 0", "replace live-1 on b", "weight live-1 100", "applied"];
-    assert_eq!(fake.seen(), replaced);
-    let fake = Fake { platform_fails: true, ..Fake::default() };
-    let failing = super::actuator(&fake);
-    failing.submit(&plan(10, action), &policy(), &Seen::default());
-    run().await;
-    assert_eq!(fake.seen()[3..], ["weight live-1 60", "outcome"], "it is where it was");
+    let carried_out = async |fake: &Fake| {
+        let actuator = actuator(fake);
+        actuator.submit(&plan(10, action.clone()), &policy(), &Seen::default());
+        run().await;
+        fake.seen()
+    };
+    let two = || Fake { lives: vec![1, 2], ..Fake::default() };
+    let replaced = ["intent", "weight live-1 0", "replace live-1 on b", "weight live-1 60", "applied"];
+    assert_eq!(carried_out(&two()).await, replaced);
+    let failed = carried_out(&Fake { platform_fails: true, ..two() }).await;
+    assert_eq!(failed[3..], ["weight live-1 60", "outcome"], "it is where it was");
+    let alone = carried_out(&Fake { lives: vec![1], ..Fake::default() }).await;
+    assert_eq!(alone, ["intent", "outcome"], "nobody else is there to serve meanwhile");
 }

@@ -138,7 +138,7 @@ pub(super) fn actions(report: &Report) -> Markup {
 fn effect(effect: Option<&Effect>) -> Markup {
     let class = match effect {
         Some(Effect::Helped { .. }) => "good",
-        Some(Effect::DidNotHelp { .. } | Effect::Failed { .. }) => "bad",
+        Some(Effect::DidNotHelp { .. } | Effect::NotBorneOut { .. } | Effect::Failed { .. }) => "bad",
         None => "unsure",
         Some(_) => "",
     };

@@ -1,0 +1,172 @@
+//! The ramp under way: what is seen of it, what ends it, and how it ended.
+
+use std::collections::VecDeque;
+
+use foreshadow_forecast::{Objective, Ramp, RampEnd, RampStep, RampTick};
+use foreshadow_model::{
+    InstanceId, KneeOutcome, PerSecond, QueueLaw, RampReport, RampRow, SideWindow, Verdict, Window,
+};
+
+use super::{Circumstances, Subject, Yardstick};
+
+/// The median of so many ticks tells whether a live beside the shadow is hurt.
+const NEIGHBOUR_TICKS: usize = 3;
+
+/// A live on the node of the shadow that is loaded: how fast it was before, and its last answers.
+#[derive(Debug)]
+pub(super) struct Neighbour {
+    pub(super) live: InstanceId,
+    pub(super) before: Vec<f64>,
+    pub(super) last: VecDeque<f64>,
+}
+
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    pub(super) number: u64,
+    pub(super) live: InstanceId,
+    pub(super) shadow: InstanceId,
+    pub(super) of: Subject,
+    pub(super) ramp: Ramp,
+    pub(super) by: Yardstick,
+    pub(super) neighbours: Vec<Neighbour>,
+}
+
+impl UnderWay {
+    /// Whether a live stands on the node of the shadow.
+    pub(super) fn is_beside(&self) -> bool {
+        !self.neighbours.is_empty()
+    }
+
+    /// The first live beside the shadow that became slower, in words. What it was before is looked at as long as the load
+    /// before is.
+    pub(super) fn neighbour_is_hurt(&mut self, windows: &[Window]) -> Option<String> {
+        let is_usual = self.ramp.steps().is_empty();
+        for neighbour in &mut self.neighbours {
+            let window = windows.iter().find(|window| window.live == neighbour.live && window.reported);
+            let latency = window.and_then(|window| tick(window, self.by.percentile).live_latency);
+            if is_usual {
+                neighbour.before.extend(latency);
+                continue;
+            }
+            neighbour.last.extend(latency);
+            while NEIGHBOUR_TICKS < neighbour.last.len() {
+                neighbour.last.pop_front();
+            }
+            let (before, now) = (median(neighbour.before.iter()), median(neighbour.last.iter()));
+            if let (Some(before), Some(now)) = (before, now)
+                && Ramp::is_hurt(before, now)
+            {
+                let (live, now, before) = (&neighbour.live, 1e3 * now, 1e3 * before);
+                return Some(format!(
+                    "{live} beside the shadow became slower ({now:.1} ms, {before:.1} ms before)"
+                ));
+            }
+        }
+        None
+    }
+
+    pub(super) fn report(&self) -> RampReport {
+        let objective = self.ramp.objective();
+        let row = |step: &RampStep| RampRow {
+            requests_per_second: step.load,
+            latency_ms: step.latency.is_finite().then_some(1e3 * step.latency),
+            failed: step.failed,
+            answered: step.answered,
+            kept: objective.is_kept(step),
+        };
+        RampReport {
+            number: self.number,
+            live: self.live.clone(),
+            objective_ms: 1e3 * objective.latency,
+            percentile: self.by.percentile,
+            factor: self.ramp.factor(),
+            steps: self.ramp.steps().iter().map(row).collect(),
+            outcome: None,
+        }
+    }
+}
+
+fn median<'a>(values: impl Iterator<Item = &'a f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.copied().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// Why a ramp cannot go on.
+pub(super) fn interruption(under_way: &UnderWay, of: &Circumstances<'_>) -> Option<String> {
+    let Some(pair) = of.inventory.pair(&under_way.live) else { return Some("its live is gone".into()) };
+    let shadow = pair.shadow.as_ref().filter(|shadow| shadow.is_ready());
+    if shadow.is_none_or(|shadow| shadow.id != under_way.shadow) || Subject::of(pair) != under_way.of {
+        return Some("live or shadow is another one now".into());
+    }
+    if !of.is_quiet {
+        return Some("something else is going on".into());
+    }
+    let sick = of.assessments.iter().find(|assessment| assessment.verdict == Verdict::Degraded);
+    sick.map(|assessment| format!("{} is degraded", assessment.live))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
+pub(super) fn tick(window: &Window, percentile: f64) -> RampTick {
+    let per_second =
+        |count: u64| if 0.0 < window.span_seconds { count as f64 / window.span_seconds } else { 0.0 };
+    let latency = |side: &SideWindow| side.latency.quantile(percentile).map(|us| us / 1e6);
+    let shadow = &window.shadow_side;
+    RampTick {
+        answered: per_second(shadow.requests),
+        latency: latency(shadow),
+        failed: if 0 < shadow.requests { shadow.errors as f64 / shadow.requests as f64 } else { 0.0 },
+        live_load: per_second(window.live_side.asked()),
+        live_latency: latency(&window.live_side),
+    }
+}
+
+/// How long answers take under a load, where the ramp told.
+pub(super) const fn found_law(end: &RampEnd) -> Option<QueueLaw> {
+    match end {
+        RampEnd::Found(knee) => knee.law,
+        _ => None,
+    }
+}
+
+/// A live that keeps the objective can take what it is asked now, whatever its shadow says.
+pub(super) fn plausible(outcome: KneeOutcome, window: &Window, under_way: &UnderWay) -> KneeOutcome {
+    let live = tick(window, under_way.by.percentile);
+    let is_kept = live.live_latency.is_some_and(|latency| latency <= under_way.ramp.objective().latency);
+    match outcome {
+        KneeOutcome::Found { load, .. } if is_kept && load.get() < live.live_load => KneeOutcome::Ended {
+            why: format!(
+                "its shadow broke at {:.1} requests/s, and live keeps the objective at {:.1}: the shadow is no measure of it",
+                load.get(),
+                live.live_load
+            ),
+        },
+        other => other,
+    }
+}
+
+pub(super) fn outcome(end: &RampEnd, objective: &Objective) -> KneeOutcome {
+    let ms = 1e3 * objective.latency;
+    let why = match *end {
+        RampEnd::Found(knee) => {
+            let found = (PerSecond::new(knee.load), PerSecond::new(knee.low), knee.high.map(PerSecond::new));
+            match found {
+                (Some(load), Some(low), high) => {
+                    return KneeOutcome::Found { load, low, high: high.flatten() };
+                }
+                _ => "what was measured is no number".into(),
+            }
+        }
+        RampEnd::NotReached { kept } => format!(
+            "{ms:.0} ms were kept at every step up to {kept:.1} requests/s, and more copies there are not: raise `mirror.rate`"
+        ),
+        RampEnd::BrokenAlready => format!("{ms:.0} ms are not kept without any copy more"),
+        RampEnd::TooFew { copies } => {
+            format!("{copies:.1} copies a second are too few to be multiplied: raise `mirror.rate`")
+        }
+        RampEnd::LiveSlower { before, now } => {
+            format!("live became slower ({:.1} ms, {:.1} ms before)", 1e3 * now, 1e3 * before)
+        }
+    };
+    KneeOutcome::Ended { why }
+}
