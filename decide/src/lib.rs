@@ -13,4 +13,4 @@ mod remedy;
 pub use capacity::{Measured, capacity};
 pub use inputs::{Inputs, Usage, needs_every_live};
 pub use plan::plan;
-pub use rate::{Asked, sample_rate};
+pub use rate::{Asked, rate_to_multiply, sample_rate};

@@ -70,6 +70,16 @@ pub fn sample_rate(now: SampleRate, need: &SamplingNeed, asked: Asked, policy: &
     SampleRate::clamped(rate.min(bearable))
 }
 
+/// The rate while copies are multiplied to find a knee: as many as there may be, since how many come in a moment is chance, and what is
+/// multiplied multiplies that too.
+#[must_use]
+pub fn rate_to_multiply(now: SampleRate, asked: Asked, policy: &MirrorPolicy) -> SampleRate {
+    if asked.requests < 1.0 {
+        return now;
+    }
+    SampleRate::clamped(policy.rate_max.get().min(asked.budget / asked.requests).max(policy.rate_min.get()))
+}
+
 fn pairs_wanted(need: &SamplingNeed) -> f64 {
     let is_known = 0.0 < need.pair_variance && 0.0 < need.threshold_log;
     if !is_known {
@@ -105,6 +115,16 @@ mod tests {
     fn rate(now: f64, need: &SamplingNeed, requests: f64) -> f64 {
         let asked = Asked { requests, sampled: now * requests, budget: 1000.0, utilisation: None };
         sample_rate(SampleRate::clamped(now), need, asked, &MirrorPolicy::default()).get()
+    }
+
+    #[test]
+    fn what_is_multiplied_is_as_much_as_there_may_be() {
+        let policy = MirrorPolicy { rate_max: SampleRate::clamped(0.5), ..MirrorPolicy::default() };
+        let rate = |requests| {
+            let asked = Asked { requests, sampled: 1.0, budget: 100.0, utilisation: Some(0.9) };
+            rate_to_multiply(SampleRate::clamped(0.1), asked, &policy).get()
+        };
+        assert_eq!([rate(0.0), rate(50.0), rate(1000.0)], [0.1, 0.5, 0.1]);
     }
 
     #[test]

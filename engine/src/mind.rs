@@ -163,10 +163,6 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         now: impl Fn(&InstanceId) -> SampleRate,
     ) -> BTreeMap<InstanceId, SampleRate> {
         let rate = |(window, assessment): (&Window, &Assessment)| {
-            // What is multiplied must stay what it was, or nobody knows what was offered.
-            if self.knees.loads(&window.live) {
-                return (window.live.clone(), now(&window.live));
-            }
             #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
             let asked = Asked {
                 requests: window.live_side.requests as f64,
@@ -175,7 +171,11 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
                 utilisation: shadow_utilisation(inventory, window, assessment.verdict),
             };
             let (now, need) = (now(&window.live), &assessment.sampling);
-            let rate = foreshadow_decide::sample_rate(now, need, asked, &self.policy.mirror);
+            let rate = if self.knees.loads(&window.live) {
+                foreshadow_decide::rate_to_multiply(now, asked, &self.policy.mirror)
+            } else {
+                foreshadow_decide::sample_rate(now, need, asked, &self.policy.mirror)
+            };
             (window.live.clone(), rate)
         };
         turned.windows.iter().zip(&turned.assessments).map(rate).collect()

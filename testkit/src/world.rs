@@ -280,10 +280,10 @@ impl World {
             let sampled = noise.count((arrived as f64 * rate.get()).min(COPIES_MOST * dt)).min(arrived);
             let shadow = member.shadow.as_mut().filter(|shadow| shadow.is_ready());
             let copies = shadow.map(|shadow| {
-                #[expect(clippy::cast_precision_loss, reason = "copies of a tick")]
-                let arrived = if 1.0 < factor { noise.count(sampled as f64 * factor) } else { sampled };
+                let plain = (expected * rate.get()).min(COPIES_MOST);
+                let (arrived, expected) =
+                    if 1.0 < factor { multiplied(sampled, factor, dt) } else { (sampled, plain) };
                 let of = around(shadow);
-                let expected = factor * (expected * rate.get()).min(COPIES_MOST);
                 let did = shadow.pass((arrived, expected), &of, noise);
                 signals.push((shadow.instance.id.clone(), did.signals.clone()));
                 (shadow.instance.id.clone(), did)
@@ -500,6 +500,18 @@ impl World {
             self.amplified.remove(live);
         }
     }
+}
+
+/// So many requests a tick, and per second: each copy is sent `factor` times, so chance is only in how many copies there are.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "copies of a tick"
+)]
+fn multiplied(sampled: u64, factor: f64, dt: f64) -> (u64, f64) {
+    let sent = sampled as f64 * factor;
+    (sent.round() as u64, sent / dt)
 }
 
 /// The trace with its busiest moment as the story wants it.

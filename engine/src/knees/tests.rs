@@ -62,6 +62,7 @@ impl World {
         let seconds = if busy < 0.999 { 0.04 + 0.03 * busy * busy / (1.0 - busy) } else { 5.0 };
         let mut window = Window::unreported(Tick(1), InstanceId::live(1), 5.0);
         window.reported = true;
+        window.sampled = 50;
         window.live_side = Self::side(100.0, self.live_seconds);
         window.shadow_side = Self::side(load.min(self.capacity), seconds);
         window

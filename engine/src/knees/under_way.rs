@@ -107,16 +107,19 @@ pub(super) fn interruption(under_way: &UnderWay, of: &Circumstances<'_>) -> Opti
 }
 
 #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
+fn per_second(count: u64, window: &Window) -> f64 {
+    if 0.0 < window.span_seconds { count as f64 / window.span_seconds } else { 0.0 }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
 pub(super) fn tick(window: &Window, percentile: f64) -> RampTick {
-    let per_second =
-        |count: u64| if 0.0 < window.span_seconds { count as f64 / window.span_seconds } else { 0.0 };
     let latency = |side: &SideWindow| side.latency.quantile(percentile).map(|us| us / 1e6);
     let shadow = &window.shadow_side;
     RampTick {
-        answered: per_second(shadow.requests),
+        answered: per_second(shadow.requests, window),
         latency: latency(shadow),
         failed: if 0 < shadow.requests { shadow.errors as f64 / shadow.requests as f64 } else { 0.0 },
-        live_load: per_second(window.live_side.asked()),
+        copies: per_second(window.sampled, window),
         live_latency: latency(&window.live_side),
     }
 }
@@ -132,13 +135,14 @@ pub(super) const fn found_law(end: &RampEnd) -> Option<QueueLaw> {
 /// A live that keeps the objective can take what it is asked now, whatever its shadow says.
 pub(super) fn plausible(outcome: KneeOutcome, window: &Window, under_way: &UnderWay) -> KneeOutcome {
     let live = tick(window, under_way.by.percentile);
+    let asked = per_second(window.live_side.asked(), window);
     let is_kept = live.live_latency.is_some_and(|latency| latency <= under_way.ramp.objective().latency);
     match outcome {
-        KneeOutcome::Found { load, .. } if is_kept && load.get() < live.live_load => KneeOutcome::Ended {
+        KneeOutcome::Found { load, .. } if is_kept && load.get() < asked => KneeOutcome::Ended {
             why: format!(
                 "its shadow broke at {:.1} requests/s, and live keeps the objective at {:.1}: the shadow is no measure of it",
                 load.get(),
-                live.live_load
+                asked
             ),
         },
         other => other,

@@ -28,6 +28,9 @@ const REST: (u32, f64) = (4, 10.0);
 /// Copies per second without which nothing can be multiplied.
 const COPIES_LEAST: f64 = 1.0;
 
+/// No ramp has more steps: copies that come and go with their sessions may keep the bracket from becoming narrow.
+const STEPS_MAX: usize = 20;
+
 /// Standard deviations of a count that may be chance.
 const BY_CHANCE: f64 = 3.0;
 
@@ -44,8 +47,8 @@ pub struct RampTick {
     pub latency: Option<f64>,
     /// Share of those answers that failed, 0 to 1.
     pub failed: f64,
-    /// Requests per second that live was asked.
-    pub live_load: f64,
+    /// Requests of live per second of which a copy was taken, before those are multiplied.
+    pub copies: f64,
     /// The same percentile of live's answers, in seconds; `None` without an answer.
     pub live_latency: Option<f64>,
 }
@@ -107,7 +110,7 @@ struct Seen {
     answered: f64,
     latency: f64,
     failed: f64,
-    live_load: f64,
+    copies: f64,
     live_latency: f64,
 }
 
@@ -125,6 +128,9 @@ pub struct Ramp {
     /// Live's last latencies, whatever the stage.
     live: VecDeque<f64>,
     factor: f64,
+    /// What the shadow is sent when nothing is multiplied, in requests per second, as last seen.
+    plain: f64,
+    /// The largest load that was kept, and the least that was not, in requests per second.
     kept: f64,
     broken: Option<f64>,
 }
@@ -145,7 +151,8 @@ impl Ramp {
             ticks: Vec::new(),
             live: VecDeque::new(),
             factor: 1.0,
-            kept: 1.0,
+            plain: COPIES_LEAST,
+            kept: 0.0,
             broken: None,
         }
     }
@@ -188,7 +195,11 @@ impl Ramp {
                 RampTurn::Wait
             }
             Stage::Look => self.judge(),
-            Stage::Rest => self.next(),
+            Stage::Rest => {
+                let seen = seen(&self.ticks, self.tick_seconds);
+                self.plain = self.plain_of(&seen);
+                self.next()
+            }
         }
     }
 
@@ -227,30 +238,41 @@ impl Ramp {
             return RampTurn::End(RampEnd::TooFew { copies: usual.answered });
         }
         self.usual = Some(usual);
+        self.plain = self.plain_of(&usual);
         let step = self.step(&usual, &usual);
         self.steps.push(step);
+        self.kept = step.load;
         if self.objective.is_kept(&step) { self.next() } else { RampTurn::End(RampEnd::BrokenAlready) }
     }
 
     fn judge(&mut self) -> RampTurn {
         let seen = seen(&self.ticks, self.tick_seconds);
         let Some(usual) = self.usual else { return self.begin() };
+        self.plain = self.plain_of(&seen);
+        if self.plain < COPIES_LEAST {
+            return RampTurn::End(RampEnd::TooFew { copies: self.plain });
+        }
         let step = self.step(&usual, &seen);
         self.steps.push(step);
         if self.objective.is_kept(&step) {
-            self.kept = self.kept.max(self.factor);
+            self.kept = self.kept.max(step.load);
             return self.next();
         }
-        self.broken = Some(self.broken.map_or(self.factor, |broken| broken.min(self.factor)));
+        self.broken = Some(self.broken.map_or(step.load, |broken| broken.min(step.load)));
         self.enter(Stage::Rest);
         self.factor = 1.0;
         RampTurn::Multiply { factor: 1.0, seconds: 0.0 }
     }
 
-    /// What was offered: the copies that there were before, as many more as live is asked more, times the factor.
+    /// Requests per second that the shadow is sent when nothing is multiplied: of the copies taken, as many as it was sent before.
+    fn plain_of(&self, seen: &Seen) -> f64 {
+        let sent = self.usual.filter(|usual| 0.0 < usual.copies).map(|usual| usual.answered / usual.copies);
+        seen.copies * sent.unwrap_or(1.0).min(1.0)
+    }
+
+    /// *Why the copies of the very step*: whole sessions are chosen, so there are more and fewer copies from minute to minute.
     fn step(&self, usual: &Seen, seen: &Seen) -> RampStep {
-        let more = if 0.0 < usual.live_load { seen.live_load / usual.live_load } else { 1.0 };
-        let load = self.factor * usual.answered * more;
+        let load = self.factor * self.plain_of(seen);
         let answered = if 0.0 < load { seen.answered / load } else { 0.0 };
         // Of so few copies so many more or less are chance; what was multiplied is one copy.
         let copies = [usual.seconds * usual.answered, seen.seconds * seen.answered / self.factor];
@@ -260,8 +282,9 @@ impl Ramp {
     }
 
     fn next(&mut self) -> RampTurn {
-        match self.next_factor() {
-            Some(factor) => {
+        match self.next_load().filter(|_| self.steps.len() < STEPS_MAX) {
+            Some(load) => {
+                let factor = (load / self.plain.max(COPIES_LEAST)).clamp(1.0, self.factor_max);
                 self.factor = factor;
                 self.enter(Stage::Settle);
                 let ticks = self.ticks_of(Stage::Settle) + self.ticks_of(Stage::Look) + 2;
@@ -270,24 +293,22 @@ impl Ramp {
             }
             None => RampTurn::End(match knee(&self.steps, &self.objective) {
                 Some(knee) => RampEnd::Found(knee),
-                None => {
-                    RampEnd::NotReached { kept: self.steps.iter().map(|step| step.load).fold(0.0, f64::max) }
-                }
+                None => RampEnd::NotReached { kept: self.kept },
             }),
         }
     }
 
     /// `None` when the bracket is narrow, or nothing larger can be tried.
-    fn next_factor(&self) -> Option<f64> {
-        let near = self.near.zip(self.usual).map(|(near, usual)| NEAR * near / usual.answered);
-        let near = near.filter(|near| 1.0 < *near);
+    fn next_load(&self) -> Option<f64> {
+        let usual = self.steps.first()?.load;
+        let near = self.near.map(|near| NEAR * near).filter(|near| usual < *near);
+        let is_first = self.kept <= usual;
         let Some(broken) = self.broken else {
             let growth = if near.is_some() { NEAR_GROWTH } else { GROWTH };
-            let first = near.filter(|_| self.kept == 1.0);
-            let factor = first.unwrap_or(self.kept * growth).min(self.factor_max);
-            return (self.kept < factor).then_some(factor);
+            let first = near.filter(|_| is_first);
+            return (self.factor < self.factor_max).then(|| first.unwrap_or(self.kept * growth));
         };
-        if near.is_some() && self.kept == 1.0 && NEAR_GROWTH < broken {
+        if near.is_some() && is_first && NEAR_GROWTH * usual < broken {
             return Some(broken / NEAR_GROWTH);
         }
         (NARROW < broken / self.kept).then(|| (self.kept * broken).sqrt())
@@ -310,7 +331,7 @@ fn seen(ticks: &[RampTick], tick_seconds: f64) -> Seen {
         // Nobody answered: slower than any objective.
         latency: median(ticks.iter().filter_map(|tick| tick.latency)).unwrap_or(f64::INFINITY),
         failed: if 0.0 < answered { failed / answered } else { 0.0 },
-        live_load: mean(|tick| tick.live_load),
+        copies: mean(|tick| tick.copies),
         live_latency: median(ticks.iter().filter_map(|tick| tick.live_latency)).unwrap_or(0.0),
     }
 }
@@ -343,7 +364,7 @@ mod tests {
                 answered: (factor * self.copies).min(self.capacity),
                 latency: Some(latency),
                 failed: 0.0,
-                live_load: 10.0 * self.copies,
+                copies: self.copies,
                 live_latency: Some(0.04),
             }
         }
@@ -423,10 +444,36 @@ mod tests {
     }
 
     #[test]
+    fn copies_that_come_and_go_with_their_sessions_are_no_more_and_no_less_capacity() {
+        let mut ramp = Ramp::new(OBJECTIVE, None, (5.0, 100.0));
+        let found = (0..1000).find_map(|tick| {
+            let copies = [10.0, 8.0, 12.0, 9.0, 11.0][tick / 40 % 5];
+            match ramp.tick(Service { capacity: 300.0, copies }.tick(ramp.factor())) {
+                RampTurn::End(end) => Some(end),
+                _ => None,
+            }
+        });
+        let Some(RampEnd::Found(found)) = found else { panic!("{found:?} {ramp:?}") };
+        assert!((found.load / (0.887 * 300.0) - 1.0).abs() < 0.05, "{found:?} {:?}", ramp.steps());
+    }
+
+    #[test]
+    fn a_load_that_goes_away_under_way_breaks_nothing() {
+        let service = Service { capacity: 900.0, copies: 10.0 };
+        let mut ramp = Ramp::new(OBJECTIVE, None, (5.0, 100.0));
+        while ramp.factor() < 4.0 {
+            ramp.tick(service.tick(ramp.factor()));
+        }
+        let gone = RampTick { answered: 0.0, latency: None, copies: 0.0, ..service.tick(1.0) };
+        let turns: Vec<RampTurn> = (0..6).map(|_| ramp.tick(gone)).collect();
+        assert!(turns.contains(&RampTurn::End(RampEnd::TooFew { copies: 0.0 })), "{turns:?}");
+        assert!(ramp.steps().iter().all(|step| OBJECTIVE.is_kept(step)), "{:?}", ramp.steps());
+    }
+
+    #[test]
     fn silence_is_broken_and_no_reason_to_panic() {
         let mut ramp = Ramp::new(OBJECTIVE, Some(f64::NAN), (1.0, 100.0));
-        let silent =
-            RampTick { answered: 0.0, latency: None, failed: 0.0, live_load: 0.0, live_latency: None };
+        let silent = RampTick { answered: 0.0, latency: None, failed: 0.0, copies: 0.0, live_latency: None };
         let turns: Vec<RampTurn> = (0..30).map(|_| ramp.tick(silent)).collect();
         assert!(turns.contains(&RampTurn::End(RampEnd::TooFew { copies: 0.0 })));
     }
@@ -439,9 +486,9 @@ mod tests {
         ) {
             let mut ramp = Ramp::new(OBJECTIVE, near, (5.0, 100.0));
             let mut ended = false;
-            for (answered, latency, failed, live_load) in ticks.iter().copied().cycle().take(1000) {
+            for (answered, latency, failed, copies) in ticks.iter().copied().cycle().take(1000) {
                 let live_latency = Some(0.04);
-                match ramp.tick(RampTick { answered, latency, failed, live_load, live_latency }) {
+                match ramp.tick(RampTick { answered, latency, failed, copies, live_latency }) {
                     RampTurn::Multiply { factor, seconds } => {
                         prop_assert!((1.0..=100.0).contains(&factor) && (0.0..=600.0).contains(&seconds), "{factor} {seconds}");
                     }
