@@ -187,15 +187,12 @@ fn residual(assessment: &Assessment) -> Option<f64> {
 }
 
 /// Whether the stream that the shift is of said something in this tick. A live whose load is outside of what is known of it
-/// keeps its verdict, and what it was given for may be long over.
+/// keeps its verdict, and what it was given for may be long over. Failures need not come anew: few users reach a live that
+/// answers nobody, and those who do wait until they are given up.
 fn has_news(assessment: &Assessment) -> bool {
-    let of = if is_errors_only(assessment) {
-        Stream::Errors
-    } else {
-        assessment.carrier.unwrap_or(Stream::Centre)
-    };
+    let of = assessment.carrier.unwrap_or(Stream::Centre);
     let state = assessment.streams.iter().find(|state| state.stream == of);
-    state.is_none_or(|state| state.residual.is_some())
+    is_errors_only(assessment) || state.is_none_or(|state| state.residual.is_some())
 }
 
 /// Whether something is left of the shift that raised the alarm, as far as the last ticks tell. Where they tell nothing,

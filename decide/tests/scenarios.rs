@@ -13,13 +13,25 @@ use foreshadow_model::{
     Decision, Effect, Estimate, FlippedAlarms, Forecast, ForecastPolicy, Generation, GuardPolicy,
     HorizontalPolicy, Inconclusive, Instance, InstanceId, Inventory, KneePolicy, Ledger, MilliCpu,
     MirrorPolicy, Mode, NodeName, NodeRoom, OnExit, Pair, PerSecond, Phase, Policy, Pressure, ProbePolicy,
-    Ratio, Resource, Resources, Role, SamplingNeed, Sensitivities, ShadowLimit, Share, StreamStates, Taken,
-    Tick, Verdict, VerticalPolicy, Weight,
+    Ratio, Resource, Resources, Role, SamplingNeed, Sensitivities, ShadowLimit, Share, Stream, StreamState,
+    Taken, Tick, Verdict, VerticalPolicy, Weight,
 };
 use serde::Deserialize;
 
 /// Now, in every story; "ticks ago" counts back from here.
 const NOW: u64 = 10_000;
+
+/// The stream of failures as a live shows it: those who wait for an answer say nothing until they are given up.
+fn failing(share: f64) -> StreamState {
+    StreamState {
+        stream: Stream::Errors,
+        evidence: 1e6 * share,
+        cusum: 1e6 * share,
+        residual: None,
+        whitened: None,
+        raised: 0.0 < share,
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -265,7 +277,7 @@ fn assessment(number: u32, live: &Live) -> Assessment {
         error_excess: live.errors.map(ratio),
         evidence: 1e6,
         threshold: 1e4,
-        streams: StreamStates::new(),
+        streams: live.errors.map(failing).into_iter().collect(),
         false_alarms_per_day: 1.7,
         attribution: live.because.map(|resource| Attribution {
             shares: vec![Share {

@@ -133,7 +133,7 @@ fn a_live_freezes(controller: &Controller) {
     let live = pair(&controller.status().unwrap(), "live-1")["live"].clone();
     signal("-STOP", &live);
     // Few users reach it any more, so that it takes a while until so many of them had no answer.
-    controller.wait("ejection", Duration::from_secs(150), |status| {
+    controller.wait("ejection", Duration::from_secs(300), |status| {
         status["actions"].as_array().unwrap().iter().any(|action| {
             action["action"]["shift"]["instance"] == "live-1" && action["action"]["shift"]["to"] == 0
         })

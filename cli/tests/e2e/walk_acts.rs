@@ -82,7 +82,7 @@ pub(crate) fn kinds(controller: &Controller, action: &str) -> Vec<String> {
 pub(crate) fn acting(service: &str, mode: &str) -> String {
     let more = format!(
         "mode: {mode}\nprobe: {{ memory: false }}\naction:\n  type: vertical\n  \
-         vertical: {{ cpuSizes: [300m, 450m] }}\n  \
+         vertical: {{ cpuSizes: [300m] }}\n  \
          guards: {{ cooldown: 10s, verifyAfter: 13s, actionsPerHour: 60 }}\n"
     );
     sample(service, 2, "memory: 128Mi, cpu: 300m", &more)
