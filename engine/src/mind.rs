@@ -189,8 +189,7 @@ fn load(inventory: &Inventory, windows: &[Window]) -> Option<PerSecond> {
         return None;
     }
     let reported = windows.iter().filter(|window| window.reported && 0.0 < window.span_seconds);
-    #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
-    let each = reported.map(|window| window.live_side.asked() as f64 / window.span_seconds);
+    let each = reported.map(|window| window.per_second(window.live_side.asked()));
     each.reduce(|sum, load| sum + load).and_then(PerSecond::new)
 }
 

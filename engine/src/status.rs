@@ -217,7 +217,7 @@ impl Board {
             no_shadow: facts.closed.inventory.without_shadow.get(live).cloned(),
             weight: facts.weights.get(live).copied().unwrap_or(Weight::FULL),
             sample_rate: window.map(|window| window.sample_rate).unwrap_or_default(),
-            requests_per_second: window.map_or(0.0, requests_per_second),
+            requests_per_second: window.map_or(0.0, |window| window.per_second(window.live_side.requests)),
             latency_p95_ms: window
                 .and_then(|window| window.live_side.latency.quantile(0.95))
                 .map(|us| us / 1000.0),
@@ -237,11 +237,6 @@ impl Board {
             shadow_log: pair.shadow.as_ref().map(|shadow| facts.platform.log_of(&shadow.id)),
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
-fn requests_per_second(window: &Window) -> f64 {
-    if 0.0 < window.span_seconds { window.live_side.requests as f64 / window.span_seconds } else { 0.0 }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]

@@ -10,7 +10,7 @@ mod ramp;
 
 use foreshadow_model::QueueLaw;
 
-pub use ramp::{Ramp, RampEnd, RampTick, RampTurn};
+pub use ramp::{Ramp, RampEnd, RampTick, RampTurn, median};
 
 /// One step of a ramp.
 #[derive(Clone, Copy, Debug, PartialEq)]

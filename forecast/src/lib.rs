@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use evaluate::{Evaluation, evaluate};
 pub use growth::Growth;
-pub use knee::{Knee, Objective, Ramp, RampEnd, RampStep, RampTick, RampTurn, knee};
+pub use knee::{Knee, Objective, Ramp, RampEnd, RampStep, RampTick, RampTurn, knee, median};
 pub use load::{Ahead, Horizon, LOAD_MOST, LoadForecaster, Target, pinball};
 
 /// Minutes of the past hour.

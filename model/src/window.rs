@@ -211,6 +211,13 @@ pub struct Window {
 }
 
 impl Window {
+    /// So many within the window, per second; zero where it spans nothing.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
+    pub fn per_second(&self, count: u64) -> f64 {
+        if 0.0 < self.span_seconds { count as f64 / self.span_seconds } else { 0.0 }
+    }
+
     /// An empty window of a pair about which nothing was reported.
     #[must_use]
     pub fn unreported(tick: Tick, live: InstanceId, span_seconds: f64) -> Self {

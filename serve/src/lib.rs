@@ -19,6 +19,7 @@ mod feed;
 mod host;
 mod metrics;
 mod mirror;
+mod outward;
 mod prometheus;
 mod promql;
 mod records;

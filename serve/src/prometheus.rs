@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::{Url, redirect};
+use reqwest::Url;
 use serde::Deserialize;
+
+use crate::outward;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -87,15 +89,8 @@ impl Prometheus {
     pub fn new(url: &str, token: Option<String>) -> Result<Self, RangeError> {
         let url = Url::parse(&format!("{}/api/v1/query_range", url.trim_end_matches('/')))
             .map_err(|_| RangeError::Address)?;
-        // Fails only if a provider is installed already, and then there is one.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            // A redirect would carry the token to an address that nobody named.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("foreshadow/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| RangeError::Unreachable(error.without_url()))?;
+        let client =
+            outward::client(TIMEOUT).build().map_err(|error| RangeError::Unreachable(error.without_url()))?;
         Ok(Self { client, url, token })
     }
 

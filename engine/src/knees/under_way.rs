@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use foreshadow_forecast::{Objective, Ramp, RampEnd, RampStep, RampTick};
+use foreshadow_forecast::{Objective, Ramp, RampEnd, RampStep, RampTick, median};
 use foreshadow_model::{
     InstanceId, KneeOutcome, PerSecond, QueueLaw, RampReport, RampRow, SideWindow, Verdict, Window,
 };
@@ -52,7 +52,8 @@ impl UnderWay {
             while NEIGHBOUR_TICKS < neighbour.last.len() {
                 neighbour.last.pop_front();
             }
-            let (before, now) = (median(neighbour.before.iter()), median(neighbour.last.iter()));
+            let (before, now) =
+                (median(neighbour.before.iter().copied()), median(neighbour.last.iter().copied()));
             if let (Some(before), Some(now)) = (before, now)
                 && Ramp::is_hurt(before, now)
             {
@@ -86,12 +87,6 @@ impl UnderWay {
     }
 }
 
-fn median<'a>(values: impl Iterator<Item = &'a f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.copied().collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
-}
-
 /// Why a ramp cannot go on.
 pub(super) fn interruption(under_way: &UnderWay, of: &Circumstances<'_>) -> Option<String> {
     let Some(pair) = of.inventory.pair(&under_way.live) else { return Some("its live is gone".into()) };
@@ -107,19 +102,14 @@ pub(super) fn interruption(under_way: &UnderWay, of: &Circumstances<'_>) -> Opti
 }
 
 #[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
-fn per_second(count: u64, window: &Window) -> f64 {
-    if 0.0 < window.span_seconds { count as f64 / window.span_seconds } else { 0.0 }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "requests of one tick")]
 pub(super) fn tick(window: &Window, percentile: f64) -> RampTick {
     let latency = |side: &SideWindow| side.latency.quantile(percentile).map(|us| us / 1e6);
     let shadow = &window.shadow_side;
     RampTick {
-        answered: per_second(shadow.requests, window),
+        answered: window.per_second(shadow.requests),
         latency: latency(shadow),
         failed: if 0 < shadow.requests { shadow.errors as f64 / shadow.requests as f64 } else { 0.0 },
-        copies: per_second(window.sampled, window),
+        copies: window.per_second(window.sampled),
         live_latency: latency(&window.live_side),
     }
 }
@@ -135,7 +125,7 @@ pub(super) const fn found_law(end: &RampEnd) -> Option<QueueLaw> {
 /// A live that keeps the objective can take what it is asked now, whatever its shadow says.
 pub(super) fn plausible(outcome: KneeOutcome, window: &Window, under_way: &UnderWay) -> KneeOutcome {
     let live = tick(window, under_way.by.percentile);
-    let asked = per_second(window.live_side.asked(), window);
+    let asked = window.per_second(window.live_side.asked());
     let is_kept = live.live_latency.is_some_and(|latency| latency <= under_way.ramp.objective().latency);
     match outcome {
         KneeOutcome::Found { load, .. } if is_kept && load.get() < asked => KneeOutcome::Ended {

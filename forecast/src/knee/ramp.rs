@@ -336,7 +336,9 @@ fn seen(ticks: &[RampTick], tick_seconds: f64) -> Seen {
     }
 }
 
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+/// The middle of the values, the upper one of two; `None` of none.
+#[must_use]
+pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::{StatusCode, Url, redirect};
+use reqwest::{StatusCode, Url};
 use serde::Serialize;
+
+use crate::outward;
 
 /// How long a receiver may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,15 +61,9 @@ impl Post {
     pub(super) fn new(url: &str, path: &str) -> Result<Self, ReceiverError> {
         let url = Url::parse(&format!("{}{path}", url.trim_end_matches('/')))
             .map_err(|_| ReceiverError::Address)?;
-        // Fails only if a provider is installed already, and then there is one.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            // A redirect would carry alarms to an address that nobody wrote down.
-            .redirect(redirect::Policy::none())
+        let client = outward::client(TIMEOUT)
             // A receiver may be replaced behind its name; alarms are rare.
             .pool_max_idle_per_host(0)
-            .user_agent(concat!("foreshadow/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ReceiverError::Client(error.without_url()))?;
         Ok(Self { client, url })

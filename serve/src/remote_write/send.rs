@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::{Url, redirect};
+use reqwest::Url;
 use secrecy::{ExposeSecret as _, SecretString};
 
+use crate::outward;
 use crate::records::RecordsError;
 
 /// How long a target may take: as Prometheus itself has it.
@@ -64,15 +65,8 @@ pub(super) struct Sender {
 impl Sender {
     pub(super) fn new(url: &str, token_file: Option<PathBuf>) -> Result<Self, TargetError> {
         let url = Url::parse(url).map_err(|_| TargetError::Address)?;
-        // Fails only if a provider is installed already, and then there is one.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            // A redirect would carry the token to an address that nobody wrote down.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("foreshadow/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| TargetError::Client(error.without_url()))?;
+        let client =
+            outward::client(TIMEOUT).build().map_err(|error| TargetError::Client(error.without_url()))?;
         Ok(Self { client, url, token_file })
     }
 
