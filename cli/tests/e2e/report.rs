@@ -49,7 +49,7 @@ fn a_recorded_week_becomes_one_page_a_summary_and_an_object() {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
     assert_eq!(said["incidents"].as_array().map(Vec::len), Some(3), "{said}");
     assert_eq!(said["alarms"]["possibly_false"], 1, "{said}");
-    assert!(said["headroom"]["unknown"].as_str().unwrap().contains("foreshadow knee"), "{said}");
+    assert!(said["headroom"]["unknown"].as_str().unwrap().contains("`knee.objective`"), "{said}");
     assert!(said["shadows"]["cpu_seconds"]["known"]["share"].as_f64().unwrap() < 0.11, "{said}");
     assert!(folder.path().join("week.html").exists());
 
