@@ -1,6 +1,7 @@
 //! History (time series) and journal (intents, outcomes, evidence) on disk: one SQLite file, `foreshadow.db`.
 //!
-//! * [`Store`] is the single writer. What it acknowledges is on the disk: a kill or a power cut loses nothing of it.
+//! * [`Store`] is the single writer. A kill loses nothing of what it acknowledges, a power cut nothing of the journal and of the states
+//!   that are kept, and of samples the last twelve ticks at the most.
 //! * [`Reader`] may be opened at any time, by any process, while the writer runs.
 //!
 //! Samples arrive as one row per tick in the table `hot`. Every two hours [`Store::seal`] turns closed slices of them
@@ -12,6 +13,7 @@
 
 mod backlog;
 mod backup;
+mod catalogue;
 mod codec;
 mod open;
 mod reader;

@@ -12,7 +12,7 @@ use rusqlite::{Transaction, TransactionBehavior, params};
 use crate::Store;
 use crate::codec::{compress_moments, compress_values, layout_series, value_at};
 use crate::roll_up::{self, Span};
-use crate::writer::is_full;
+use crate::writer::{Sync, is_full};
 
 /// The length of a slice in milliseconds: two hours.
 pub const SLICE_MS: i64 = 2 * 60 * 60 * 1000;
@@ -76,6 +76,7 @@ impl Store {
     /// # Errors
     /// [`SealError`]; slices before the failing one are sealed, the rest is as it was before. Call again later.
     pub fn seal(&mut self, now_unix_ms: i64) -> Result<Sealed, SealError> {
+        self.set_sync(Sync::Now)?;
         let mut sealed = Sealed::default();
         let open_from = now_unix_ms.div_euclid(SLICE_MS) * SLICE_MS;
         while let Some(oldest) = self.oldest_hot()?

@@ -6,13 +6,19 @@ use foldhash::{HashMap, HashMapExt as _, HashSet};
 use foreshadow_model::{ActionId, JournalEvent, Tick};
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::codec::{layout_bytes, push};
+use crate::catalogue::Catalogue;
+use crate::codec::{empty_row, layout_bytes, put};
 use crate::open::{OpenStoreError, StoreOptions, for_writing};
 use crate::reader::ReadStoreError;
 use crate::series::{Sample, SeriesKey};
 
 /// Rows whose moment is taken already (the wall clock was set back) move on by a millisecond, this often at most.
 const NUDGES_MAX: i64 = 1000;
+
+/// The samples of so many ticks are synced together: a sync for each was half of what a tick costs. They are in the file at
+/// once, so that a kill loses none and readers see them; a power cut loses the last ones. An entry of the journal or a kept state takes
+/// all before it along.
+const SYNC_EVERY: u32 = 12;
 
 /// Why an event could not be written. Nothing of it is in the journal then.
 #[derive(Debug, thiserror::Error)]
@@ -91,15 +97,28 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// When a commit is on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// Before it returns, and all before it.
+    Now,
+    /// With the next one that is.
+    Later,
+}
+
 /// The single writer of history and journal. Every call blocks for a write to the disk: call it from a blocking thread.
 #[derive(Debug)]
 pub struct Store {
     pub(crate) connection: Connection,
     pub(crate) options: StoreOptions,
-    /// Ids of the series that are in the file.
-    ids: HashMap<SeriesKey, u32>,
+    /// The series of which the file is known to have ids.
+    catalogue: Catalogue,
     /// The layout of the last row; `None` if there is none to go on with.
     layout: Option<Layout>,
+    /// As the connection is set.
+    sync: Sync,
+    /// Rows since the last commit that was on the disk.
+    not_synced: u32,
 }
 
 /// Which series the values of a row belong to.
@@ -108,6 +127,17 @@ struct Layout {
     id: i64,
     /// In the order of their values.
     series: Vec<u32>,
+    /// Where the value of each series of the catalogue is, by its place there.
+    slots: Vec<Option<usize>>,
+}
+
+impl Layout {
+    /// Finds the slots of all that are known now.
+    fn locate(&mut self, catalogue: &Catalogue) {
+        let slots: HashMap<u32, usize> = self.series.iter().copied().zip(0..).collect();
+        let slot = |place| catalogue.id_at(place).and_then(|id| slots.get(&id).copied());
+        self.slots = (0..catalogue.len()).map(slot).collect();
+    }
 }
 
 impl Store {
@@ -125,7 +155,8 @@ impl Store {
     /// [`OpenStoreError`] if it cannot be opened, is not ours or of a newer format. It is not changed then.
     pub fn open_with(path: &Path, options: StoreOptions) -> Result<Self, OpenStoreError> {
         let connection = for_writing(path)?;
-        Ok(Self { connection, options, ids: HashMap::new(), layout: None })
+        let catalogue = Catalogue::new();
+        Ok(Self { connection, options, catalogue, layout: None, sync: Sync::Now, not_synced: 0 })
     }
 
     /// Writes an event to the journal and returns its number. When this returns, the event is on the disk.
@@ -135,16 +166,19 @@ impl Store {
     pub fn append(&mut self, tick: Tick, unix_ms: i64, event: &JournalEvent) -> Result<u64, AppendError> {
         let kind = event.kind();
         let json = serde_json::to_string(event).map_err(|source| AppendError::Encode { kind, source })?;
+        self.set_sync(Sync::Now)?;
         let mut statement = self.connection.prepare_cached(
             "INSERT INTO journal (tick, unix_ms, kind, action, instance, event) VALUES (?, ?, ?, ?, ?, ?)",
         )?;
         let action = event.action_id().map(|id| signed(id.0));
         let instance = event.instance().map(foreshadow_model::InstanceId::as_str);
         let seq = statement.insert(params![signed(tick.0), unix_ms, kind, action, instance, json])?;
+        self.not_synced = 0;
         Ok(unsigned(seq))
     }
 
-    /// Writes the samples of one tick as one row. When this returns, they are on the disk.
+    /// Writes the samples of one tick as one row. When this returns, readers see them and a kill does not lose them; a power cut may
+    /// lose those of the last twelve ticks, and no others.
     ///
     /// If a row has the same moment already (the wall clock was set back), this one moves on by some milliseconds. Of
     /// several samples of one series the last one counts.
@@ -152,15 +186,41 @@ impl Store {
     /// # Errors
     /// [`RecordError`]; the history is then as it was before.
     pub fn record(&mut self, unix_ms: i64, samples: &[Sample]) -> Result<(), RecordError> {
+        let is_due = SYNC_EVERY <= self.not_synced + 1;
+        self.set_sync(if is_due { Sync::Now } else { Sync::Later })?;
+        match self.usual_row(samples) {
+            Some((layout, row)) => insert_row(&self.connection, unix_ms, layout, &row)?,
+            None => self.record_unusual(unix_ms, samples)?,
+        }
+        self.not_synced = if is_due { 0 } else { self.not_synced + 1 };
+        Ok(())
+    }
+
+    /// The row where every series is known and has its slot in the last layout, as in nearly every tick.
+    fn usual_row(&mut self, samples: &[Sample]) -> Option<(i64, Vec<u8>)> {
+        let layout = self.layout.as_ref()?;
+        let mut row = empty_row(layout.series.len());
+        let (mut found, mut before) = (0, None);
+        for sample in samples {
+            before = self.catalogue.place(&sample.series, before);
+            let slot = (*layout.slots.get(before?)?)?;
+            found += usize::from(put(&mut row, slot, self.options.precision.apply(sample.value))?);
+        }
+        (!is_wasteful(layout.series.len(), found)).then_some((layout.id, row))
+    }
+
+    /// New series, or other ones than in the last tick.
+    fn record_unusual(&mut self, unix_ms: i64, samples: &[Sample]) -> Result<(), RecordError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut new_ids = Vec::new();
+        let mut new_ids = HashMap::new();
         let mut values = HashMap::with_capacity(samples.len());
         for sample in samples {
-            let id = match self.ids.get(&sample.series) {
-                Some(&id) => id,
+            let known = self.catalogue.id(&sample.series).or_else(|| new_ids.get(&sample.series).copied());
+            let id = match known {
+                Some(id) => id,
                 None => {
                     let id = series_id(&transaction, &sample.series)?;
-                    new_ids.push((sample.series.clone(), id));
+                    new_ids.insert(sample.series.clone(), id);
                     id
                 }
             };
@@ -172,15 +232,30 @@ impl Store {
             None => Some(make_layout(&transaction, sorted(&values))?),
         };
         let layout = new_layout.as_ref().or(self.layout.as_ref()).expect("made where there was none");
-        let mut row = Vec::with_capacity(layout.series.len() * crate::codec::VALUE_BYTES);
-        for id in &layout.series {
-            push(&mut row, values.get(id).copied());
+        let mut row = empty_row(layout.series.len());
+        for (slot, id) in layout.series.iter().enumerate() {
+            if let Some(value) = values.get(id) {
+                put(&mut row, slot, *value);
+            }
         }
         insert_row(&transaction, unix_ms, layout.id, &row)?;
         transaction.commit()?;
         // Only now is it true: what a failed transaction gave an id does not have one.
-        self.ids.extend(new_ids);
+        new_ids.into_iter().for_each(|(series, id)| self.catalogue.learn(series, id));
         self.layout = new_layout.or_else(|| self.layout.take());
+        if let Some(layout) = &mut self.layout {
+            layout.locate(&self.catalogue);
+        }
+        Ok(())
+    }
+
+    /// How the commits from now on are synced.
+    pub(crate) fn set_sync(&mut self, sync: Sync) -> rusqlite::Result<()> {
+        if self.sync != sync {
+            let level = if sync == Sync::Now { "FULL" } else { "NORMAL" };
+            self.connection.pragma_update(None, "synchronous", level)?;
+            self.sync = sync;
+        }
         Ok(())
     }
 
@@ -189,9 +264,11 @@ impl Store {
     /// # Errors
     /// [`RecordError`]; what was kept before is then still there.
     pub fn keep(&mut self, key: &str, value: &[u8]) -> Result<(), RecordError> {
+        self.set_sync(Sync::Now)?;
         let mut statement =
             self.connection.prepare_cached("INSERT OR REPLACE INTO kept (key, value) VALUES (?, ?)")?;
         statement.execute(params![key, value])?;
+        self.not_synced = 0;
         Ok(())
     }
 
@@ -253,15 +330,20 @@ enum Fit {
 fn fitting(current: &[u32], values: &HashMap<u32, f64>) -> Fit {
     // The usual tick: whatever was measured has its slot.
     let found = current.iter().filter(|id| values.contains_key(id)).count();
-    if found == values.len() && current.len() <= 2 * found {
+    if found == values.len() && !is_wasteful(current.len(), found) {
         return Fit::AsItIs;
     }
     let known: HashSet<u32> = current.iter().copied().collect();
     let missing: Vec<u32> = sorted(values).into_iter().filter(|id| !known.contains(id)).collect();
-    if 2 * values.len() < current.len() + missing.len() {
+    if is_wasteful(current.len() + missing.len(), values.len()) {
         return Fit::Other(sorted(values));
     }
     if missing.is_empty() { Fit::AsItIs } else { Fit::Other([current, missing.as_slice()].concat()) }
+}
+
+/// Whether more than half of so many slots would be gaps.
+const fn is_wasteful(slots: usize, values: usize) -> bool {
+    2 * values < slots
 }
 
 fn sorted(values: &HashMap<u32, f64>) -> Vec<u32> {
@@ -271,7 +353,7 @@ fn sorted(values: &HashMap<u32, f64>) -> Vec<u32> {
 }
 
 fn make_layout(transaction: &Transaction<'_>, series: Vec<u32>) -> rusqlite::Result<Layout> {
-    Ok(Layout { id: layout_id(transaction, &series)?, series })
+    Ok(Layout { id: layout_id(transaction, &series)?, series, slots: Vec::new() })
 }
 
 fn series_id(transaction: &Transaction<'_>, key: &SeriesKey) -> rusqlite::Result<u32> {
@@ -300,16 +382,16 @@ fn layout_id(transaction: &Transaction<'_>, series: &[u32]) -> rusqlite::Result<
     transaction.prepare_cached("INSERT INTO layout (series) VALUES (?)")?.insert([&bytes])
 }
 
-fn insert_row(transaction: &Transaction<'_>, unix_ms: i64, layout: i64, row: &[u8]) -> rusqlite::Result<()> {
+fn insert_row(connection: &Connection, unix_ms: i64, layout: i64, row: &[u8]) -> rusqlite::Result<()> {
     let mut statement =
-        transaction.prepare_cached("INSERT OR IGNORE INTO hot (ts, layout, v) VALUES (?, ?, ?)")?;
+        connection.prepare_cached("INSERT OR IGNORE INTO hot (ts, layout, v) VALUES (?, ?, ?)")?;
     for nudge in 0..NUDGES_MAX {
         if 0 < statement.execute(params![unix_ms.saturating_add(nudge), layout, row])? {
             return Ok(());
         }
     }
     // Never seen; it would take a clock that stands still for a thousand ticks. Refused with SQLite's own words.
-    transaction
+    connection
         .execute("INSERT INTO hot (ts, layout, v) VALUES (?, ?, ?)", params![unix_ms, layout, row])
         .map(|_| ())
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use foreshadow_model::{InstanceId, JournalEvent, Role, Tick};
-use foreshadow_store::{FILE_NAME, Query, Reader, Sample, SeriesKey, Store};
+use foreshadow_store::{FILE_NAME, Overwrite, Query, Reader, Sample, SeriesKey, Store, back_up, put_back};
 
 /// Tells the test `the_writer_that_is_killed` to be it, and where.
 const DIRECTORY: &str = "FORESHADOW_STORE_TEST_DIRECTORY";
@@ -105,6 +105,59 @@ fn check(directory: &Path, acknowledged: i64) {
     let next = acknowledged + 1;
     write_tick(&mut store, next);
     assert_eq!(store.last_tick().unwrap(), entries.last().map(|entry| (entry.tick, entry.unix_ms)));
+}
+
+/// Tells the test `the_copier_that_is_killed` to be it, and where.
+const COPIES: &str = "FORESHADOW_STORE_TEST_COPIES";
+
+#[test]
+fn the_copier_that_is_killed() {
+    let Some(directory) = std::env::var_os(COPIES) else { return };
+    let of = |name: &str| Path::new(&directory).join(name);
+    let mut out = std::io::stdout();
+    loop {
+        back_up(&of(FILE_NAME), &of("copy.db"), Overwrite::Always, |_| {}).unwrap();
+        writeln!(out, "copied").unwrap();
+        // Of one that was killed here too.
+        std::fs::remove_file(of("aside.db")).ok();
+        put_back(&of("copy.db"), &of("restored.db"), &of("aside.db"), |_| {}).unwrap();
+        writeln!(out, "copied").unwrap();
+    }
+}
+
+#[test]
+fn whoever_is_killed_while_copying_leaves_whole_files_or_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let of = |name: &str| directory.path().join(name);
+    let mut store = Store::open(&of(FILE_NAME)).unwrap();
+    (0..500).for_each(|tick| write_tick(&mut store, tick));
+    drop(store);
+    // From the middle of the first copy to some rounds later.
+    for kill_after in [0, 1, 2, 3, 5] {
+        for micros in [0, 300, 900, 2500] {
+            let mut child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "the_copier_that_is_killed", "--nocapture", "--test-threads=1"])
+                .env(COPIES, directory.path())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+            lines.filter(|line| line == "copied").take(kill_after).for_each(drop);
+            std::thread::sleep(std::time::Duration::from_micros(micros));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            for name in [FILE_NAME, "copy.db", "restored.db", "aside.db"] {
+                if of(name).exists() {
+                    let found = Reader::open(&of(name)).unwrap().series(&key(7), i64::MIN, i64::MAX).unwrap();
+                    assert_eq!(found, expected(500), "{name} after {kill_after} copies and {micros} us");
+                }
+            }
+        }
+    }
+    assert!(
+        of("copy.db").exists() && of("restored.db").exists(),
+        "twenty times and never as far as the second copy"
+    );
 }
 
 #[test]

@@ -7,8 +7,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use foreshadow_model::{JournalEvent, Tick};
-use foreshadow_store::{FILE_NAME, Query, Reader, Store};
+use foreshadow_model::{InstanceId, JournalEvent, Role, Tick};
+use foreshadow_store::{FILE_NAME, Query, Reader, Sample, SeriesKey, Store};
 
 fn log_of(database: &Path) -> PathBuf {
     PathBuf::from(format!("{}-wal", database.display()))
@@ -53,5 +53,45 @@ fn an_acknowledged_entry_survives_a_power_cut_and_a_torn_one_is_no_entry() {
             (1..=acknowledged).collect::<Vec<_>>(),
             "cut at byte {cut}, then garbage"
         );
+    }
+}
+
+/// What is synced when is held by `samples_are_synced_with_every_twelfth_tick_and_with_what_is_acknowledged`; here, that whatever is left of the
+/// log is the beginning of what was written.
+#[test]
+fn of_samples_the_first_ones_are_left_and_all_that_an_acknowledged_entry_follows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(FILE_NAME);
+    let key = SeriesKey {
+        instance: InstanceId::live(1),
+        role: Role::Live,
+        metric: "requests".into(),
+        unit: "1/s".into(),
+    };
+    let mut store = Store::open(&path).unwrap();
+    let mut synced = Vec::new();
+    for tick in 0..30_i64 {
+        store.record(tick, &[Sample { series: key.clone(), value: tick as f64 }]).unwrap();
+        if tick % 7 == 6 {
+            store.append(Tick(tick.unsigned_abs()), tick, &JournalEvent::Stopped).unwrap();
+            synced.push((fs::metadata(log_of(&path)).unwrap().len(), tick + 1));
+        }
+    }
+    let log = fs::read(log_of(&path)).unwrap();
+    for cut in (0..=log.len()).step_by(1499) {
+        let after = tempfile::tempdir().unwrap();
+        let copy = after.path().join(FILE_NAME);
+        fs::copy(&path, &copy).unwrap();
+        fs::write(log_of(&copy), &log[..cut]).unwrap();
+        drop(Store::open(&copy).unwrap());
+        let found = Reader::open(&copy).unwrap().series(&key, i64::MIN, i64::MAX).unwrap();
+        let there = i64::try_from(found.len()).unwrap();
+        assert_eq!(
+            found,
+            (0..there).map(|tick| (tick, tick as f64)).collect::<Vec<_>>(),
+            "cut at byte {cut}"
+        );
+        let acknowledged = synced.iter().filter(|(end, _)| *end <= cut as u64).map(|(_, ticks)| *ticks).max();
+        assert!(acknowledged.unwrap_or(0) <= there, "cut at byte {cut}: {there} of {acknowledged:?}");
     }
 }

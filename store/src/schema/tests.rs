@@ -5,7 +5,7 @@ use foreshadow_model::{InstanceId, JournalEvent, Role, Tick};
 use rusqlite::params;
 
 use super::*;
-use crate::codec::{compress_moments, compress_values, layout_bytes, push};
+use crate::codec::{compress_moments, compress_values, empty_row, layout_bytes, put};
 use crate::open::for_writing;
 use crate::{FILE_NAME, Query, Reader, SLICE_MS, SeriesKey, Span, Store};
 
@@ -126,8 +126,8 @@ fn old_file(path: &Path, format: i64) -> Vec<(i64, f64)> {
         connection.execute(sql, params![t0, t1, stamps, compress_values(&values).unwrap()]).unwrap();
         all.extend(moments.into_iter().zip(values));
     }
-    let mut row = Vec::new();
-    push(&mut row, Some(5.0));
+    let mut row = empty_row(1);
+    put(&mut row, 0, 5.0);
     connection.execute("INSERT INTO layout VALUES (1, ?)", [layout_bytes(&[1])]).unwrap();
     connection.execute("INSERT INTO hot VALUES (?, 1, ?)", params![SLICES * SLICE_MS, row]).unwrap();
     all.push((SLICES * SLICE_MS, 5.0));

@@ -25,12 +25,6 @@ impl Fixture {
         Self { directory, store }
     }
 
-    /// The kernel keeps what was written when a process dies; only tests that cut the power would miss the sync.
-    fn unsynced(self) -> Self {
-        self.store.connection.pragma_update(None, "synchronous", "OFF").unwrap();
-        self
-    }
-
     fn reader(&self) -> Reader {
         Reader::open(&self.directory.path().join(FILE_NAME)).unwrap()
     }
@@ -132,7 +126,7 @@ fn numbers_go_on_where_they_stopped() {
 
 #[test]
 fn samples_are_read_from_hot_and_from_chunks_alike() {
-    let mut fixture = Fixture::new().unsynced();
+    let mut fixture = Fixture::new();
     for tick in 0..3000_i64 {
         let mut samples = vec![sample(1, tick as f64 * 1.234_567), sample(2, -1.0)];
         if tick % 3 == 0 {
@@ -153,6 +147,57 @@ fn samples_are_read_from_hot_and_from_chunks_alike() {
     }
     assert_eq!(fixture.count("stamps"), 4, "series sampled together share their moments");
     assert_eq!(fixture.store.seal(2 * SLICE_MS).unwrap(), crate::Sealed::default(), "nothing is due");
+}
+
+#[test]
+fn samples_are_synced_with_every_twelfth_tick_and_with_what_is_acknowledged() {
+    let mut fixture = Fixture::new();
+    let level = |store: &Store| crate::open::number(&store.connection, "synchronous").unwrap();
+    let (full, normal) = (2, 1);
+    let tick = |store: &mut Store, at: i64| {
+        store.record(at, &[sample(1, 1.0)]).unwrap();
+        level(store)
+    };
+    let levels: Vec<i64> = (0..24).map(|at| tick(&mut fixture.store, at)).collect();
+    let pushed: Vec<usize> = (1..=24).filter(|nth| levels[nth - 1] == full).collect();
+    assert_eq!((pushed, levels[0]), (vec![12, 24], normal));
+    (30..36).for_each(|at| assert_eq!(tick(&mut fixture.store, at), normal));
+    fixture.store.append(Tick(1), 0, &JournalEvent::Stopped).unwrap();
+    assert_eq!(level(&fixture.store), full, "what is acknowledged is on the disk");
+    (40..51).for_each(|at| assert_eq!(tick(&mut fixture.store, at), normal, "it took those before along"));
+    assert_eq!(tick(&mut fixture.store, 51), full);
+    (60..66).for_each(|at| assert_eq!(tick(&mut fixture.store, at), normal));
+    fixture.store.keep("state", b"1").unwrap();
+    assert_eq!(level(&fixture.store), full);
+    (70..76).for_each(|at| assert_eq!(tick(&mut fixture.store, at), normal));
+    fixture.store.seal(SLICE_MS).unwrap();
+    assert_eq!(level(&fixture.store), full, "what deletes samples is on the disk");
+}
+
+#[test]
+fn series_that_come_and_go_and_in_another_order_stay_themselves() {
+    let mut fixture = Fixture::new();
+    let orders: [&[u32]; 6] =
+        [&[1, 2, 3, 4], &[4, 3, 2, 1], &[2, 4, 1], &[1, 2, 3, 4, 5], &[5, 1], &[3, 3, 2, 1, 4]];
+    let mut expected: HashMap<u32, Vec<(i64, f64)>> = HashMap::new();
+    for (round, at) in (0..60).zip(0_i64..) {
+        let order = orders[round % orders.len()];
+        let samples: Vec<Sample> = order
+            .iter()
+            .enumerate()
+            .map(|(nth, number)| sample(*number, f64::from(*number) * 100.0 + nth as f64))
+            .collect();
+        fixture.store.record(at, &samples).unwrap();
+        for number in 1..=5 {
+            // Of several samples of one series the last one counts.
+            if let Some(last) = samples.iter().rfind(|sample| sample.series == key(number)) {
+                expected.entry(number).or_default().push((at, last.value));
+            }
+        }
+    }
+    for (number, samples) in expected {
+        assert_eq!(fixture.all(&key(number)), samples, "series {number}");
+    }
 }
 
 #[test]
@@ -300,7 +345,7 @@ proptest! {
         seal_after in 0..25_usize,
     ) {
         let exact = StoreOptions { precision: Precision::Exact, ..StoreOptions::USUAL };
-        let mut fixture = Fixture::with(exact).unsynced();
+        let mut fixture = Fixture::with(exact);
         let mut expected: HashMap<u32, Vec<(i64, f64)>> = HashMap::new();
         for (at, tick) in ticks.iter().enumerate() {
             let moment = at as i64 * 700_000;
