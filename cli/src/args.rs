@@ -2,17 +2,22 @@
 
 mod history;
 mod judge;
+mod lab;
 mod load;
+mod mirror;
+mod probe;
 mod report;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use history::{BackupArgs, HistoryArgs, RestoreArgs, SeriesOutput};
 pub(crate) use judge::{Better, JudgeArgs};
+pub(crate) use lab::{Fault, FaultArgs, HogArgs, LabVerb, ProxyArgs, ProxyWorkerArgs, Trouble, TroubleArgs};
 pub(crate) use load::{BacktestArgs, ForecastArgs, KneeArgs, Of, SimulateArgs};
+pub(crate) use mirror::{AmplifyArgs, MirrorArgs, MirrorWorkerArgs, RedactArgs, ReplayArgs};
+pub(crate) use probe::{ProbeArgs, ProbeVerb};
 pub(crate) use report::ReportArgs;
 
 /// Know that an instance is about to hurt before its users do, and act first.
@@ -82,7 +87,7 @@ pub(crate) enum Verb {
     /// Multiply the copies on their way to shadows, to see how much a shadow can take: of a service, or a mirror alone.
     /// Safe methods only; users notice nothing. Ctrl-C ends it at once.
     Amplify(AmplifyArgs),
-    /// Find out how much one live can take: the copies to its shadow are multiplied until the objective breaks there. Users
+    /// Find out how much one live can take: its shadow is offered more and more until the objective breaks there. Users
     /// notice nothing, and it ends when a live becomes slower.
     Knee(KneeArgs),
     /// Send what an access log tells of to an address, with the timing of the log. Safe methods only, redacted.
@@ -235,65 +240,6 @@ pub(crate) struct RevertArgs {
     pub(crate) controller: ControllerArgs,
 }
 
-/// Arguments of `probe`.
-#[derive(Debug, ClapArgs)]
-#[command(args_conflicts_with_subcommands = true)]
-pub(crate) struct ProbeArgs {
-    #[command(subcommand)]
-    pub(crate) verb: Option<ProbeVerb>,
-    /// Only this test, such as `storage-read`, or all of a resource (`storage`); may be given more than once.
-    #[arg(long, value_name = "TEST")]
-    pub(crate) only: Vec<String>,
-    /// How long each run of a test lasts.
-    #[arg(long, default_value = "300ms")]
-    pub(crate) span: String,
-    /// Runs of each test; the median is shown.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) runs: u32,
-    /// Where storage is tested, in a file without a name; the current folder if it is left out.
-    #[arg(long)]
-    pub(crate) directory: Option<PathBuf>,
-    /// Size of that file; as much again must be free.
-    #[arg(long, default_value = "256Mi")]
-    pub(crate) size: String,
-    /// Connect to this host and look its name up; may be given more than once.
-    #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) target: Vec<String>,
-    /// Where `foreshadow probe answer` listens on another machine: round trips and bulk go there.
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) peer: Option<SocketAddr>,
-    /// Set another result beside this one, of another machine or another day.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) compare: Option<PathBuf>,
-    /// Show this result instead of measuring.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) from: Option<PathBuf>,
-    /// Where earlier results of this machine are kept, instead of the usual place of this user.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) past: Option<PathBuf>,
-    /// Neither look at earlier results nor keep this one.
-    #[arg(long)]
-    pub(crate) keep_nothing: bool,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Output,
-}
-
-/// What else `probe` does.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ProbeVerb {
-    /// Answer the round trips and take the bulk of another machine's `probe --peer`.
-    Answer {
-        /// Where to listen.
-        #[arg(long, default_value = "127.0.0.1:7420")]
-        listen: SocketAddr,
-    },
-    /// Turn the performance tests of a running controller off; it is remembered over restarts.
-    Off(ControllerArgs),
-    /// Turn them on again.
-    On(ControllerArgs),
-}
-
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ExplainArgs {
     /// An action (`a7`), an instance (`live-1`), or `latest`.
@@ -304,145 +250,6 @@ pub(crate) struct ExplainArgs {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub(crate) output: Output,
-}
-
-const FORMATS: &str = "\
-Only GET, HEAD and OPTIONS are sent; secrets in them are replaced. A log has no cookies, no authorization and no bodies:
-answers may differ from those in the log. Ended by SIGINT or SIGTERM it tells what came of it and ends with 130.
-
-Formats:
-  auto                  whichever of the next four fits a line
-  combined, common, vhost
-                        what Apache and nginx write when nobody said otherwise; fields may follow
-  envoy                 what Envoy writes when nobody said otherwise
-  json                  an object a line, with the names that Caddy, nginx and Envoy are mostly given
-  json:time=ts,method=verb,target=url,latency=took:ms
-                        an object a line with these names; dots lead into objects; also request, path,
-                        query, status, host, referer, agent
-  '$remote_addr [$time_local] \"$request\" $status'
-                        the log_format of nginx, as it was written
-  '%h %l %u %t \"%r\" %>s %b'
-                        the LogFormat of Apache, as it was written
-  '[%START_TIME%] %REQ(:METHOD)% %REQ(:PATH)%'
-                        the format string of Envoy, as it was written";
-
-/// Arguments of `amplify`.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct AmplifyArgs {
-    /// The file of a mirror that stands alone, or of a controller.
-    #[arg(default_value = "mirror.yaml")]
-    pub(crate) config: PathBuf,
-    /// By how much, such as `4x`; up to 100x.
-    #[arg(long)]
-    pub(crate) factor: String,
-    /// For how long, up to 10m.
-    #[arg(long = "for", default_value = "30s")]
-    pub(crate) lasts: String,
-    /// Copies of this live alone, such as `live-1`; of all without it.
-    #[arg(long)]
-    pub(crate) live: Option<String>,
-}
-
-/// Arguments of `mirror`.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct MirrorArgs {
-    /// Its file, such as config/examples/mirror.yaml. Read again at every SIGHUP.
-    #[arg(default_value = "mirror.yaml")]
-    pub(crate) config: PathBuf,
-    /// Take the place of the mirror that serves this file already; no connection is refused and no request lost.
-    #[arg(long)]
-    pub(crate) replace: bool,
-    /// How to print what happened.
-    #[arg(short, long, value_enum, default_value_t = Output::Human)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, ClapArgs)]
-#[command(after_help = FORMATS)]
-pub(crate) struct ReplayArgs {
-    /// The access log; `-` is standard input (`zcat access.log.1.gz | foreshadow replay - ...`).
-    pub(crate) log: PathBuf,
-    /// Where requests go, a path in front of theirs included.
-    #[arg(long, value_name = "URL")]
-    pub(crate) to: String,
-    /// How many times as fast as in the log.
-    #[arg(long, default_value = "1x")]
-    pub(crate) speed: String,
-    /// How its lines are written; see below.
-    #[arg(long, default_value = "auto")]
-    pub(crate) format: String,
-    /// Begin at the end of the file and go on as it grows, over rotation and truncation; with `-`: it is written now.
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// Requests per second that are never passed (`100/s`); what is over it is left out and counted.
-    #[arg(long, value_name = "RATE")]
-    pub(crate) rate_max: Option<String>,
-    /// The host to ask for, whatever the log says; else that of the log, or of the address.
-    #[arg(long)]
-    pub(crate) host: Option<String>,
-    /// Rules beyond the built-in ones for what must not leave: a file with what may stand at `mirror.redact`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) rules: Option<PathBuf>,
-    /// Send requests as users would. Else they are marked as copies, and foreshadow does not mirror them again.
-    #[arg(long)]
-    pub(crate) unmarked: bool,
-    /// Pauses that are longer than this are cut to it; at the speed they are replayed.
-    #[arg(long, value_name = "SPAN", default_value = "1h")]
-    pub(crate) gap_max: String,
-    /// Requests under way at the same time; more are left out and counted.
-    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) in_flight: u16,
-    /// How long an answer may take.
-    #[arg(long, value_name = "SPAN", default_value = "30s")]
-    pub(crate) patience: String,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct RedactArgs {
-    /// Rules beyond the built-in ones: a file with what may stand at `mirror.redact` of a configuration.
-    #[arg(long, value_name = "FILE", conflicts_with = "config")]
-    pub(crate) rules: Option<PathBuf>,
-    /// The rules of this configuration.
-    #[arg(short, long)]
-    pub(crate) config: Option<PathBuf>,
-}
-
-/// What befalls a live.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Fault {
-    /// One live may use only 80 % of the processor time it needs.
-    #[default]
-    Cpu,
-    /// One live has less memory than it works on, and reads files again and again.
-    Memory,
-    /// One live may read the disk only 80 % as often as it needs to.
-    Storage,
-    /// One live loses 10 % of the packets to and from it.
-    Network,
-    /// One live answers twice as slowly, and nothing of its host shows why.
-    Latency,
-    /// One live answers every fifth request with 503.
-    Errors,
-    /// The whole service is asked more than its lives can take.
-    Overload,
-}
-
-impl Fault {
-    /// The word that stands for it.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Memory => "memory",
-            Self::Storage => "storage",
-            Self::Network => "network",
-            Self::Latency => "latency",
-            Self::Errors => "errors",
-            Self::Overload => "overload",
-        }
-    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -476,120 +283,6 @@ pub(crate) struct SampleArgs {
     /// Read past the page cache.
     #[arg(long)]
     pub(crate) direct: bool,
-}
-
-/// What happens in the laboratory.
-#[derive(Debug, Subcommand)]
-pub(crate) enum LabVerb {
-    /// Let a fault befall one live until SIGINT or SIGTERM.
-    Fault(FaultArgs),
-    /// Read the disk as fast as it can be read until SIGINT or SIGTERM.
-    Hog(HogArgs),
-    /// Become the command, with a proxy in front of it that can be told to disturb.
-    Proxy(ProxyArgs),
-    /// That proxy.
-    ProxyWorker(ProxyWorkerArgs),
-    /// Be a shadow that is in trouble; prints where it listens.
-    Shadow(TroubleArgs),
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct TroubleArgs {
-    /// Which.
-    #[arg(value_enum)]
-    pub(crate) trouble: Trouble,
-}
-
-/// What is the matter with a shadow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Trouble {
-    /// Nothing.
-    None,
-    /// It refuses connections.
-    Closed,
-    /// Connections to it come to nothing, and nobody says so.
-    BlackHole,
-    /// It takes requests and never answers.
-    Frozen,
-    /// It answers a second later.
-    Slow,
-    /// It comes and goes.
-    Flapping,
-    /// It resets connections in the middle of an answer.
-    Resetting,
-    /// It answers what is no HTTP.
-    Garbage,
-    /// Its answers have no end.
-    Endless,
-    /// It reads nothing of what it is sent.
-    ReadsNothing,
-    /// It speaks no TLS though it should.
-    TlsFails,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct FaultArgs {
-    /// Which.
-    pub(crate) fault: Fault,
-    #[command(flatten)]
-    pub(crate) controller: ControllerArgs,
-    /// Which live; the first without it.
-    #[arg(long)]
-    pub(crate) live: Option<String>,
-    /// The folder that was given to `lab proxy`.
-    #[arg(long)]
-    pub(crate) control: Option<PathBuf>,
-    /// Seconds after which it ends by itself.
-    #[arg(long, default_value_t = 600)]
-    pub(crate) length_s: u64,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct HogArgs {
-    /// A file to make, read and remove.
-    pub(crate) file: PathBuf,
-    /// Its size.
-    #[arg(long, default_value_t = 256)]
-    pub(crate) mebibytes: u64,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ProxyArgs {
-    /// Folder in which disturbances are looked for.
-    #[arg(long)]
-    pub(crate) control: PathBuf,
-    /// The command; `$BEHIND` in it, and `PORT` in its environment, is the port it shall listen on.
-    #[arg(last = true, required = true)]
-    pub(crate) command: Vec<String>,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct ProxyWorkerArgs {
-    /// Folder in which disturbances are looked for.
-    #[arg(long)]
-    pub(crate) control: PathBuf,
-    /// Where clients connect.
-    #[arg(long)]
-    pub(crate) port: u16,
-    /// Where the command listens.
-    #[arg(long)]
-    pub(crate) behind: u16,
-    /// The process that becomes the command; the proxy ends with it.
-    #[arg(long)]
-    pub(crate) parent: u32,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct MirrorWorkerArgs {
-    /// Where users connect; without it standard input is that socket already.
-    #[arg(long)]
-    pub(crate) listen: Option<SocketAddr>,
-    /// Where the controller connects.
-    #[arg(long)]
-    pub(crate) socket: PathBuf,
-    /// Threads on the live path.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) workers: usize,
 }
 
 #[cfg(test)]
