@@ -169,7 +169,8 @@ fn a_question_that_is_too_large_is_refused_before_it_is_computed() {
     let deep = format!("{}1{}", "(".repeat(1000), ")".repeat(1000));
     let long = vec!["1"; 3000].join("+");
     let chain = vec!["1"; 200].join("+");
-    for (text, wanted) in [(deep, "nested"), (long, "bytes"), (chain, "nested")] {
+    let signs = format!("{}up", "-".repeat(4000));
+    for (text, wanted) in [(deep, "nested"), (long, "bytes"), (chain, "nested"), (signs, "nested")] {
         let error = plan(&text).unwrap_err().to_string();
         assert!(error.contains(wanted), "{error}");
     }
