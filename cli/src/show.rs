@@ -90,10 +90,13 @@ fn knees(status: &StatusReport) -> String {
     let mut text: String =
         known.map(|(live, knee)| format!("\n{live} can take {knee} ({})", time(knee.unix_ms))).collect();
     if let Some(ramp) = status.ramp.as_ref().filter(|ramp| ramp.outcome.is_none()) {
-        let (live, steps, factor) = (&ramp.live, ramp.steps.len(), ramp.factor);
-        text += &format!(
-            "\nwhat {live} can take is being found out: {steps} steps so far, copies times {factor:.1}"
-        );
+        let (live, steps) = (&ramp.live, ramp.steps.len());
+        let asked = if 0.0 < ramp.asked_per_second {
+            format!("{:.1} requests/s are asked of its shadow", ramp.asked_per_second)
+        } else {
+            "its shadow has its copies alone".to_owned()
+        };
+        text += &format!("\nwhat {live} can take is being found out: {steps} steps so far, {asked}");
     }
     text
 }

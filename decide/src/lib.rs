@@ -10,7 +10,7 @@ mod plan;
 mod rate;
 mod remedy;
 
-pub use capacity::{Measured, capacity};
+pub use capacity::{CpuLimit, Measured, capacity};
 pub use inputs::{Inputs, Usage, needs_every_live};
 pub use plan::plan;
-pub use rate::{Asked, rate_to_multiply, sample_rate};
+pub use rate::{Asked, rate_to_amplify, sample_rate};

@@ -70,10 +70,10 @@ pub fn sample_rate(now: SampleRate, need: &SamplingNeed, asked: Asked, policy: &
     SampleRate::clamped(rate.min(bearable))
 }
 
-/// The rate while copies are multiplied to find a knee: as many as there may be, since how many come in a moment is chance, and what is
-/// multiplied multiplies that too.
+/// The rate while a knee is looked for: as many copies as there may be, since what is sent again is the more like what users ask the more
+/// there are.
 #[must_use]
-pub fn rate_to_multiply(now: SampleRate, asked: Asked, policy: &MirrorPolicy) -> SampleRate {
+pub fn rate_to_amplify(now: SampleRate, asked: Asked, policy: &MirrorPolicy) -> SampleRate {
     if asked.requests < 1.0 {
         return now;
     }
@@ -118,11 +118,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_multiplied_is_as_much_as_there_may_be() {
+    fn what_is_sent_again_is_as_much_as_there_may_be() {
         let policy = MirrorPolicy { rate_max: SampleRate::clamped(0.5), ..MirrorPolicy::default() };
         let rate = |requests| {
             let asked = Asked { requests, sampled: 1.0, budget: 100.0, utilisation: Some(0.9) };
-            rate_to_multiply(SampleRate::clamped(0.1), asked, &policy).get()
+            rate_to_amplify(SampleRate::clamped(0.1), asked, &policy).get()
         };
         assert_eq!([rate(0.0), rate(50.0), rate(1000.0)], [0.1, 0.5, 0.1]);
     }

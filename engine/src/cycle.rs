@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foreshadow_act::{Platform, PlatformError};
 use foreshadow_config::Maintenance;
-use foreshadow_model::wire::ToMirror;
+use foreshadow_model::wire::{Amplification, ToMirror};
 use foreshadow_model::{
     Assessment, Capacity, CycleReport, InstanceId, Inventory, JournalEvent, Policy, Verdict, Window,
 };
@@ -136,7 +136,7 @@ impl Cycle {
     }
 
     fn amplify(&self, order: &Amplify) -> Result<(), &'static str> {
-        let Amplify { live, factor, seconds, idle } = order;
+        let Amplify { live, load, seconds, idle } = order;
         if let Some(idle) = idle
             && let Err(error) = self.platform.set_idle(&live.shadow_of(), *idle)
             && *idle
@@ -145,7 +145,8 @@ impl Cycle {
             return Err("the shadow cannot be given only what is left of its node");
         }
         let lasts = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
-        let order = ToMirror::Amplify { live: Some(live.clone()), factor: *factor, lasts };
+        let by = Amplification::PerSecond(*load);
+        let order = ToMirror::Amplify { live: Some(live.clone()), by, lasts };
         self.mirror.try_send(order).map_err(|_full| "the mirror does not answer")
     }
 

@@ -302,6 +302,8 @@ fn samples(window: &Window, assessments: &[Assessment]) -> Vec<Sample> {
         side(&mut all, &window.live, Role::Live, &window.live_side, window.span_seconds);
         if let Some(shadow) = &window.shadow {
             side(&mut all, shadow, Role::Shadow, &window.shadow_side, window.span_seconds);
+            let bytes = (0.0 < window.span_seconds).then(|| window.per_second(window.copied_bytes));
+            push(&mut all, shadow, Role::Shadow, ("copied", "bytes/s"), bytes);
         }
     }
     let mut live =

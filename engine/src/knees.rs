@@ -1,21 +1,21 @@
 //! What each live can take, and when that is looked for: one ramp at a time in the whole service.
 //!
 //! *When*: a live has a new process or another size (after a start, a roll-out, an action); both sides became slower than they were when
-//! its knee was found; `knee.every` has passed. *Only while all is quiet*, since the shadow is no shadow meanwhile: its pair is healthy or
-//! both its sides are worse, nothing is under way, pressed, rolled out or held by the kill switch. *Ends at once* when that ends, and when
-//! live becomes slower. *Never* where copies would load what nobody said to stand it, nor on a node with a live unless that is allowed.
+//! its knee was found; somebody gave it another processor limit; `knee.every` has passed. *Only while all is quiet*, since the shadow is
+//! no shadow meanwhile: its pair is healthy or both its sides are worse, nothing is under way, pressed, rolled out or held by the kill
+//! switch. *Ends at once* when that ends, and when live becomes slower. *Never* where copies would load what nobody said to stand it, nor on a node with a live unless that is allowed.
 //! After a ramp that found nothing it rests. *Cannot see*: what only shows after minutes.
 
 mod under_way;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
-use foreshadow_decide::Measured;
-use foreshadow_forecast::{Objective, Ramp, RampTurn};
-use foreshadow_model::wire::AMPLIFY_FACTOR_MAX;
+use foreshadow_decide::{CpuLimit, Measured};
+use foreshadow_forecast::{Bystander, Objective, Ramp, RampBounds, RampTurn};
+use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_PER_SECOND_MAX};
 use foreshadow_model::{
-    Assessment, Capacity, Instance, InstanceId, Inventory, JournalEvent, KneeOutcome, KneePolicy, KneeRow,
-    Pair, Policy, RampReport, Resources, Verdict, Window,
+    Assessment, Capacity, CgroupSignals, Instance, InstanceId, Inventory, JournalEvent, KneeOutcome,
+    KneePolicy, KneeRow, Pair, Policy, RampReport, Resources, Verdict, Window,
 };
 use serde::{Deserialize, Serialize};
 
@@ -34,12 +34,17 @@ const COUNTS_FOR: u128 = 2;
 /// Both sides slower by so much more than when the knee was found, in log units, and it is looked for anew: `ln 1.10`.
 const SLOWER_LOG: f64 = 0.095_310_179_804_325;
 
+/// Why a knee is due whose live was given another processor limit. At most once in [`REST_MS`]: meanwhile the figure follows the limit, and who
+/// moves it every few minutes must not have a shadow loaded for ever.
+const OTHER_LIMIT: &str = "its processor limit is another one";
+
 /// What a knee was found on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Subject {
     /// The first process of live.
     pid: Option<u32>,
+    /// Without the processor limit, which a figure follows.
     resources: Resources,
 }
 
@@ -85,6 +90,10 @@ pub(crate) struct Knees {
     /// Before when the next ramp of a live is not begun.
     rests_until: BTreeMap<InstanceId, i64>,
     waits: BTreeMap<InstanceId, String>,
+    /// The processor limits in force as last read, of lives and shadows.
+    limits: BTreeMap<InstanceId, CpuLimit>,
+    /// When a ramp was begun because of another limit.
+    limit_ramps: BTreeMap<InstanceId, i64>,
 }
 
 /// What a tick is like for a ramp.
@@ -99,11 +108,12 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) unix_ms: i64,
 }
 
-/// Copies to the shadow of this live are to be multiplied so many times, for so many seconds at the most.
+/// The shadow of this live is to be offered so much, for so many seconds at the most.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Amplify {
     pub(crate) live: InstanceId,
-    pub(crate) factor: f64,
+    /// Requests per second, copies included; zero are the copies alone.
+    pub(crate) load: f64,
     pub(crate) seconds: f64,
     /// Whether the shadow is to have only what is left over on its node, because a live stands there; `None` where none does.
     pub(crate) idle: Option<bool>,
@@ -173,8 +183,9 @@ impl Knees {
             let is_meant = wanted.is_none_or(|wanted| wanted == known.by);
             let age_ms = unix_ms.saturating_sub(known.measured.unix_ms);
             let is_fresh = u128::try_from(age_ms).unwrap_or(0) <= COUNTS_FOR * policy.knee.every.as_millis();
-            let counts = is_meant && is_fresh && known.of.resources == pair.live.resources;
-            counts.then(|| (live.clone(), known.measured))
+            let counts = is_meant && is_fresh && known.of.resources == Subject::of(pair).resources;
+            let left = known.measured.under(self.limit(live))?;
+            counts.then(|| (live.clone(), (known.measured, left)))
         };
         let measured: BTreeMap<_, _> = self.known.iter().filter_map(fits).collect();
         foreshadow_decide::capacity(policy, &measured, inventory, assessments)
@@ -182,7 +193,28 @@ impl Knees {
 
     /// The knee of a live as it is shown.
     pub(crate) fn row(&self, live: &InstanceId, assessment: Option<&Assessment>) -> Option<KneeRow> {
-        self.known.get(live).map(|known| known.measured.row(assessment))
+        self.known.get(live)?.measured.row(assessment, self.limit(live))
+    }
+
+    /// Reads the processor limits of this tick. What could not be read is what it was.
+    pub(crate) fn see(&mut self, inventory: &Inventory, windows: &[Window]) {
+        let pairs = inventory.pairs.iter();
+        let instances: Vec<&Instance> =
+            pairs.flat_map(|pair| std::iter::once(&pair.live).chain(&pair.shadow)).collect();
+        let there: BTreeSet<&InstanceId> = instances.iter().map(|instance| &instance.id).collect();
+        self.limits.retain(|id, _| there.contains(id));
+        self.limits.extend(windows.iter().flat_map(limits));
+        for instance in instances {
+            // What is written of an instance is in force before its cgroup is read again.
+            if let Some(cpu) = instance.resources.cpu {
+                let limit = self.limits.entry(instance.id.clone()).or_default();
+                *limit = limit.or_less(cpu.cores());
+            }
+        }
+    }
+
+    fn limit(&self, id: &InstanceId) -> CpuLimit {
+        self.limits.get(id).copied().unwrap_or_default()
     }
 
     /// The ramp under way, or the last one that was.
@@ -209,6 +241,8 @@ impl Knees {
     pub(crate) fn step(&mut self, of: &Circumstances<'_>) -> Asked {
         self.known.retain(|live, _| of.inventory.pair(live).is_some());
         self.rests_until.retain(|live, until| of.unix_ms < *until && of.inventory.pair(live).is_some());
+        self.limit_ramps
+            .retain(|live, begun| of.unix_ms < *begun + REST_MS && of.inventory.pair(live).is_some());
         match self.under_way.take() {
             Some(under_way) => self.go_on(under_way, of),
             None => {
@@ -220,7 +254,8 @@ impl Knees {
 
     fn go_on(&mut self, mut under_way: UnderWay, of: &Circumstances<'_>) -> Asked {
         let window = of.windows.iter().find(|window| window.live == under_way.live && window.reported);
-        let why = interruption(&under_way, of).or_else(|| under_way.neighbour_is_hurt(of.windows));
+        let limits = [self.limit(&under_way.live), self.limit(&under_way.shadow)];
+        let why = interruption(&under_way, limits, of).or_else(|| under_way.neighbour_is_hurt(of.windows));
         let (None, Some(window)) = (&why, window) else {
             // What a mirror that says nothing does with the copies nobody knows.
             let why = why.unwrap_or_else(|| "the mirror did not report".into());
@@ -228,9 +263,9 @@ impl Knees {
         };
         match under_way.ramp.tick(tick(window, under_way.by.percentile)) {
             RampTurn::Wait => self.put_back(under_way, None),
-            RampTurn::Multiply { factor, seconds } => {
+            RampTurn::Offer { load, seconds } => {
                 let idle = under_way.is_beside().then_some(true);
-                let amplify = Amplify { live: under_way.live.clone(), factor, seconds, idle };
+                let amplify = Amplify { live: under_way.live.clone(), load, seconds, idle };
                 self.put_back(under_way, Some(amplify))
             }
             RampTurn::End(end) => {
@@ -240,7 +275,8 @@ impl Knees {
                     let own = assessment.and_then(|a| a.own_delta).map_or(0.0, |own| own.get().ln_1p());
                     let law = found_law(&end).map(|law| (law, under_way.ramp.objective().latency));
                     let (unix_ms, own_log) = (of.unix_ms, own.max(0.0));
-                    let measured = Measured { load, low, high, unix_ms, own_log, law };
+                    let cpu_limit = under_way.limits[0];
+                    let measured = Measured { load, low, high, unix_ms, own_log, law, cpu_limit };
                     let known = Known { measured, of: under_way.of, by: under_way.by };
                     self.known.insert(under_way.live.clone(), known);
                 }
@@ -262,7 +298,7 @@ impl Knees {
         let (live, idle) = (under_way.live.clone(), under_way.is_beside().then_some(false));
         self.last = Some(RampReport { outcome: Some(outcome.clone()), ..under_way.report() });
         Asked {
-            amplify: Some(Amplify { live: live.clone(), factor: 1.0, seconds: 0.0, idle }),
+            amplify: Some(Amplify { live: live.clone(), load: 0.0, seconds: 0.0, idle }),
             event: Some(JournalEvent::Knee { live, outcome }),
         }
     }
@@ -272,11 +308,14 @@ impl Knees {
         let Some(by) = Yardstick::of(of.policy) else { return };
         for pair in &of.inventory.pairs {
             let Some(why) = self.is_due(pair, of) else { continue };
-            match may_load(pair, of.inventory, of.policy) {
+            match may_load(pair, of.inventory, of.policy).and_then(|shadow| self.is_alike(pair, shadow)) {
                 Err(wait) => drop(self.waits.insert(pair.live.id.clone(), wait)),
                 Ok(_) if self.under_way.is_some() || !of.is_quiet => {}
                 Ok(shadow) => {
                     tracing::info!(live = %pair.live.id, why, "Ramp begins");
+                    if why == OTHER_LIMIT {
+                        self.limit_ramps.insert(pair.live.id.clone(), of.unix_ms);
+                    }
                     self.start(pair, shadow, by, (of.inventory, of.tick_seconds));
                 }
             }
@@ -303,6 +342,8 @@ impl Knees {
             Some("live is another one")
         } else if Yardstick::of(of.policy).is_some_and(|wanted| wanted != *by) {
             Some("something else is to be kept")
+        } else if self.limit(live).is_other(measured.cpu_limit) && !self.limit_ramps.contains_key(live) {
+            Some(OTHER_LIMIT)
         } else if both && SLOWER_LOG < own - measured.own_log {
             Some("both sides became slower")
         } else if every <= of.unix_ms.saturating_sub(measured.unix_ms) {
@@ -320,19 +361,36 @@ impl Knees {
         (inventory, tick_seconds): (&Inventory, f64),
     ) {
         self.number += 1;
-        let neighbour =
-            |live: &Instance| Neighbour { live: live.id.clone(), before: Vec::new(), last: VecDeque::new() };
+        let neighbour = |live: &Instance| Neighbour { live: live.id.clone(), watch: Bystander::default() };
         let beside = pair.shadow.iter().flat_map(|shadow| beside(shadow, inventory));
-        let near = self.known.get(&pair.live.id).map(|known| known.measured.load.get());
+        let near = self.row(&pair.live.id, None).map(|row| row.now.get());
+        let bounds = RampBounds {
+            percentile: by.percentile,
+            tick_seconds,
+            repeats_max: AMPLIFY_FACTOR_MAX,
+            load_max: AMPLIFY_PER_SECOND_MAX,
+        };
         self.under_way = Some(UnderWay {
             number: self.number,
             live: pair.live.id.clone(),
+            limits: [self.limit(&pair.live.id), self.limit(&shadow)],
             shadow,
             of: Subject::of(pair),
-            ramp: Ramp::new(by.objective(), near, (tick_seconds, AMPLIFY_FACTOR_MAX)),
+            ramp: Ramp::new(by.objective(), near, bounds),
             by,
             neighbours: beside.map(neighbour).collect(),
         });
+    }
+
+    /// The shadow, or why it is no measure of its live: somebody gave them limits that are not the same.
+    fn is_alike(&self, pair: &Pair, shadow: InstanceId) -> Result<InstanceId, String> {
+        let (of_live, of_shadow) = (self.limit(&pair.live.id), self.limit(&shadow));
+        if of_live.is_other(of_shadow) {
+            return Err(format!(
+                "{shadow} may use {of_shadow} and its live {of_live}: it is no measure of it"
+            ));
+        }
+        Ok(shadow)
     }
 
     /// Begins a ramp because an operator asks for it; whose it is.
@@ -357,7 +415,8 @@ impl Knees {
             spared: if asked.safe_egress { Vec::new() } else { policy.spared.clone() },
             ..policy.clone()
         };
-        let shadow = may_load(pair, inventory, &allowed).map_err(NotBegun::Refused)?;
+        let shadow = may_load(pair, inventory, &allowed).and_then(|shadow| self.is_alike(pair, shadow));
+        let shadow = shadow.map_err(NotBegun::Refused)?;
         let by = Yardstick {
             objective_seconds: latency,
             percentile: asked.percentile.unwrap_or(policy.percentile.get()),
@@ -376,7 +435,8 @@ impl Knees {
 
 impl Subject {
     fn of(pair: &Pair) -> Self {
-        Self { pid: pair.live.pids.first().copied(), resources: pair.live.resources }
+        let resources = Resources { cpu: None, ..pair.live.resources };
+        Self { pid: pair.live.pids.first().copied(), resources }
     }
 }
 
@@ -398,6 +458,16 @@ fn may_load(pair: &Pair, inventory: &Inventory, policy: &KneePolicy) -> Result<I
         )),
         _ => Ok(shadow.id.clone()),
     }
+}
+
+/// The processor limits of a pair, where they could be read.
+fn limits(window: &Window) -> impl Iterator<Item = (InstanceId, CpuLimit)> {
+    let of = |id: Option<&InstanceId>, signals: Option<&CgroupSignals>| {
+        let cores = signals?.cpu_limit_cores.filter(|cores| 0.0 < *cores);
+        Some((id?.clone(), cores.map_or(CpuLimit::Unlimited, CpuLimit::Cores)))
+    };
+    let live = of(Some(&window.live), window.live_signals.as_ref());
+    live.into_iter().chain(of(window.shadow.as_ref(), window.shadow_signals.as_ref()))
 }
 
 /// Lives that stand on the node of this shadow.

@@ -93,6 +93,7 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
         }
         self.outlook.observe(&windows, of.span_seconds);
         let forecast = self.outlook.forecast(inventory, self.policy.tick, self.policy.forecast.quantile);
+        self.knees.see(inventory, &windows);
         let capacity = self.knees.capacity((&self.policy, of.unix_ms), inventory, &assessments);
         let known = Known { usage: &usage, forecast: forecast.as_ref(), capacity: capacity.as_ref() };
         let plan = self.plan(of, &windows, &assessments, &known);
@@ -172,7 +173,7 @@ impl<P: Platform, B: Balancer, J: Journal> Mind<P, B, J> {
             };
             let (now, need) = (now(&window.live), &assessment.sampling);
             let rate = if self.knees.loads(&window.live) {
-                foreshadow_decide::rate_to_multiply(now, asked, &self.policy.mirror)
+                foreshadow_decide::rate_to_amplify(now, asked, &self.policy.mirror)
             } else {
                 foreshadow_decide::sample_rate(now, need, asked, &self.policy.mirror)
             };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foreshadow_act::{Platform, PlatformError, RevertError};
-use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, ToMirror};
+use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, Amplification, ToMirror};
 use foreshadow_model::{ActionId, HoldReason, InstanceId, JournalEvent};
 use foreshadow_serve::{Command, Done, KneeWish, Refusal, Refused, Request};
 
@@ -53,8 +53,7 @@ impl Running {
             Command::Amplify { .. } if self.cycle.mind.knees.is_busy() => {
                 return Err(Refusal {
                     kind: Refused::Guard,
-                    reason: "the knee of a live is being looked for: its copies are multiplied already"
-                        .into(),
+                    reason: "the knee of a live is being looked for: its shadow is loaded already".into(),
                     remedy: "wait until it is through: `foreshadow status`".into(),
                 });
             }
@@ -112,7 +111,8 @@ impl Running {
             let reason = format!("no live is named `{live}`");
             return Err(refused(Refused::Unknown, reason, "`foreshadow status` lists the lives"));
         }
-        let order = ToMirror::Amplify { live: live.cloned(), factor, lasts };
+        let by = Amplification::Factor(factor);
+        let order = ToMirror::Amplify { live: live.cloned(), by, lasts };
         self.mirror.try_send(order).map_err(|_full| {
             refused(Refused::Failed, "the mirror does not answer".to_owned(), "try again in a moment")
         })?;

@@ -235,7 +235,7 @@ impl<'a> Simulation<'a> {
             unix_ms,
         });
         if let Some(amplify) = asked.amplify {
-            self.world.world().amplify(&amplify.live, amplify.factor);
+            self.world.world().amplify(&amplify.live, amplify.load);
         }
         self.tell(turned, asked.event, (seconds, calm, unix_ms));
     }

@@ -6,11 +6,14 @@
 //! *Inputs*: steps of a ramp, each with its load and how it was answered. *Cannot see*: what only shows after minutes, such as heap that
 //! grows; requests that were not among those repeated.
 
+mod bracket;
+mod bystander;
 mod ramp;
 
 use foreshadow_model::QueueLaw;
 
-pub use ramp::{Ramp, RampEnd, RampTick, RampTurn, median};
+pub use bystander::Bystander;
+pub use ramp::{Ramp, RampBounds, RampEnd, RampTick, RampTurn};
 
 /// One step of a ramp.
 #[derive(Clone, Copy, Debug, PartialEq)]

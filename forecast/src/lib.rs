@@ -14,6 +14,7 @@ mod evaluate;
 mod growth;
 mod knee;
 mod load;
+mod median;
 pub mod trend;
 
 use std::collections::VecDeque;
@@ -24,8 +25,9 @@ use serde::{Deserialize, Serialize};
 
 pub use evaluate::{Evaluation, evaluate};
 pub use growth::Growth;
-pub use knee::{Knee, Objective, Ramp, RampEnd, RampStep, RampTick, RampTurn, knee, median};
+pub use knee::{Bystander, Knee, Objective, Ramp, RampBounds, RampEnd, RampStep, RampTick, RampTurn, knee};
 pub use load::{Ahead, Horizon, LOAD_MOST, LoadForecaster, Target, pinball};
+use median::median;
 
 /// Minutes of the past hour.
 const HOUR: usize = 60;

@@ -28,6 +28,7 @@ use self::experts::Experts;
 use self::features::{Profiles, TERMS};
 use self::past::Past;
 use self::ridge::Ridge;
+use crate::median;
 
 const DAY_SECONDS: u32 = 86_400;
 
@@ -328,7 +329,8 @@ impl LoadForecaster {
             Target::Peak => self.targets.iter().copied().collect(),
             Target::Value => self.past.last(t, self.day).collect(),
         };
-        self.middle = median(&mut last);
+        // Of nothing it is no number, and zero then.
+        self.middle = median(&mut last).max(0.0);
     }
 }
 
@@ -375,15 +377,6 @@ fn load_of(log: f64, level: f64) -> f64 {
 #[must_use]
 pub fn pinball(quantile: f64, came: f64, said: f64) -> f64 {
     if said < came { quantile * (came - said) } else { (1.0 - quantile) * (said - came) }
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    if values.is_empty() {
-        return 0.0;
-    }
-    let n = values.len();
-    let (below, &mut upper, _) = values.select_nth_unstable_by(n / 2, f64::total_cmp);
-    if n.is_multiple_of(2) { f64::midpoint(below.iter().copied().fold(0.0, f64::max), upper) } else { upper }
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ mod tests;
 
 use std::fmt;
 
+use crate::median;
+
 pub use change::{Change, Sides, change};
 pub use drift::{Drift, drift};
 pub use hourly::Hourly;
@@ -81,20 +83,6 @@ impl fmt::Display for NotEnough {
             Self::NoLevel => f.write_str("too often zero: a change of it has no percentage"),
         }
     }
-}
-
-/// The middle of some values; NaN of none. The mean of both middle ones where their number is even.
-fn median(values: &mut [f64]) -> f64 {
-    let n = values.len();
-    if n == 0 {
-        return f64::NAN;
-    }
-    let (below, &mut upper, _) = values.select_nth_unstable_by(n / 2, f64::total_cmp);
-    if n % 2 == 1 {
-        return upper;
-    }
-    let lower = below.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    lower + (upper - lower) / 2.0
 }
 
 /// The median of those values of each place of a cycle that are known; NaN where none is.

@@ -203,7 +203,7 @@ impl House<'_> {
     fn obey(&self, said: ToMirror) {
         match said {
             ToMirror::Drain { within } => self.shared.succeed(within),
-            ToMirror::Amplify { live, factor, lasts } => self.shared.amplify(live.as_ref(), factor, lasts),
+            ToMirror::Amplify { live, by, lasts } => self.shared.amplify(live.as_ref(), by, lasts),
             ToMirror::Route { .. } => tracing::warn!("A controller was refused: a file leads this mirror"),
         }
     }

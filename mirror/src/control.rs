@@ -204,7 +204,7 @@ async fn converse(guest: Guest, shared: &Shared) -> io::Result<()> {
 fn obey(said: ToMirror, shared: &Shared) {
     match said {
         ToMirror::Drain { within } => shared.drain(within),
-        ToMirror::Amplify { live, factor, lasts } => shared.amplify(live.as_ref(), factor, lasts),
+        ToMirror::Amplify { live, by, lasts } => shared.amplify(live.as_ref(), by, lasts),
         ToMirror::Route { routing } => {
             if let Err(error) = shared.route(*routing) {
                 tracing::error!(why = %with_causes(&error), "Routing refused");

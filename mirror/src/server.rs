@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use foreshadow_model::wire::{LogSummary, Routing, ShadowTarget, Summary};
+use foreshadow_model::wire::{Amplification, LogSummary, Routing, ShadowTarget, Summary};
 use foreshadow_model::{Generation, InstanceId, MirrorPolicy, with_causes};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -266,13 +266,13 @@ impl Shared {
         }
     }
 
-    /// Multiplies the copies for the shadow of one live, or of all of them.
-    pub(crate) fn amplify(&self, live: Option<&InstanceId>, factor: f64, lasts: Duration) {
+    /// Gives the shadow of one live, or of all of them, more to do.
+    pub(crate) fn amplify(&self, live: Option<&InstanceId>, by: Amplification, lasts: Duration) {
         let table = self.table();
         let meant = table.entries.iter().filter(|entry| live.is_none_or(|live| entry.upstream.id == *live));
         for shadow in meant.filter_map(|entry| entry.shadow.as_ref()) {
-            shadow.amplifier.set(factor, lasts);
-            tracing::info!(shadow = %shadow.line.target.id, factor, ?lasts, "Copies are multiplied");
+            shadow.amplifier.set(by, lasts);
+            tracing::info!(shadow = %shadow.line.target.id, ?by, ?lasts, "Copies are amplified");
         }
     }
 

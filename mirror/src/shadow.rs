@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::allowance::Allowance;
-use crate::amplify::Amplifier;
+use crate::amplify::{Amplifier, Pacer};
 use crate::bodies::Digester;
 use crate::body::RequestBody;
 use crate::moment::Moment;
@@ -30,8 +30,17 @@ use crate::table::{Job, ShadowHandle, ShadowLine};
 /// latency.
 const IN_FLIGHT_MAX: usize = 64;
 
-/// Repeats of copies that wait for their moment or their answer, for one shadow. Some hundred bytes each.
+/// Repeats of copies that wait for their moment or their answer, for one shadow, each with a connection of its own; and no more than
+/// this part of the files that the mirror may have open, which users need.
 const REPEATS_MAX: usize = 4096;
+const REPEATS_OF_FILES: u64 = 4;
+
+fn repeats_max() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    files.map_or(REPEATS_MAX, |files| {
+        usize::try_from(files / REPEATS_OF_FILES).unwrap_or(REPEATS_MAX).min(REPEATS_MAX)
+    })
+}
 
 /// Copies that may wait for one shadow, whatever the policy says.
 const QUEUE_MAX: usize = 1 << 20;
@@ -120,11 +129,20 @@ async fn serve(order: Order, tasks: TaskTracker) {
         timeout: line.timeout,
         answers: Allowance::default(),
         pause,
+        pacer: Pacer::new(amplifier.clone()),
         amplifier,
-        repeats: Semaphore::new(REPEATS_MAX),
+        repeats: Semaphore::new(repeats_max()),
         failures: Cell::new(0),
         rest: Cell::new(REST_MIN),
     });
+    tokio::select! {
+        () = copy_all(&sender, &mut jobs, &tasks) => {}
+        () = repeat_at_a_rate(&sender, &tasks) => {}
+    }
+}
+
+/// Until the queue is closed.
+async fn copy_all(sender: &Rc<Sender>, jobs: &mut mpsc::Receiver<Job>, tasks: &TaskTracker) {
     let permits = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut last = Instant::now();
     while let Some(job) = jobs.recv().await {
@@ -138,6 +156,10 @@ async fn serve(order: Order, tasks: TaskTracker) {
             for delay in sender.repeats_of(&job) {
                 tasks.spawn_local(sender.clone().repeat(Repeat::of(&job), delay));
             }
+            sender.pacer.came();
+            if is_safe(&job) {
+                sender.pacer.remember(job.bytes.get(), || Repeat::of(&job));
+            }
             let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let sender = sender.clone();
             tasks.spawn_local(async move {
@@ -149,6 +171,19 @@ async fn serve(order: Order, tasks: TaskTracker) {
     }
 }
 
+/// Whatever the lives are asked, for as long as somebody wants it.
+async fn repeat_at_a_rate(sender: &Rc<Sender>, tasks: &TaskTracker) {
+    loop {
+        let repeat = sender.pacer.next().await;
+        tasks.spawn_local(sender.clone().repeat(repeat, Duration::ZERO));
+    }
+}
+
+/// Whether it may be sent again: never where that may change something.
+fn is_safe(job: &Job) -> bool {
+    is_safe_method(job.request.method().as_str())
+}
+
 /// What copies are sent to one shadow with.
 struct Sender {
     endpoint: Rc<Endpoint>,
@@ -157,6 +192,7 @@ struct Sender {
     answers: Allowance,
     pause: Arc<Moment>,
     amplifier: Amplifier,
+    pacer: Pacer<Repeat>,
     repeats: Semaphore,
     /// Copies in a row that came to nothing.
     failures: Cell<u32>,
@@ -165,6 +201,7 @@ struct Sender {
 }
 
 /// A request once more, and where its answer is counted.
+#[derive(Clone)]
 struct Repeat {
     request: Request<Bytes>,
     stats: Option<Arc<Stats>>,
@@ -177,16 +214,22 @@ impl Repeat {
 }
 
 impl Sender {
-    /// When a copy is to be sent again; never where that may change something.
+    /// When a copy is to be sent again.
     fn repeats_of(&self, job: &Job) -> Vec<Duration> {
-        let is_safe = is_safe_method(job.request.method().as_str());
-        if is_safe && self.amplifier.is_on() { self.amplifier.repeats().collect() } else { Vec::new() }
+        if is_safe(job) && self.amplifier.is_on() { self.amplifier.repeats().collect() } else { Vec::new() }
     }
 
     async fn copy(&self, job: Job) {
         let Job { request, half, bytes } = job;
+        let stats = half.stats();
+        if let Some(stats) = &stats {
+            stats.shadow_offered();
+        }
         if self.endpoint.is_paused() || self.pause.is_ahead() {
             return half.failed(DropReason::ShadowError);
+        }
+        if let Some(stats) = &stats {
+            stats.copied(bytes.get());
         }
         let answer = self.ask(request, half.digester()).await;
         self.note(&answer);
@@ -227,9 +270,16 @@ impl Sender {
 
     /// Sends a request again after a while. What would be too much at a time, or comes after the end, is left out.
     async fn repeat(self: Rc<Self>, repeat: Repeat, delay: Duration) {
-        let Ok(_permit) = self.repeats.try_acquire() else { return };
+        let permit = self.repeats.try_acquire();
         sleep(delay).await;
-        if !self.amplifier.is_on() || self.endpoint.is_paused() {
+        if !self.amplifier.is_on() {
+            return;
+        }
+        // What could not be sent was asked for all the same: it is missing among the answers.
+        if let Some(stats) = &repeat.stats {
+            stats.shadow_offered();
+        }
+        if permit.is_err() || self.endpoint.is_paused() || self.pause.is_ahead() {
             return;
         }
         if let (Ok(answer), Some(stats)) = (self.ask(repeat.request, None).await, repeat.stats) {

@@ -53,6 +53,7 @@ struct Counts {
     paired: LogMoments,
     agreement: Agreement,
     sampled: u64,
+    copied_bytes: u64,
     drops: Drops,
     upgraded: u64,
 }
@@ -96,6 +97,18 @@ impl Stats {
     pub(crate) fn offered(&self) {
         let mut counts = self.lock();
         counts.live.offered = Some(counts.live.offered.unwrap_or(0).saturating_add(1));
+    }
+
+    /// Counts a copy of so many bytes that is about to be sent.
+    pub(crate) fn copied(&self, bytes: u64) {
+        let mut counts = self.lock();
+        counts.copied_bytes = counts.copied_bytes.saturating_add(bytes);
+    }
+
+    /// Counts a request that the shadow is given: a copy, or one sent again.
+    pub(crate) fn shadow_offered(&self) {
+        let mut counts = self.lock();
+        counts.shadow.offered = Some(counts.shadow.offered.unwrap_or(0).saturating_add(1));
     }
 
     /// Takes a request back that live never got.
@@ -173,6 +186,7 @@ impl Stats {
         let mut counts = std::mem::take(&mut *self.lock());
         // Nobody asked is zero, not unknown.
         counts.live.offered.get_or_insert(0);
+        counts.shadow.offered.get_or_insert(0);
         UpstreamSummary {
             live,
             shadow,
@@ -181,6 +195,7 @@ impl Stats {
             paired: counts.paired,
             agreement: counts.agreement,
             sampled: counts.sampled,
+            copied_bytes: counts.copied_bytes,
             drops: counts.drops,
             sample_rate,
             ejected,
@@ -259,6 +274,19 @@ mod tests {
         let seen = summary(&stats).live_side;
         assert_eq!((seen.offered, seen.requests), (Some(2), 1));
         assert_eq!(summary(&stats).live_side.offered, Some(0), "nobody asked is known");
+    }
+
+    #[test]
+    fn what_a_shadow_is_offered_counts_in_the_tick_in_which_it_is() {
+        let stats = Stats::default();
+        stats.shadow_offered();
+        stats.copied(400);
+        let first = summary(&stats);
+        assert_eq!((first.shadow_side.offered, first.copied_bytes), (Some(1), 400));
+        stats.shadow(&answer(200, 1));
+        let second = summary(&stats);
+        assert_eq!((second.shadow_side.asked(), second.shadow_side.requests), (0, 1), "not once more");
+        assert_eq!(second.copied_bytes, 0);
     }
 
     #[test]

@@ -12,7 +12,8 @@ use crate::{InstanceId, PerSecond};
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KneeRow {
-    /// Requests per second that the live can take now: what was measured, less by what it is slower now than it was then.
+    /// Requests per second that the live can take now: what was measured, less by what it is slower now than it was then, or has
+    /// less of the processor.
     pub now: PerSecond,
     /// Requests per second, as it was measured.
     pub measured: PerSecond,
@@ -28,7 +29,7 @@ impl fmt::Display for KneeRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.1} requests/s", self.now.get())?;
         if self.now != self.measured {
-            write!(f, " (measured {:.1}, it is slower now)", self.measured.get())?;
+            write!(f, " (measured {:.1}, less is left of it now)", self.measured.get())?;
         }
         write!(f, ", kept at {:.1}", self.low.get())?;
         self.high.map_or(Ok(()), |high| write!(f, ", broken at {:.1}", high.get()))
@@ -143,8 +144,8 @@ pub struct RampReport {
     pub objective_ms: f64,
     /// By which percentile, 0 to 1.
     pub percentile: f64,
-    /// By how much the copies are multiplied now.
-    pub factor: f64,
+    /// Requests per second that the shadow is to be offered now; zero where the copies alone.
+    pub asked_per_second: f64,
     /// The steps so far.
     pub steps: Vec<RampRow>,
     /// How it ended; `None` while it is under way.

@@ -27,7 +27,7 @@ pub enum DropReason {
     RedactionFailed,
     /// There were as many copies, or bytes of copies, in this second as there may be.
     OverBudget,
-    /// The shadow's traffic was multiplied meanwhile: its answer was measured, but says nothing about live.
+    /// The shadow had more to do meanwhile than its copies: its answer was measured, but says nothing about live.
     Amplified,
     /// What live answered was not seen: a part of what went over the wire was missed.
     Unseen,
@@ -127,8 +127,8 @@ impl Drops {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SideWindow {
-    /// Requests that were handed to the instance, answered or not; `None` where that is not counted: a mirror of an
-    /// earlier version, a shadow. Answers alone cannot tell a busy instance from one that no longer keeps up.
+    /// Requests that were handed to the instance, answered or not; a shadow's are its copies and what was sent again. `None`
+    /// where that is not counted. Answers alone cannot tell a busy instance from one that no longer keeps up.
     #[serde(default)]
     pub offered: Option<u64>,
     /// Answers, errors included.
@@ -190,6 +190,9 @@ pub struct Window {
     pub agreement: Agreement,
     /// Requests that were chosen for mirroring.
     pub sampled: u64,
+    /// Bytes of the copies that were sent to the shadow, heads and bodies.
+    #[serde(default)]
+    pub copied_bytes: u64,
     /// Sampled copies that came to nothing.
     pub drops: Drops,
     /// The sample rate that was in force at the end of the tick.
@@ -232,6 +235,7 @@ impl Window {
             paired: LogMoments::default(),
             agreement: Agreement::default(),
             sampled: 0,
+            copied_bytes: 0,
             drops: Drops::default(),
             sample_rate: SampleRate::NONE,
             live_signals: None,

@@ -17,14 +17,16 @@ use crate::{
 };
 
 /// Version of this protocol. A peer of another version is refused with both numbers.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// The longest line either side accepts, in bytes.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 
-/// The most that copies are multiplied by, and for how long without being asked for again.
+/// How often one copy is sent, at the most.
 pub const AMPLIFY_FACTOR_MAX: f64 = 100.0;
-/// See [`AMPLIFY_FACTOR_MAX`].
+/// Requests per second that a shadow is offered, at the most.
+pub const AMPLIFY_PER_SECOND_MAX: f64 = 100_000.0;
+/// For how long, without being asked for again.
 pub const AMPLIFY_LASTS_MAX: Duration = Duration::from_secs(600);
 
 /// Where copies for one live go.
@@ -121,6 +123,16 @@ pub struct Routing {
     pub summary_every: Duration,
 }
 
+/// How much more a shadow is given to do.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Amplification {
+    /// Each copy so many times; 1 is the end of it.
+    Factor(f64),
+    /// So many requests per second, copies included; 0 is the end of it.
+    PerSecond(f64),
+}
+
 /// What the controller says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "type")]
@@ -130,12 +142,12 @@ pub enum ToMirror {
         /// The routing.
         routing: Box<Routing>,
     },
-    /// Multiply the copies of safe requests on their way to the shadow of one live, or of all of them.
+    /// Give the shadow of one live, or of all of them, more to do than its copies: safe requests are sent again.
     Amplify {
         /// Of this live; `None` is all.
         live: Option<InstanceId>,
-        /// By how much; 1 is the end of it.
-        factor: f64,
+        /// How much more.
+        by: Amplification,
         /// For how long.
         lasts: Duration,
     },
@@ -164,6 +176,8 @@ pub struct UpstreamSummary {
     pub agreement: Agreement,
     /// Requests chosen for mirroring.
     pub sampled: u64,
+    /// Bytes of the copies that were sent, heads and bodies.
+    pub copied_bytes: u64,
     /// Copies that came to nothing.
     pub drops: Drops,
     /// The rate in force.
@@ -283,10 +297,23 @@ mod tests {
         };
         let line = serde_json::to_string(&hello).unwrap();
         assert_eq!(
-            line, r#"{"type":"hello","protocol":4,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
+            line, r#"{"type":"hello","protocol":5,"pid":7,"listen":"127.0.0.1:8080","generation":3}"#,
             "the shape is a promise: change PROTOCOL with it"
         );
         assert_eq!(serde_json::from_str::<FromMirror>(&line).unwrap(), hello);
+    }
+
+    #[test]
+    fn what_is_asked_of_shadows_survives_the_wire() {
+        let order = |by| ToMirror::Amplify { live: None, by, lasts: Duration::from_secs(1) };
+        for (by, wanted) in [
+            (Amplification::Factor(4.0), r#""by":{"factor":4.0}"#),
+            (Amplification::PerSecond(200.0), r#""by":{"perSecond":200.0}"#),
+        ] {
+            let line = serde_json::to_string(&order(by)).unwrap();
+            assert!(line.contains(wanted), "the shape is a promise: change PROTOCOL with it: {line}");
+            assert_eq!(serde_json::from_str::<ToMirror>(&line).unwrap(), order(by));
+        }
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn add_summaries(window: &mut Window, summaries: &[Summary]) {
         // Pairs with a shadow that has been replaced since say nothing about the one there is now.
         if seen.shadow == window.shadow {
             window.shadow_side.merge(&seen.shadow_side);
+            window.copied_bytes = window.copied_bytes.saturating_add(seen.copied_bytes);
             window.paired.merge(&seen.paired);
             window.agreement.merge(&seen.agreement);
         }
@@ -121,6 +122,7 @@ mod tests {
             paired: LogMoments { n: 1, sum: 0.5, sum_sq: 0.25 },
             agreement: Agreement::default(),
             sampled: 1,
+            copied_bytes: 400,
             drops: Drops::default(),
             sample_rate: SampleRate::ALL,
             ejected: false,

@@ -180,7 +180,7 @@ fn of_knees(sheet: &mut Sheet, pairs: &[PairRow]) {
     sheet.gauge(
         "knee_rps",
         None,
-        "Requests per second that a live can take within its objective, less by what it is slower now",
+        "Requests per second that a live can take within its objective, less by what it is slower now or has less of the processor",
         per(pairs, |pair| pair.knee.map(|knee| knee.now.get())),
     );
     sheet.gauge(

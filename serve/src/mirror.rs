@@ -246,6 +246,7 @@ mod tests {
                     paired,
                     agreement: Agreement { same: 1, ..Agreement::default() },
                     sampled: 2,
+                    copied_bytes: 0,
                     drops: Drops([(DropReason::TooBig, 1)].into()),
                     sample_rate: SampleRate::clamped(0.1),
                     ejected: false,

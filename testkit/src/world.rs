@@ -275,20 +275,22 @@ impl World {
             seen.add(&did);
             signals.push((live.clone(), did.signals.clone()));
             let rate = self.rates.get(&live).copied().unwrap_or_default();
-            let factor = self.amplified.get(&live).copied().unwrap_or(1.0);
+            let asked = self.amplified.get(&live).copied();
             #[expect(clippy::cast_precision_loss, reason = "requests of a tick")]
             let sampled = noise.count((arrived as f64 * rate.get()).min(COPIES_MOST * dt)).min(arrived);
             let shadow = member.shadow.as_mut().filter(|shadow| shadow.is_ready());
             let copies = shadow.map(|shadow| {
                 let plain = (expected * rate.get()).min(COPIES_MOST);
-                let (arrived, expected) =
-                    if 1.0 < factor { multiplied(sampled, factor, dt) } else { (sampled, plain) };
+                let (arrived, expected) = match asked {
+                    Some(load) => (noise.count(load * dt).max(sampled), load.max(plain)),
+                    None => (sampled, plain),
+                };
                 let of = around(shadow);
                 let did = shadow.pass((arrived, expected), &of, noise);
                 signals.push((shadow.instance.id.clone(), did.signals.clone()));
                 (shadow.instance.id.clone(), did)
             });
-            upstreams.push(upstream(live, (rate, sampled, factor), did, copies, noise));
+            upstreams.push(upstream(live, (rate, sampled, asked.is_some()), did, copies, noise));
         }
         (upstreams, signals, seen.users(load, &self.service, any_ready))
     }
@@ -492,26 +494,14 @@ impl World {
         self.rates = rates;
     }
 
-    /// Multiplies the copies to the shadow of a live from now on; 1 is the end of it.
-    pub fn amplify(&mut self, live: &InstanceId, factor: f64) {
-        if 1.0 < factor {
-            self.amplified.insert(live.clone(), factor);
+    /// Offers the shadow of a live so many requests per second from now on; 0 are its copies alone.
+    pub fn amplify(&mut self, live: &InstanceId, load: f64) {
+        if 0.0 < load {
+            self.amplified.insert(live.clone(), load);
         } else {
             self.amplified.remove(live);
         }
     }
-}
-
-/// So many requests a tick, and per second: each copy is sent `factor` times, so chance is only in how many copies there are.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "copies of a tick"
-)]
-fn multiplied(sampled: u64, factor: f64, dt: f64) -> (u64, f64) {
-    let sent = sampled as f64 * factor;
-    (sent.round() as u64, sent / dt)
 }
 
 /// The trace with its busiest moment as the story wants it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use foreshadow_engine::mirror::tell;
 use foreshadow_engine::model::InstanceId;
-use foreshadow_engine::model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, ToMirror};
+use foreshadow_engine::model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, Amplification, ToMirror};
 use foreshadow_engine::{Client, Command, control_socket, mirror_socket};
 
 use crate::args::{AmplifyArgs, ControllerArgs};
@@ -81,7 +81,7 @@ impl Leader {
                 Ok(Client::new(socket).command(command).await.map(drop)?)
             }
             Self::Nobody(socket) => {
-                let order = ToMirror::Amplify { live, factor, lasts };
+                let order = ToMirror::Amplify { live, by: Amplification::Factor(factor), lasts };
                 let told = tell(socket, &order).await;
                 told.map_err(|error| Failure::new(&error).remedy("start it with `foreshadow mirror`"))
             }

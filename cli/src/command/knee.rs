@@ -19,9 +19,6 @@ use crate::failure::Failure;
 use crate::load::{figure, plot, seconds, share};
 use crate::spark;
 
-/// Copies that are multiplied so often are bursts and no load.
-const BURSTS: f64 = 20.0;
-
 pub(crate) fn knee(args: &KneeArgs) -> Result<Exit, Failure> {
     let wish = wish(args)?;
     let controller = ControllerArgs { config: args.config.clone(), state: None };
@@ -96,12 +93,6 @@ fn say(ramp: &RampReport, args: &KneeArgs) -> Result<Exit, Failure> {
         Some(KneeOutcome::Ended { why }) => (None, Some(why.as_str())),
         None => (None, None),
     };
-    let usual = ramp.steps.first().map(|step| step.requests_per_second.max(1e-9));
-    if let Some(factor) = found.zip(usual).map(|(knee, usual)| knee.load / usual).filter(|f| BURSTS <= *f) {
-        eprintln!(
-            "warning: few copies, multiplied by {factor:.0}, come in bursts: the knee is likely higher (by a sixth where it was measured); more load or a higher `mirror.rate` makes it sharper"
-        );
-    }
     let mut out = io::stdout().lock();
     match args.output {
         Output::Json => {

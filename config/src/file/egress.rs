@@ -30,7 +30,7 @@ pub(crate) struct Allowed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Amplify {
-    /// Nobody knows, and live may hang on it: while it can be reached, no copies are multiplied.
+    /// Nobody knows, and live may hang on it: while it can be reached, nothing is sent again.
     #[default]
     Never,
     /// It does, and nothing of live hangs on it.

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::notation::Scalar;
 use crate::units::Percent;
 
-/// When it is found out how much a live can take: the copies to its shadow are multiplied until the objective breaks there,
-/// while users notice nothing. After a start, a roll-out, a verdict against both sides, and every so often.
+/// When it is found out how much a live can take: its shadow is offered more and more until the objective breaks there,
+/// while users notice nothing. After a start, a roll-out, another processor limit, a verdict against both sides, and every so often.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Knee {

@@ -1,23 +1,18 @@
 //! The ramp under way: what is seen of it, what ends it, and how it ended.
 
-use std::collections::VecDeque;
-
-use foreshadow_forecast::{Objective, Ramp, RampEnd, RampStep, RampTick, median};
+use foreshadow_decide::CpuLimit;
+use foreshadow_forecast::{Bystander, Objective, Ramp, RampEnd, RampStep, RampTick};
 use foreshadow_model::{
     InstanceId, KneeOutcome, PerSecond, QueueLaw, RampReport, RampRow, SideWindow, Verdict, Window,
 };
 
 use super::{Circumstances, Subject, Yardstick};
 
-/// The median of so many ticks tells whether a live beside the shadow is hurt.
-const NEIGHBOUR_TICKS: usize = 3;
-
-/// A live on the node of the shadow that is loaded: how fast it was before, and its last answers.
+/// A live on the node of the shadow that is loaded.
 #[derive(Debug)]
 pub(super) struct Neighbour {
     pub(super) live: InstanceId,
-    pub(super) before: Vec<f64>,
-    pub(super) last: VecDeque<f64>,
+    pub(super) watch: Bystander,
 }
 
 #[derive(Debug)]
@@ -25,6 +20,8 @@ pub(super) struct UnderWay {
     pub(super) number: u64,
     pub(super) live: InstanceId,
     pub(super) shadow: InstanceId,
+    /// The processor limits of live and shadow when it began.
+    pub(super) limits: [CpuLimit; 2],
     pub(super) of: Subject,
     pub(super) ramp: Ramp,
     pub(super) by: Yardstick,
@@ -44,19 +41,7 @@ impl UnderWay {
         for neighbour in &mut self.neighbours {
             let window = windows.iter().find(|window| window.live == neighbour.live && window.reported);
             let latency = window.and_then(|window| tick(window, self.by.percentile).live_latency);
-            if is_usual {
-                neighbour.before.extend(latency);
-                continue;
-            }
-            neighbour.last.extend(latency);
-            while NEIGHBOUR_TICKS < neighbour.last.len() {
-                neighbour.last.pop_front();
-            }
-            let (before, now) =
-                (median(neighbour.before.iter().copied()), median(neighbour.last.iter().copied()));
-            if let (Some(before), Some(now)) = (before, now)
-                && Ramp::is_hurt(before, now)
-            {
+            if let Some((before, now)) = neighbour.watch.tick(latency, is_usual) {
                 let (live, now, before) = (&neighbour.live, 1e3 * now, 1e3 * before);
                 return Some(format!(
                     "{live} beside the shadow became slower ({now:.1} ms, {before:.1} ms before)"
@@ -80,7 +65,7 @@ impl UnderWay {
             live: self.live.clone(),
             objective_ms: 1e3 * objective.latency,
             percentile: self.by.percentile,
-            factor: self.ramp.factor(),
+            asked_per_second: self.ramp.load(),
             steps: self.ramp.steps().iter().map(row).collect(),
             outcome: None,
         }
@@ -88,11 +73,18 @@ impl UnderWay {
 }
 
 /// Why a ramp cannot go on.
-pub(super) fn interruption(under_way: &UnderWay, of: &Circumstances<'_>) -> Option<String> {
+pub(super) fn interruption(
+    under_way: &UnderWay,
+    limits: [CpuLimit; 2],
+    of: &Circumstances<'_>,
+) -> Option<String> {
     let Some(pair) = of.inventory.pair(&under_way.live) else { return Some("its live is gone".into()) };
     let shadow = pair.shadow.as_ref().filter(|shadow| shadow.is_ready());
     if shadow.is_none_or(|shadow| shadow.id != under_way.shadow) || Subject::of(pair) != under_way.of {
         return Some("live or shadow is another one now".into());
+    }
+    if under_way.limits.iter().zip(limits).any(|(before, now)| now.is_other(*before)) {
+        return Some("the processor limit of live or shadow is another one now".into());
     }
     if !of.is_quiet {
         return Some("something else is going on".into());
@@ -106,9 +98,11 @@ pub(super) fn tick(window: &Window, percentile: f64) -> RampTick {
     let latency = |side: &SideWindow| side.latency.quantile(percentile).map(|us| us / 1e6);
     let shadow = &window.shadow_side;
     RampTick {
+        offered: window.per_second(shadow.asked()),
         answered: window.per_second(shadow.requests),
-        latency: latency(shadow),
+        answers: shadow.latency.clone(),
         failed: if 0 < shadow.requests { shadow.errors as f64 / shadow.requests as f64 } else { 0.0 },
+        under_way: if 0.0 < window.span_seconds { shadow.busy_seconds / window.span_seconds } else { 0.0 },
         copies: window.per_second(window.sampled),
         live_latency: latency(&window.live_side),
     }
@@ -155,8 +149,11 @@ pub(super) fn outcome(end: &RampEnd, objective: &Objective) -> KneeOutcome {
             "{ms:.0} ms were kept at every step up to {kept:.1} requests/s, and more copies there are not: raise `mirror.rate`"
         ),
         RampEnd::BrokenAlready => format!("{ms:.0} ms are not kept without any copy more"),
+        RampEnd::CannotOffer { asked, offered } => format!(
+            "{asked:.0} requests/s were asked for and {offered:.0} sent: the mirror, or its machine, cannot send more, and what it measures would be itself"
+        ),
         RampEnd::TooFew { copies } => {
-            format!("{copies:.1} copies a second are too few to be multiplied: raise `mirror.rate`")
+            format!("{copies:.1} copies a second are too few to be repeated: raise `mirror.rate`")
         }
         RampEnd::LiveSlower { before, now } => {
             format!("live became slower ({:.1} ms, {:.1} ms before)", 1e3 * now, 1e3 * before)

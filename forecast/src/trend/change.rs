@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::hourly::Hourly;
 use super::noise::{Noise, student_99};
-use super::{DAY, MATERIAL, NotEnough, median, profile, without};
+use super::{DAY, MATERIAL, NotEnough, profile, without};
+use crate::median;
 
 /// Hours with a value that either side needs. With a day on both, noise that lasts for hours passes for a shift twice as often as is claimed.
 const SIDE_MIN: usize = 36;

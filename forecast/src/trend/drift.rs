@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::hourly::Hourly;
 use super::noise::{Noise, student_99};
-use super::{DAY, MATERIAL, NotEnough, median, profile, without};
+use super::{DAY, MATERIAL, NotEnough, profile, without};
+use crate::median;
 
 /// Hours with a value before anything is said: two days' worth.
 const HOURS_MIN: usize = 48;

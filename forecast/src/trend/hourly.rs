@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::median;
+use crate::median;
 
 const HOUR_MS: i64 = 3_600_000;
 

@@ -66,9 +66,9 @@ pub(super) fn autocorrelation(values: &[Option<f64>], mean: f64, square: f64, la
 /// The values, each at most [`CUT`] robust standard deviations from their median.
 pub(super) fn cut(values: &[Option<f64>]) -> Vec<Option<f64>> {
     let mut known: Vec<f64> = values.iter().copied().flatten().collect();
-    let middle = super::median(&mut known);
+    let middle = crate::median(&mut known);
     let mut apart: Vec<f64> = known.iter().map(|value| (value - middle).abs()).collect();
-    let reach = CUT * MAD_TO_SD * super::median(&mut apart);
+    let reach = CUT * MAD_TO_SD * crate::median(&mut apart);
     // Where most values are the same there is no robust scale.
     if reach.is_nan() || reach <= 0.0 {
         return values.to_vec();

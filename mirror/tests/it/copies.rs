@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use foreshadow_model::wire::ToMirror;
+use foreshadow_model::wire::{Amplification, ToMirror};
 use foreshadow_model::{DropReason, RouteRule, SessionKey};
 
 use crate::client::{Client, get};
@@ -191,11 +191,44 @@ fn a_rate_of_zero_copies_nothing_and_one_everything_and_a_higher_one_only_adds()
 }
 
 #[test]
+fn at_a_rate_so_many_are_offered_as_are_wanted_and_it_ends_when_it_is_told_to() {
+    let (origin, shadow) = (Origin::fixed(200, "live"), Origin::fixed(200, "shadow"));
+    let mut mirror = pair(origin.address, shadow.address);
+    let amplify = |mirror: &mut Mirror, rate| {
+        let by = Amplification::PerSecond(rate);
+        mirror.controller.send(&ToMirror::Amplify { live: None, by, lasts: PATIENCE });
+    };
+    amplify(&mut mirror, 200.0);
+    let mut client = Client::connect(mirror.listen());
+    while mirror.controller.totals.get("live-1").is_none_or(|total| total.drops.total() == 0) {
+        client.get("/");
+        mirror.controller.summary().unwrap();
+    }
+    let before = shadow.seen().len();
+    shadow.wait(before + 100);
+    amplify(&mut mirror, 0.0);
+    let pairs = mirror.controller.totals["live-1"].pairs;
+    while mirror.controller.totals["live-1"].pairs == pairs {
+        client.get("/");
+        mirror.controller.summary().unwrap();
+    }
+    (0..2).for_each(|_| drop(mirror.controller.summary().unwrap()));
+    let total = &mirror.controller.totals["live-1"];
+    assert_eq!(total.drops.0.keys().collect::<Vec<_>>(), [&DropReason::Amplified], "no pair meanwhile");
+    let each = total.copied_bytes / total.sampled;
+    assert!((20..500).contains(&each), "of copies alone, and they are small: {each} bytes each");
+    let offered = usize::try_from(total.shadow.offered.unwrap()).unwrap();
+    shadow.wait(offered);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(shadow.seen().len(), offered, "what was counted came, and no more once it has ended");
+}
+
+#[test]
 fn multiplied_copies_are_measured_and_say_nothing_about_live() {
     let (origin, shadow) = (Origin::fixed(200, "live"), Origin::fixed(200, "shadow"));
     let mut mirror = pair(origin.address, shadow.address);
     let lasts = PATIENCE;
-    mirror.controller.send(&ToMirror::Amplify { live: None, factor: 4.0, lasts });
+    mirror.controller.send(&ToMirror::Amplify { live: None, by: Amplification::Factor(4.0), lasts });
     let mut client = Client::connect(mirror.listen());
     // In force once the mirror has read it; until then pairs are pairs.
     while mirror.controller.totals.get("live-1").is_none_or(|total| total.drops.total() == 0) {
@@ -208,7 +241,7 @@ fn multiplied_copies_are_measured_and_say_nothing_about_live() {
     }
     shadow.wait(before + 4 * 20);
     assert!(shadow.seen().iter().all(|seen| !seen.header("x-foreshadow").is_empty()));
-    mirror.controller.send(&ToMirror::Amplify { live: None, factor: 1.0, lasts });
+    mirror.controller.send(&ToMirror::Amplify { live: None, by: Amplification::Factor(1.0), lasts });
     let pairs = mirror.controller.totals["live-1"].pairs;
     while mirror.controller.totals["live-1"].pairs == pairs {
         client.get("/");
@@ -221,12 +254,18 @@ fn multiplied_copies_are_measured_and_say_nothing_about_live() {
 
 #[test]
 fn what_may_change_something_is_never_repeated() {
+    for by in [Amplification::Factor(50.0), Amplification::PerSecond(200.0)] {
+        nothing_is_repeated(by);
+    }
+}
+
+fn nothing_is_repeated(by: Amplification) {
     let (origin, shadow) = (Origin::fixed(200, "live"), Origin::fixed(200, "shadow"));
     let mut routing = routing(1, vec![shadowed(live(1, origin.address), shadow.address, 1.0)]);
     routing.copies.routes =
         vec![RouteRule { path: "/search".into(), mirror: true, methods: vec!["POST".into()] }];
     let mut mirror = Mirror::routing(&routing);
-    mirror.controller.send(&ToMirror::Amplify { live: None, factor: 50.0, lasts: PATIENCE });
+    mirror.controller.send(&ToMirror::Amplify { live: None, by, lasts: PATIENCE });
     let mut client = Client::connect(mirror.listen());
     let post =
         "POST /search HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";

@@ -28,6 +28,7 @@ pub(crate) struct Total {
     pub(crate) shadow: SideWindow,
     pub(crate) agreement: Agreement,
     pub(crate) sampled: u64,
+    pub(crate) copied_bytes: u64,
     pub(crate) drops: Drops,
     pub(crate) pairs: u64,
     pub(crate) is_ejected: bool,
@@ -119,6 +120,7 @@ impl Controller {
             total.agreement.merge(&seen.agreement);
             total.drops.merge(&seen.drops);
             total.sampled += seen.sampled;
+            total.copied_bytes += seen.copied_bytes;
             total.pairs += u64::from(seen.paired.n);
             total.is_ejected = seen.ejected;
             total.upgraded += seen.upgraded;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{EgressTarget, Ratio};
 
-/// When the copies to a shadow are multiplied until its answers break the objective.
+/// When a shadow is offered more and more of what its live was asked, until its answers break the objective.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KneePolicy {
@@ -20,7 +20,7 @@ pub struct KneePolicy {
     pub every: Duration,
     /// Whether a shadow that stands on a node with a live may be loaded.
     pub shared_node: bool,
-    /// What shadows may connect to and nobody said to stand it: with any of it nothing is multiplied.
+    /// What shadows may connect to and nobody said to stand it: with any of it no shadow is loaded.
     pub spared: Vec<EgressTarget>,
 }
 

@@ -50,7 +50,7 @@ impl Met {
 /// What the mirror reports of a live and of the copies to its shadow.
 pub(super) fn upstream(
     live: InstanceId,
-    (sample_rate, sampled, factor): (SampleRate, u64, f64),
+    (sample_rate, sampled, is_amplified): (SampleRate, u64, bool),
     did: Did,
     copies: Option<(InstanceId, Did)>,
     noise: &mut Noise,
@@ -63,6 +63,7 @@ pub(super) fn upstream(
         paired: LogMoments::default(),
         agreement: Agreement::default(),
         sampled,
+        copied_bytes: 0,
         drops: Drops::default(),
         sample_rate,
         ejected: false,
@@ -75,8 +76,7 @@ pub(super) fn upstream(
     };
     summary.shadow = Some(shadow);
     summary.shadow_side.clone_from(&copied.side);
-    summary.shadow_side.offered = None;
-    if 1.0 < factor {
+    if is_amplified {
         summary.drops.0.insert(DropReason::Amplified, sampled);
     } else {
         pair_up(&mut summary, (did.log, copied.log), &copied, noise);
