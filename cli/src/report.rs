@@ -95,7 +95,7 @@ fn of(facts: &Facts, policy: &Policy) -> Report {
         alarms: actions::alarms(facts, &incidents),
         headroom: capacity::headroom(facts, policy),
         forecasts: capacity::forecasts(facts, policy),
-        shadows: costs::shadows(facts),
+        shadows: costs::shadows(facts, policy),
         trends: trends::trends(facts),
         courses: Courses {
             load: load.samples(facts.grid).collect(),

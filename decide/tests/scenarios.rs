@@ -213,7 +213,12 @@ fn policy(story: &StoryPolicy) -> Policy {
                 actions_per_hour: 5,
                 verify_after: Duration::from_secs(30),
                 rehearse_for: Duration::from_secs(5) * story.rehearse,
-                budget: story.budget.map(|per_hour| Budget { per_hour, live_per_hour: 1.0 }),
+                budget: story.budget.map(|per_hour| Budget {
+                    per_hour,
+                    live_per_hour: 1.0,
+                    shadow_per_hour: 0.0,
+                    shadow_ratio: ratio(1.0),
+                }),
             },
         },
         forecast: ForecastPolicy {

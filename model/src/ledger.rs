@@ -463,14 +463,21 @@ mod tests {
     #[test]
     fn no_more_lives_than_are_paid_for_and_fewer_at_any_price() {
         let mut policy = policy();
-        policy.action.guards.budget = Some(Budget { per_hour: 0.3, live_per_hour: 0.1 });
+        // A tenth for a live and its half of a shadow.
+        let budget = |per_hour| Budget {
+            per_hour,
+            live_per_hour: 0.06,
+            shadow_per_hour: 0.08,
+            shadow_ratio: Ratio::new(0.5).unwrap(),
+        };
+        policy.action.guards.budget = Some(budget(0.3));
         let refusal = |from, to| Ledger::default().refusal(&Action::Scale { from, to }, Tick(1), &policy);
         assert_eq!(refusal(2, 3), None, "three tenths are three times a tenth");
-        policy.action.guards.budget = Some(Budget { per_hour: 0.29, live_per_hour: 0.1 });
+        policy.action.guards.budget = Some(budget(0.29));
         let refusal = |from, to| Ledger::default().refusal(&Action::Scale { from, to }, Tick(1), &policy);
         assert_eq!(refusal(2, 3), Some(HoldReason::OverBudget));
         assert_eq!(refusal(3, 2), None);
-        let free = Budget { per_hour: 1.0, live_per_hour: 0.0 };
+        let free = Budget { live_per_hour: 0.0, shadow_per_hour: 0.0, ..budget(1.0) };
         assert_eq!(free.lives(), u32::MAX);
     }
 

@@ -306,22 +306,31 @@ pub struct GuardPolicy {
 pub struct Budget {
     /// All of them in an hour, at most.
     pub per_hour: f64,
-    /// One live in an hour, its share of a shadow included.
+    /// One live in an hour.
     pub live_per_hour: f64,
+    /// One shadow in an hour.
+    pub shadow_per_hour: f64,
+    /// How many shadows there are for a live.
+    pub shadow_ratio: Ratio,
 }
 
 impl Budget {
     /// What so many lives cost in an hour.
     #[must_use]
     pub fn cost(&self, lives: u32) -> f64 {
-        self.live_per_hour * f64::from(lives)
+        self.each() * f64::from(lives)
+    }
+
+    /// One live in an hour, its share of a shadow included.
+    fn each(&self) -> f64 {
+        self.live_per_hour + self.shadow_ratio.get() * self.shadow_per_hour
     }
 
     /// As many lives as it pays for.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a u32")]
     pub fn lives(&self) -> u32 {
-        let lives = (self.per_hour / self.live_per_hour + 1e-9).floor();
+        let lives = (self.per_hour / self.each() + 1e-9).floor();
         if lives.is_finite() { lives.clamp(0.0, f64::from(u32::MAX)) as u32 } else { u32::MAX }
     }
 }

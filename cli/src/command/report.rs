@@ -75,6 +75,7 @@ fn policy(file: &Path, state: &Path) -> Policy {
         service: Some(config.service.to_string()),
         capacity: config.policy.forecast.capacity.map(PerSecond::get),
         quantile: Some(config.policy.forecast.quantile.get()),
+        prices: config.policy.action.guards.budget,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The load beside what the lives can take, and beside what was forecast.
 
-use foreshadow_engine::model::Role;
+use foreshadow_engine::model::{Budget, Role};
 use serde::Serialize;
 
 use super::cells::{Cells, Grid, Points};
@@ -26,6 +26,8 @@ pub(crate) struct Policy {
     pub(crate) capacity: Option<f64>,
     /// The quantile that forecasts are made for.
     pub(crate) quantile: Option<f64>,
+    /// What lives and shadows cost.
+    pub(crate) prices: Option<Budget>,
 }
 
 /// How full the lives were: load over capacity.

@@ -1,14 +1,19 @@
 //! What shadows cost beside their lives.
 
-use foreshadow_engine::model::Role;
+use foreshadow_engine::model::{Budget, Role};
 use serde::Serialize;
 
+use super::capacity::Policy;
 use super::figures::Said;
 use super::gather::Facts;
 
 /// Earlier controllers did not write it down.
 const UNRECORDED: &str =
     "not recorded: needs shadows in cgroups, and a controller of this version, which records what they use";
+
+const UNCOUNTED: &str = "not recorded: no shadow in this span, or a controller that did not count them";
+
+const UNPRICED: &str = "not known: `action.budget` of the configuration says what a live and a shadow cost (name the file with `-c`)";
 
 /// Something of all shadows beside the same of all lives.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -29,9 +34,13 @@ pub(crate) struct Shadows {
     pub(crate) memory_bytes: Said<Beside>,
     /// Copies that shadows answered, beside the requests of users.
     pub(crate) copies: Said<Beside>,
+    /// Bytes of the copies that were sent to them, heads and bodies.
+    pub(crate) copied_bytes: Said<f64>,
+    /// What they cost while they were there, in the currency of `action.budget`, beside their lives.
+    pub(crate) money: Said<Beside>,
 }
 
-pub(super) fn shadows(facts: &Facts) -> Shadows {
+pub(super) fn shadows(facts: &Facts, policy: &Policy) -> Shadows {
     let memory = beside(facts, "memory").map(|both| {
         let seconds = both.recorded_share * facts.span.days() * 86_400.0;
         Beside { shadows: both.shadows / seconds, lives: both.lives / seconds, ..both }
@@ -41,7 +50,32 @@ pub(super) fn shadows(facts: &Facts) -> Shadows {
         cpu_seconds: said(beside(facts, "cpu"), UNRECORDED),
         memory_bytes: said(memory, UNRECORDED),
         copies: said(beside(facts, "requests"), "not enough data: no shadow answered a copy in this span"),
+        copied_bytes: copied(facts).map_or_else(|| Said::Unknown(UNCOUNTED.into()), Said::Known),
+        money: match &policy.prices {
+            Some(prices) => said(money(facts, prices), "not enough data: no live is recorded in this span"),
+            None => Said::Unknown(UNPRICED.into()),
+        },
     }
+}
+
+fn copied(facts: &Facts) -> Option<f64> {
+    facts.grid.sum(facts.of(Role::Shadow, "copied").map(|course| &course.cells)).integral(facts.grid)
+}
+
+/// What is recorded of it was there.
+fn money(facts: &Facts, prices: &Budget) -> Option<Beside> {
+    let hours = |role: Role| {
+        let cells = facts.of(role, "requests").map(|course| course.cells.known().count()).sum::<usize>();
+        #[expect(clippy::cast_precision_loss, reason = "a count of cells")]
+        let cells = cells as f64;
+        cells * facts.grid.cell_seconds() / 3600.0
+    };
+    let (shadows, lives) =
+        (hours(Role::Shadow) * prices.shadow_per_hour, hours(Role::Live) * prices.live_per_hour);
+    let known = facts.grid.sum(facts.of(Role::Live, "requests").map(|course| &course.cells)).known().count();
+    #[expect(clippy::cast_precision_loss, reason = "counts of cells")]
+    let recorded_share = known as f64 / facts.grid.count.max(1) as f64;
+    (0.0 < lives).then(|| Beside { shadows, lives, share: shadows / lives, recorded_share })
 }
 
 /// Both sides, summed over the cells in which both are known.

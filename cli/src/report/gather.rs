@@ -29,7 +29,7 @@ const LIVE: [&str; 9] = [
 ];
 
 /// Metrics of shadows that are read.
-const SHADOW: [&str; 3] = ["requests", "cpu", "memory"];
+const SHADOW: [&str; 4] = ["requests", "cpu", "memory", "copied"];
 
 /// A span of time in Unix milliseconds; the end is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 mod week;
 
 use foreshadow_engine::Reader;
-use foreshadow_engine::model::Verdict;
+use foreshadow_engine::model::{Budget, Ratio, Verdict};
 
 use super::incidents::{Answer, Ended};
 use super::*;
@@ -16,13 +16,19 @@ fn told(policy: &Policy) -> Report {
     let reader = Reader::open(&file).unwrap();
     let mut heard = 0;
     let report = super::report(&reader, Span { from: BEGIN, to: END }, policy, |_, _| heard += 1).unwrap();
-    assert_eq!(heard, 16, "one word for each series");
+    assert_eq!(heard, 18, "one word for each series");
     assert_eq!(super::report(&reader, Span { from: END, to: END + DAY }, policy, |_, _| {}).unwrap(), None);
     report.unwrap()
 }
 
 fn policy() -> Policy {
-    Policy { service: Some("shop".into()), capacity: Some(80.0), quantile: Some(0.9) }
+    let prices = Budget {
+        per_hour: 9.0,
+        live_per_hour: 0.2,
+        shadow_per_hour: 0.05,
+        shadow_ratio: Ratio::new(1.0).unwrap(),
+    };
+    Policy { service: Some("shop".into()), capacity: Some(80.0), quantile: Some(0.9), prices: Some(prices) }
 }
 
 #[test]
@@ -73,6 +79,11 @@ fn figures_of_the_week(report: &Report) {
     assert!((cpu.share - 0.1).abs() < 1e-3 && 0.99 < cpu.recorded_share, "{cpu:?}");
     assert!(report.shadows.memory_bytes.known().is_some_and(|of| (of.share - 0.5).abs() < 1e-9));
     assert!(report.shadows.copies.known().is_some_and(|of| (of.share - 0.1).abs() < 1e-3));
+    // Two of each for a week of 168 hours.
+    let money = report.shadows.money.known().unwrap();
+    assert!((money.shadows - 16.8).abs() < 0.1 && (money.lives - 67.2).abs() < 0.4, "{money:?}");
+    let copied = *report.shadows.copied_bytes.known().unwrap();
+    assert!((copied / (2.0 * 500.0 * 7.0 * 86_400.0) - 1.0).abs() < 0.01, "{copied}");
 }
 
 fn trends_of_the_week(trends: &Trends) {

@@ -168,6 +168,9 @@ pub(crate) fn summary(report: &Report) -> Vec<String> {
         Some(both) => format!("Shadows used {} of the processor time of their lives.", percent(both.share)),
         None => "What shadows used of the processor is not recorded.".into(),
     });
+    if let Some(money) = report.shadows.money.known() {
+        all.push(format!("Shadows cost {:.2}, their lives {:.2}.", money.shadows, money.lives));
+    }
     all.extend(trends(report));
     all
 }

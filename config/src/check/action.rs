@@ -134,9 +134,12 @@ fn horizontal(horizontal: Horizontal, sizing: &Sizing) -> Result<HorizontalPolic
 
 /// Whether it pays for the lives there are to begin with.
 fn budget(budget: &file::Budget, sizing: &Sizing) -> Result<Budget, Refusal> {
-    let of_shadow = budget.shadow.as_ref().unwrap_or(&budget.live).get().0;
-    let live_per_hour = budget.live.get().0 + of_shadow * sizing.shadow_ratio.get();
-    let checked = Budget { per_hour: budget.most.get().0, live_per_hour };
+    let checked = Budget {
+        per_hour: budget.most.get().0,
+        live_per_hour: budget.live.get().0,
+        shadow_per_hour: budget.shadow.as_ref().unwrap_or(&budget.live).get().0,
+        shadow_ratio: sizing.shadow_ratio,
+    };
     if checked.lives() < sizing.lives.value {
         let (lives, cost) = (sizing.lives.value, checked.cost(sizing.lives.value));
         let message =

@@ -124,8 +124,12 @@ pub(super) fn shadows(report: &Report) -> Markup {
             (row("processor time", &of.cpu_seconds, beside(&of.cpu_seconds, lasting)))
             (row("memory, on average", &of.memory_bytes, beside(&of.memory_bytes, bytes)))
             (row("copies answered", &of.copies, beside(&of.copies, |copies| format!("{copies:.0}"))))
-            tr { th { "bytes of copies" } td { "not recorded: history keeps no bytes" } }
+            tr {
+                th { "bytes of copies" }
+                td { @match &of.copied_bytes { Said::Known(sent) => (bytes(*sent)), Said::Unknown(why) => (why) } }
+            }
+            (row("money", &of.money, beside(&of.money, |money| format!("{money:.2}"))))
         } } }
-        p.soft { "Sums over the minutes in which both sides are recorded. In money: the configuration has no prices." }
+        p.soft { "Processor time, memory and copies: over the minutes in which both sides are recorded; copies with those that a ramp sent again, bytes without them. Money: in the currency of action.budget, for as long as each is recorded." }
     }
 }

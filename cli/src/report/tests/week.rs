@@ -162,6 +162,7 @@ fn samples(at: i64) -> Vec<Sample> {
         push(id, Role::Live, ("memory", "bytes"), 256.0 * 1_048_576.0);
         push(shadow.clone(), Role::Shadow, ("requests", "1/s"), 0.1 * load);
         push(shadow.clone(), Role::Shadow, ("cpu", "cores"), 0.1 * cpu);
+        push(shadow.clone(), Role::Shadow, ("copied", "bytes/s"), 500.0);
         push(shadow, Role::Shadow, ("memory", "bytes"), 128.0 * 1_048_576.0);
     }
     let next = load(hour + 1.0 / 6.0, at + 1, 1) + load(hour + 1.0 / 6.0, at + 1, 2);
