@@ -6,6 +6,7 @@ mod delta;
 mod effect;
 mod harm;
 mod history;
+mod knee;
 mod load;
 mod mirror;
 mod probe;
@@ -31,6 +32,8 @@ pub(crate) enum Bench {
     ProbeEffect(Options),
     /// A day of 400 series in our history, beside the same day in Prometheus and VictoriaMetrics.
     History,
+    /// The load that a live can take as it is found on its shadow, against the truth: nginx, httpbin, Datasette.
+    Knee(knee::Options),
     /// Every performance test against the usual tool for it: sysbench, STREAM's triad, fio, iperf3.
     Probe(Options),
 }
@@ -63,6 +66,7 @@ pub(crate) fn run(root: &Path, bench: Bench) -> anyhow::Result<bool> {
         Bench::ProbeEffect(options) => effect::run(root, &options.plan())?,
         Bench::Probe(options) => probe::run(root, &options.plan())?,
         Bench::History => history::run(root)?,
+        Bench::Knee(options) => knee::run(root, &options)?,
         Bench::Delta(options) => delta::run(root, &options)?,
         Bench::Capture(options) => capture::run(root, &options.plan())?,
     }
