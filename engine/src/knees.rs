@@ -3,8 +3,8 @@
 //! *When*: a live has a new process or another size (after a start, a roll-out, an action); both sides became slower than they were when
 //! its knee was found; somebody gave it another processor limit; `knee.every` has passed. *Only while all is quiet*, since the shadow is
 //! no shadow meanwhile: its pair is healthy or both its sides are worse, nothing is under way, pressed, rolled out or held by the kill
-//! switch. *Ends at once* when that ends, and when live becomes slower. *Never* where copies would load what nobody said to stand it, nor on a node with a live unless that is allowed.
-//! After a ramp that found nothing it rests. *Cannot see*: what only shows after minutes.
+//! switch. *Ends at once* when that ends, and when live becomes slower. *Never* where copies would load what nobody said to stand it,
+//! nor on a node with a live unless that is allowed. After a ramp that found nothing it rests. *Cannot see*: what only shows after minutes.
 
 mod under_way;
 

@@ -72,7 +72,7 @@ fn money(facts: &Facts, prices: &Budget) -> Option<Beside> {
     };
     let (shadows, lives) =
         (hours(Role::Shadow) * prices.shadow_per_hour, hours(Role::Live) * prices.live_per_hour);
-    let known = facts.grid.sum(facts.of(Role::Live, "requests").map(|course| &course.cells)).known().count();
+    let known = facts.load().known().count();
     #[expect(clippy::cast_precision_loss, reason = "counts of cells")]
     let recorded_share = known as f64 / facts.grid.count.max(1) as f64;
     (0.0 < lives).then(|| Beside { shadows, lives, share: shadows / lives, recorded_share })
