@@ -190,7 +190,9 @@ impl Errors {
     #[expect(clippy::cast_precision_loss, reason = "counts of a minute")]
     fn excess_of(&self, now: &TickCounts, recent: &TickCounts) -> Option<f64> {
         let is_enough = UNPAIRED_TICKS_MIN <= recent.unpaired.ticks;
-        let is_unpaired = is_enough && now.unpaired.ticks != 0;
+        // Between two tries of one that is held back there is neither.
+        let is_tried = now.unpaired.ticks != 0 || (now.held_back && now.pairs == 0);
+        let is_unpaired = is_enough && is_tried;
         if 0 < recent.pairs && !is_unpaired {
             let excess = recent.live_error_only as f64 - recent.shadow_error_only as f64;
             return Some(excess / recent.pairs as f64 - self.accepted.map_or(0.0, |normal| normal.excess));

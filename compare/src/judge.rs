@@ -319,6 +319,7 @@ impl Judge {
         let excess = self.streams.errors.excess().unwrap_or(0.0);
         let evident = self.policy.threshold <= self.streams.evidence();
         let both_are_worse = self.own.both_are_worse();
+        let recent = self.quality.together();
         let slow = self.streams.is_slow() && self.own_past_agrees();
         let failing = self.streams.errors.stream().is_alarmed() && EXCESS_ACT <= excess;
         let shadow_fails = self.streams.errors.shadow.is_alarmed() && excess <= -EXCESS_ACT;
@@ -329,7 +330,7 @@ impl Judge {
             evident,
             lasting: slow || failing || self.streams.is_lasting(),
             // Of one that nobody asks any more it is not known whether it still does.
-            failing: failing && 0 < self.quality.together().requests,
+            failing: failing && 0 < recent.requests.max(recent.unpaired.requests),
             shared: (evident || both_are_worse) && self.is_shared(),
             uncleared: self.streams.is_alarmed(),
             shadow_is_worse: shadow_fails || self.shadow_is_slow(),

@@ -30,6 +30,7 @@ mod errors;
 mod evidence;
 mod fleet;
 mod flipped;
+mod held_back;
 mod host;
 mod judge;
 mod load;

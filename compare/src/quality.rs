@@ -13,6 +13,7 @@ use foreshadow_model::{DropReason, Inconclusive, Window};
 use serde::{Deserialize, Serialize};
 
 use crate::detector::SAMPLES_MIN;
+use crate::held_back::HeldBack;
 use crate::recent::{RECENT_TICKS, Ring};
 
 /// One copy in so many lost (or diverging): what is left is no fair sample any more.
@@ -40,6 +41,9 @@ pub(crate) struct TickCounts {
     pub(crate) shadow_error_only: u64,
     pub(crate) requests: u64,
     pub(crate) errors: u64,
+    /// The mirror holds live back.
+    #[serde(default)]
+    pub(crate) held_back: bool,
     /// What there was in ticks without any pair.
     #[serde(default)]
     pub(crate) unpaired: Unpaired,
@@ -68,7 +72,7 @@ impl Unpaired {
         }
     }
 
-    fn merged(self, other: Self) -> Self {
+    pub(crate) fn merged(self, other: Self) -> Self {
         Self {
             ticks: self.ticks.saturating_add(other.ticks),
             requests: self.requests.saturating_add(other.requests),
@@ -109,6 +113,7 @@ impl TickCounts {
             shadow_error_only: agreement.shadow_error_only,
             requests: live.requests,
             errors: live.errors,
+            held_back: window.held_back,
             unpaired: if pairs == 0 { Unpaired::of(window) } else { Unpaired::default() },
         }
     }
@@ -126,6 +131,7 @@ impl TickCounts {
             shadow_error_only: self.shadow_error_only.saturating_add(other.shadow_error_only),
             requests: self.requests.saturating_add(other.requests),
             errors: self.errors.saturating_add(other.errors),
+            held_back: self.held_back || other.held_back,
             unpaired: self.unpaired.merged(other.unpaired),
         }
     }
@@ -154,6 +160,8 @@ pub(crate) struct Objection {
 pub(crate) struct Quality {
     recent: Ring<TickCounts>,
     together: TickCounts,
+    #[serde(default)]
+    held_back: Option<HeldBack>,
 }
 
 impl Quality {
@@ -162,6 +170,14 @@ impl Quality {
         let now = if window.reported { TickCounts::of(window) } else { TickCounts::default() };
         self.recent.push(now);
         self.together = self.recent.iter().fold(TickCounts::default(), TickCounts::merged);
+        match &mut self.held_back {
+            _ if !window.reported => {}
+            Some(held_back) if window.held_back => held_back.observe(&now, window.span_seconds),
+            held_back => *held_back = window.held_back.then(|| HeldBack::since(&self.recent)),
+        }
+        if let Some(tries) = self.held_back.as_ref().and_then(HeldBack::together) {
+            self.together.unpaired = tries;
+        }
         let to_any_news = self.to_any_news(window, &now);
         Objection {
             to_any_news,
@@ -208,7 +224,7 @@ impl Quality {
         RECENT_TICKS / 2 <= known && known < 2 * poor
     }
 
-    /// The recent ticks together.
+    /// The recent ticks together; of a live that is held back, with the last tries of it in the place of what was unpaired.
     pub(crate) fn together(&self) -> TickCounts {
         self.together
     }

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use foreshadow_model::wire::{Amplification, LogSummary, Routing, ShadowTarget, Summary};
-use foreshadow_model::{Generation, InstanceId, MirrorPolicy, with_causes};
+use foreshadow_model::{Generation, InstanceId, MirrorPolicy, Weight, with_causes};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -289,7 +289,8 @@ impl Shared {
         let table = self.table();
         let upstreams = table.entries.iter().map(|entry| {
             let shadow = entry.shadow.as_ref().map(|handle| handle.line.target.id.clone());
-            let ejected = entry.ejected.load(Ordering::Relaxed);
+            // Where the controller sends nobody, it is not the mirror that holds it back.
+            let ejected = entry.ejected.load(Ordering::Relaxed) && entry.upstream.weight != Weight::NONE;
             entry.stats.take(entry.upstream.id.clone(), shadow, entry.upstream.sample_rate, ejected)
         });
         Summary {

@@ -197,6 +197,9 @@ pub struct Window {
     pub drops: Drops,
     /// The sample rate that was in force at the end of the tick.
     pub sample_rate: SampleRate,
+    /// Whether the mirror holds live back because it hangs or refuses connections, at the end of the tick.
+    #[serde(default)]
+    pub held_back: bool,
     /// Passive signals of live's cgroup; `None` when they cannot be read.
     pub live_signals: Option<CgroupSignals>,
     /// Passive signals of the shadow's cgroup.
@@ -238,6 +241,7 @@ impl Window {
             copied_bytes: 0,
             drops: Drops::default(),
             sample_rate: SampleRate::NONE,
+            held_back: false,
             live_signals: None,
             shadow_signals: None,
             live_bursts: Vec::new(),

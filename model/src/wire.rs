@@ -182,7 +182,7 @@ pub struct UpstreamSummary {
     pub drops: Drops,
     /// The rate in force.
     pub sample_rate: SampleRate,
-    /// Whether the mirror itself holds live back because it does not answer.
+    /// Whether the mirror itself holds live back because it does not answer; never where the controller sends it nobody.
     pub ejected: bool,
     /// Connections that became something else than HTTP, such as WebSocket. None of their bytes are copied.
     pub upgraded: u64,

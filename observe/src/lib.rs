@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use foreshadow_model::wire::Summary;
-use foreshadow_model::{Burst, CgroupSignals, InstanceId, Inventory, MemoryProfile, Tick, Window};
+use foreshadow_model::{Burst, CgroupSignals, InstanceId, Inventory, MemoryProfile, Tick, Window, of_live};
 
 /// What was seen of one instance from inside its cgroup.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,13 +73,13 @@ impl Observer {
 fn add_summaries(window: &mut Window, summaries: &[Summary]) {
     let mut span = 0.0;
     for summary in summaries {
-        let Some(seen) = summary.upstreams.iter().find(|seen| seen.live == window.live) else { continue };
+        let Some(seen) = of_live(&summary.upstreams, &window.live) else { continue };
         window.reported = true;
         span += summary.span_seconds;
         window.live_side.merge(&seen.live_side);
         window.sampled += seen.sampled;
         window.drops.merge(&seen.drops);
-        window.sample_rate = seen.sample_rate;
+        (window.sample_rate, window.held_back) = (seen.sample_rate, seen.ejected);
         // Pairs with a shadow that has been replaced since say nothing about the one there is now.
         if seen.shadow == window.shadow {
             window.shadow_side.merge(&seen.shadow_side);
@@ -151,8 +151,13 @@ mod tests {
         let mut observer = Observer::default();
         observer.summary(summary(Some(InstanceId::live(1).shadow_of()), 3));
         observer.summary(summary(Some(InstanceId::live(1).shadow_of()), 4));
+        let mut last = summary(Some(InstanceId::live(1).shadow_of()), 0);
+        (last.span_seconds, last.upstreams[0].paired, last.upstreams[0].ejected) =
+            (0.0, LogMoments::default(), true);
+        observer.summary(last);
         let windows = observer.close_windows(Tick(1), 1.9, &inventory(Phase::Ready));
         assert_eq!((windows[0].live_side.requests, windows[0].paired.n), (7, 2));
+        assert!(windows[0].held_back, "as was said last");
         assert!((windows[0].span_seconds - 2.0).abs() < 1e-12, "the span that the mirror measured");
         assert!(
             !observer.close_windows(Tick(2), 1.0, &inventory(Phase::Ready))[0].reported,

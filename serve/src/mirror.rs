@@ -129,7 +129,7 @@ fn text(totals: &MirrorTotals, format: Format) -> String {
     sheet.gauge(
         "ejected",
         None,
-        "1 while the live refuses connections or answers hardly anybody",
+        "1 while a live that is to get requests refuses connections or answers hardly anybody",
         per(&|live| f64::from(u8::from(live.is_ejected))),
     );
     sheet.counter("sampled", None, "Requests chosen to be copied", per(&|live| count(live.sampled)));

@@ -1,7 +1,7 @@
 //! One story per state: how it is entered, and how it is left.
 
 use foreshadow_model::{
-    Assessment, DropReason, Drops, Inconclusive, LogMoments, Resource, Stream, Verdict, Window,
+    Assessment, DropReason, Drops, Inconclusive, LogMoments, Ratio, Resource, Stream, Verdict, Window,
 };
 
 use crate::sim::{CALM, Nature, Sim, Trouble, slower};
@@ -410,6 +410,82 @@ fn a_live_that_answers_nobody_is_degraded_within_ten_ticks_although_nothing_can_
             assert_ne!(sim.judge.update(&window).verdict, Verdict::Degraded, "seed {seed}");
         }
     }
+}
+
+/// The same, held back by the mirror.
+fn held_back(sim: &mut Sim, failed: u64) -> Window {
+    Window { held_back: true, ..hangs(sim, failed) }
+}
+
+/// It is held back and tried once in so many ticks, until it is found degraded.
+fn found_hanging(every: u64) -> Sim {
+    let mut sim = healthy_for(200, 1);
+    let window = hangs(&mut sim, 0);
+    let _ = sim.judge.update(&window);
+    for tick in 0..4 * every + 12 {
+        let failed = if tick == 0 { 12 } else { u64::from(tick % every == 0) };
+        let window = held_back(&mut sim, failed);
+        if sim.judge.update(&window).verdict == Verdict::Degraded {
+            return sim;
+        }
+    }
+    panic!("not found, tried every {every} ticks");
+}
+
+#[test]
+fn a_live_that_the_mirror_holds_back_is_degraded_between_two_tries_too() {
+    // The recent ticks are twelve.
+    for every in [2, 3, 8, 11] {
+        let mut sim = found_hanging(every);
+        for tick in 0..10 * every {
+            let window = held_back(&mut sim, u64::from(tick % every == every / 2));
+            let said = sim.judge.update(&window);
+            let excess = said.error_excess.map(Ratio::get);
+            assert!(
+                said.verdict == Verdict::Degraded && excess.is_some_and(|excess| 0.5 < excess),
+                "every {every}, {tick}: {} {excess:?}",
+                said.verdict
+            );
+            let missing = Window::unreported(window.tick, window.live, window.span_seconds);
+            let _ = sim.judge.update(&missing);
+        }
+        // Sent nobody by the controller, it is not held back by the mirror: whether it still hangs is unknown.
+        let mut last = Verdict::Degraded;
+        for _ in 0..20 {
+            let window = hangs(&mut sim, 0);
+            last = sim.judge.update(&window).verdict;
+        }
+        assert_eq!(last, FEW);
+    }
+}
+
+#[test]
+fn of_a_live_that_nobody_tries_any_more_it_is_unknown_whether_it_hangs() {
+    let mut sim = found_hanging(3);
+    let window = held_back(&mut sim, 0);
+    assert_eq!(sim.judge.update(&window).verdict, Verdict::Degraded);
+    let mut last = Verdict::Degraded;
+    for _ in 0..20 {
+        let window = held_back(&mut sim, 0);
+        last = sim.judge.update(&window).verdict;
+    }
+    assert_eq!(last, FEW, "after a minute");
+}
+
+#[test]
+fn what_both_waited_for_is_forgotten_after_some_tries() {
+    let mut sim = healthy_for(200, 1);
+    for tick in 0..1000 {
+        let mut window = held_back(&mut sim, 4);
+        (window.shadow_side.requests, window.shadow_side.errors) = (4, if tick < 900 { 4 } else { 0 });
+        let verdict = sim.judge.update(&window).verdict;
+        assert!(900 <= tick || verdict != Verdict::Degraded);
+        if verdict == Verdict::Degraded {
+            assert!(tick < 915, "{tick}");
+            return;
+        }
+    }
+    panic!("never found");
 }
 
 #[test]

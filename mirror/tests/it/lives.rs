@@ -30,7 +30,8 @@ fn shares_are_exactly_the_weights() {
 #[test]
 fn a_live_that_refuses_connections_is_passed_over() {
     let origin = Origin::fixed(200, "live");
-    let mut mirror = Mirror::routing(&routing(1, vec![live(1, closed()), live(2, origin.address)]));
+    let refusing = live(1, closed());
+    let mut mirror = Mirror::routing(&routing(1, vec![refusing.clone(), live(2, origin.address)]));
     let mut client = Client::connect(mirror.listen());
     for n in 0..50 {
         let answer = match n % 2 {
@@ -46,6 +47,9 @@ fn a_live_that_refuses_connections_is_passed_over() {
     assert_eq!(mirror.controller.wait_for("live-2", |total| total.live.requests == 50).live.errors, 0);
     assert_eq!(mirror.controller.refused, 0);
     assert!(origin.seen().iter().filter(|seen| seen.method() == "POST").all(|seen| seen.body.len() == 3));
+    // Sent nobody by the controller, it is not held back by the mirror any more.
+    mirror.controller.route(&routing(2, vec![weighing(0, refusing), live(2, origin.address)]));
+    mirror.wait(|total| !total.is_ejected);
 }
 
 #[test]
