@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use foreshadow_model::{
-    Assessment, Capacity, InstanceId, Inventory, KneeRow, PerSecond, Policy, QueueLaw, Verdict,
+    Assessment, Capacity, InstanceId, Inventory, KneeRow, PerSecond, Policy, QueueLaw, Verdict, of_live,
 };
 use serde::{Deserialize, Serialize};
 
@@ -159,7 +159,7 @@ pub fn capacity(
 ) -> Option<Capacity> {
     let usual = policy.forecast.capacity.or_else(|| median(measured.values().map(|(knee, _)| knee.load)))?;
     let of = |live: &InstanceId| {
-        let assessment = assessments.iter().find(|assessment| assessment.live == *live);
+        let assessment = of_live(assessments, live);
         match measured.get(live).filter(|_| policy.forecast.capacity.is_none()) {
             Some((knee, left)) => knee.aged(assessment, *left),
             None => Measured::told(usual).aged(assessment, 1.0),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use foreshadow_act::{Journal, JournalError};
 use foreshadow_config::StorePolicy;
 use foreshadow_model::{
-    Assessment, Capacity, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick, Window,
+    Assessment, Capacity, CycleReport, InstanceId, JournalEntry, JournalEvent, Role, SideWindow, Tick,
+    Window, of_live,
 };
 use foreshadow_store::{
     OpenStoreError, Precision, Query, Reader, Retention, Sample, SeriesKey, Store, StoreOptions,
@@ -331,7 +332,7 @@ fn samples(window: &Window, assessments: &[Assessment]) -> Vec<Sample> {
         live("memory_anonymous", "bytes", bytes(memory.anonymous));
         live("memory_changed", "bytes/s", memory.changed_bytes_per_second());
     }
-    if let Some(assessment) = assessments.iter().find(|assessment| assessment.live == window.live) {
+    if let Some(assessment) = of_live(assessments, &window.live) {
         live("delta", "1", assessment.delta.map(|estimate| estimate.delta.get()));
         live("evidence", "1", Some(assessment.evidence));
     }

@@ -9,7 +9,7 @@ use foreshadow_act::Seen;
 use foreshadow_compare::Judge;
 use foreshadow_model::{
     ActionId, ActionKind, Assessment, ComparePolicy, Effect, InstanceId, Inventory, NodeEvent, Outcome, Pair,
-    Resource, Verdict, Window, ZoneEvent,
+    Resource, Verdict, Window, ZoneEvent, of_live,
 };
 
 use serde::{Deserialize, Serialize};
@@ -291,7 +291,7 @@ fn pids(pair: &Pair) -> Pids {
 /// carries more than it ever did (`LoadOutOfRange`) is no verdict, so its answers are looked at as they are.
 pub(crate) fn seen(assessments: &[Assessment], windows: &[Window]) -> Seen {
     let fails = |live: &InstanceId| {
-        let window = windows.iter().find(|window| window.live == *live);
+        let window = of_live(windows, live);
         window.is_some_and(|window| {
             0 < window.live_side.requests && window.live_side.requests < 20 * window.live_side.errors
         })

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use foreshadow_model::{InstanceId, Inventory, Resources, Window, limit_in_words};
+use foreshadow_model::{InstanceId, Inventory, Resources, Window, limit_in_words, of_live};
 
 /// Ticks over which the most that was used counts: as many as a shift is taken over.
 const TICKS: usize = 12;
@@ -60,7 +60,7 @@ impl Limits {
                 seen.limits = live.resources;
                 all.push(Changed { live: live.id.clone(), limits: live.resources, is_enough, change });
             }
-            seen.note(windows.iter().find(|window| window.live == live.id));
+            seen.note(of_live(windows, &live.id));
         }
         all
     }

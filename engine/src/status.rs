@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foreshadow_model::wire::Summary;
 use foreshadow_model::{
     ActionRow, Agreement, BurstOutcome, Decision, DeployRow, Drops, FlippedAlarms, InstanceId, Ledger, Pair,
-    PairRow, Policy, StatusReport, Weight, Window,
+    PairRow, Policy, StatusReport, Weight, Window, of_live,
 };
 use foreshadow_platform::local::Local;
 use tokio::net::TcpListener;
@@ -205,11 +205,11 @@ impl Board {
 
     fn row(&self, pair: &Pair, facts: &Facts<'_>) -> PairRow {
         let live = &pair.live.id;
-        let window = facts.closed.windows.iter().find(|window| window.live == *live && window.reported);
+        let window = of_live(&facts.closed.windows, live).filter(|window| window.reported);
         let report = &facts.closed.report;
         let decision = report.plan.decisions.iter().find(|decision| decision.instance() == Some(live));
         let agreement = self.totals.agreement.get(live);
-        let assessment = report.assessments.iter().find(|assessment| assessment.live == *live);
+        let assessment = of_live(&report.assessments, live);
         let weighed = decision.map(Decision::alternatives).unwrap_or_default();
         PairRow {
             live: pair.live.clone(),

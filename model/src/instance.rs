@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, MilliCpu};
+use crate::{Bytes, MilliCpu, of_live};
 
 /// A name that may not be used: names become file names, cgroup names and labels.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -316,7 +316,7 @@ impl fmt::Display for NoShadow {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inventory {
-    /// Every live, by name, with its shadow if it has one.
+    /// Every live with its shadow if it has one, in the order of their names.
     pub pairs: Vec<Pair>,
     /// The nodes.
     pub nodes: Vec<NodeRoom>,
@@ -342,7 +342,7 @@ impl Inventory {
     /// The pair of the live of this name.
     #[must_use]
     pub fn pair(&self, live: &InstanceId) -> Option<&Pair> {
-        self.pairs.iter().find(|pair| pair.live.id == *live)
+        of_live(&self.pairs, live)
     }
 
     /// Processor time on `node` that no limit has promised away.

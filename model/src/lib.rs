@@ -21,6 +21,7 @@ mod instance;
 mod ledger;
 mod memory;
 mod moments;
+mod of_live;
 mod plan;
 mod policy;
 mod report;
@@ -52,6 +53,7 @@ pub use instance::{
 pub use ledger::{Ledger, Taken};
 pub use memory::{MemoryProfile, MemoryRow, MemoryTrend, PageSample};
 pub use moments::LogMoments;
+pub use of_live::{OfLive, of_live};
 pub use plan::{
     Action, ActionId, ActionKind, Alternative, Decision, HoldReason, Plan, ShadowLimit, Step, limit_in_words,
 };

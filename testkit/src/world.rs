@@ -140,12 +140,9 @@ impl World {
             without_shadow
                 .insert(member.live.instance.id.clone(), NoShadow::NoRoom("no node has room for one".into()));
         }
-        Inventory {
-            pairs: self.members.values().map(pair).collect(),
-            nodes: self.rooms(),
-            without_shadow,
-            shadows_refused: 0,
-        }
+        let mut pairs: Vec<Pair> = self.members.values().map(pair).collect();
+        pairs.sort_by(|one, other| one.live.id.cmp(&other.live.id));
+        Inventory { pairs, nodes: self.rooms(), without_shadow, shadows_refused: 0 }
     }
 
     fn rooms(&self) -> Vec<NodeRoom> {
@@ -292,6 +289,7 @@ impl World {
             });
             upstreams.push(upstream(live, (rate, sampled, asked.is_some()), did, copies, noise));
         }
+        upstreams.sort_by(|one, other| one.live.cmp(&other.live));
         (upstreams, signals, seen.users(load, &self.service, any_ready))
     }
 
