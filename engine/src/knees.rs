@@ -15,7 +15,7 @@ use foreshadow_forecast::{Bystander, Objective, Ramp, RampBounds, RampTurn};
 use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_PER_SECOND_MAX};
 use foreshadow_model::{
     Assessment, Capacity, CgroupSignals, Instance, InstanceId, Inventory, JournalEvent, KneeOutcome,
-    KneePolicy, KneeRow, Pair, Policy, RampReport, Resources, Verdict, Window,
+    KneePolicy, KneeRow, Pair, Policy, RampReport, Resources, Verdict, Window, of_live,
 };
 use serde::{Deserialize, Serialize};
 
@@ -253,7 +253,7 @@ impl Knees {
     }
 
     fn go_on(&mut self, mut under_way: UnderWay, of: &Circumstances<'_>) -> Asked {
-        let window = of.windows.iter().find(|window| window.live == under_way.live && window.reported);
+        let window = of_live(of.windows, &under_way.live).filter(|window| window.reported);
         let limits = [self.limit(&under_way.live), self.limit(&under_way.shadow)];
         let why = interruption(&under_way, limits, of).or_else(|| under_way.neighbour_is_hurt(of.windows));
         let (None, Some(window)) = (&why, window) else {
@@ -261,7 +261,16 @@ impl Knees {
             let why = why.unwrap_or_else(|| "the mirror did not report".into());
             return self.end(under_way, KneeOutcome::Ended { why }, of.unix_ms);
         };
-        match under_way.ramp.tick(tick(window, under_way.by.percentile)) {
+        let seen = tick(window, under_way.by.percentile);
+        tracing::debug!(
+            live = %under_way.live,
+            offered_per_second = seen.offered,
+            answered_per_second = seen.answered,
+            under_way = seen.under_way,
+            percentile_us = seen.answers.quantile(under_way.by.percentile),
+            "Ramp tick"
+        );
+        match under_way.ramp.tick(seen) {
             RampTurn::Wait => self.put_back(under_way, None),
             RampTurn::Offer { load, seconds } => {
                 let idle = under_way.is_beside().then_some(true);
@@ -271,7 +280,7 @@ impl Knees {
             RampTurn::End(end) => {
                 let outcome = plausible(outcome(&end, under_way.ramp.objective()), window, &under_way);
                 if let KneeOutcome::Found { load, low, high } = outcome {
-                    let assessment = of.assessments.iter().find(|a| a.live == under_way.live);
+                    let assessment = of_live(of.assessments, &under_way.live);
                     let own = assessment.and_then(|a| a.own_delta).map_or(0.0, |own| own.get().ln_1p());
                     let law = found_law(&end).map(|law| (law, under_way.ramp.objective().latency));
                     let (unix_ms, own_log) = (of.unix_ms, own.max(0.0));
@@ -325,7 +334,7 @@ impl Knees {
     /// Why the knee of this pair is to be looked for now.
     fn is_due(&self, pair: &Pair, of: &Circumstances<'_>) -> Option<&'static str> {
         let live = &pair.live.id;
-        let assessment = of.assessments.iter().find(|assessment| assessment.live == *live)?;
+        let assessment = of_live(of.assessments, live)?;
         if self.rests_until.contains_key(live) {
             return None;
         }

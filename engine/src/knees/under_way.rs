@@ -3,7 +3,7 @@
 use foreshadow_decide::CpuLimit;
 use foreshadow_forecast::{Bystander, Objective, Ramp, RampEnd, RampStep, RampTick};
 use foreshadow_model::{
-    InstanceId, KneeOutcome, PerSecond, QueueLaw, RampReport, RampRow, SideWindow, Verdict, Window,
+    InstanceId, KneeOutcome, PerSecond, QueueLaw, RampReport, RampRow, SideWindow, Verdict, Window, of_live,
 };
 
 use super::{Circumstances, Subject, Yardstick};
@@ -39,7 +39,7 @@ impl UnderWay {
     pub(super) fn neighbour_is_hurt(&mut self, windows: &[Window]) -> Option<String> {
         let is_usual = self.ramp.steps().is_empty();
         for neighbour in &mut self.neighbours {
-            let window = windows.iter().find(|window| window.live == neighbour.live && window.reported);
+            let window = of_live(windows, &neighbour.live).filter(|window| window.reported);
             let latency = window.and_then(|window| tick(window, self.by.percentile).live_latency);
             if let Some((before, now)) = neighbour.watch.tick(latency, is_usual) {
                 let (live, now, before) = (&neighbour.live, 1e3 * now, 1e3 * before);

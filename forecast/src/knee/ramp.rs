@@ -3,7 +3,9 @@
 //! *Why this order*: doubling finds a bracket in few steps whatever the knee is, halving the bracket (in logarithms) closes in on it; where
 //! an earlier knee is known, the first step is just below it, and few steps are enough. *Ends early*: when live becomes slower, since the
 //! two then share something and users would pay; when there are too few copies to be repeated. *After a broken step* it rests, or what
-//! waits in the shadow would be held against the next one.
+//! waits in the shadow would be held against the next one. *A look is as long as it must be*: a glance where the objective is far from
+//! broken, no longer than until it cannot be kept any more where it is broken; so that there is time for long ones beside the knee, where
+//! a service is by a tenth faster or slower from one second to the next.
 
 use foreshadow_model::LogHistogram;
 
@@ -20,8 +22,18 @@ const NEAR_GROWTH: f64 = 1.3;
 /// Ticks, and seconds at the least, that the load before, the settling of a step, the look at it and the rest after a broken one take.
 const USUAL: (u32, f64) = (8, 20.0);
 const SETTLE: (u32, f64) = (2, 3.0);
-const LOOK: (u32, f64) = (4, 10.0);
+const LOOK: (u32, f64) = (4, 15.0);
 const REST: (u32, f64) = (4, 10.0);
+
+/// A glance is so long, and is enough where the objective is kept with this part of what it allows: a queue that would break it within the
+/// rest of the look has come half of the way by then, since a step settles first.
+const GLANCE: (u32, f64) = (2, 4.0);
+const GLANCE_WITHIN: f64 = 0.5;
+
+/// What is seen is too little to end a look early with less than so many requests offered, or so many that were beyond the percentile: the load
+/// itself is known to one part in the root of them.
+const GLANCE_OFFERED: f64 = 1000.0;
+const GLANCE_BEYOND: f64 = 5.0;
 
 /// Copies per second without which nothing can be repeated.
 const COPIES_LEAST: f64 = 1.0;
@@ -29,7 +41,7 @@ const COPIES_LEAST: f64 = 1.0;
 /// No ramp has more steps: copies that come and go with their sessions may keep the bracket from becoming narrow.
 const STEPS_MAX: usize = 24;
 
-/// Less of the load that is asked for than this, and the mirror cannot send it: what it measures would be itself.
+/// Less of the load that is asked for than this, beyond what is chance, and the mirror cannot send it: what it measures would be itself.
 const OFFERED_LEAST: f64 = 0.9;
 
 /// Standard deviations of a count that may be chance.
@@ -115,9 +127,11 @@ enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     seconds: f64,
+    /// Requests per second.
     offered: f64,
+    /// The part of those that was answered, 0 to 1.
     answered: f64,
-    under_way: f64,
+    /// The percentile, in seconds; infinite where too few were answered.
     latency: f64,
     failed: f64,
     copies: f64,
@@ -195,7 +209,9 @@ impl Ramp {
             return RampTurn::End(RampEnd::LiveSlower { before, now });
         }
         self.ticks.push(tick);
-        if self.ticks.len() < self.ticks_of(self.stage) {
+        let is_seen =
+            self.stage == Stage::Look && self.is_enough() && (self.is_kept_by_far() || self.is_lost());
+        if self.ticks.len() < self.ticks_of(self.stage) && !is_seen {
             return RampTurn::Wait;
         }
         match self.stage {
@@ -206,7 +222,7 @@ impl Ramp {
             }
             Stage::Look => self.judge(),
             Stage::Rest => {
-                self.copies = self.seen().copies;
+                self.copies = self.seen(self.bounds.percentile, 0.0).copies;
                 self.next()
             }
         }
@@ -217,19 +233,44 @@ impl Ramp {
         self.ticks.clear();
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some ticks")]
     fn ticks_of(&self, stage: Stage) -> usize {
-        let (ticks, seconds) = match stage {
+        self.ticks_in(match stage {
             Stage::Usual => USUAL,
             Stage::Settle => SETTLE,
             Stage::Look => LOOK,
             Stage::Rest => REST,
-        };
+        })
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some ticks")]
+    fn ticks_in(&self, (ticks, seconds): (u32, f64)) -> usize {
         f64::from(ticks).max((seconds / self.bounds.tick_seconds).ceil()) as usize
     }
 
-    /// What the ticks of this stage show.
-    fn seen(&self) -> Seen {
+    /// Whether a look may end here if what it shows is clear.
+    fn is_enough(&self) -> bool {
+        let offered = self.bounds.tick_seconds * self.ticks.iter().map(|tick| tick.offered).sum::<f64>();
+        self.ticks_in(GLANCE) <= self.ticks.len()
+            && GLANCE_OFFERED.max(GLANCE_BEYOND / (1.0 - self.bounds.percentile)) <= offered
+    }
+
+    /// Whether what was seen so far is so good that a longer look would say the same.
+    fn is_kept_by_far(&self) -> bool {
+        let Objective { latency, failed } = self.objective;
+        let by_far = Objective { latency: GLANCE_WITHIN * latency, failed: GLANCE_WITHIN * failed };
+        by_far.is_kept(&self.seen(self.bounds.percentile, 0.0).step())
+    }
+
+    /// Whether so many were too slow that the rest of the look cannot make up for them. Whoever may still be answered in time is not.
+    #[expect(clippy::cast_precision_loss, reason = "some ticks")]
+    fn is_lost(&self) -> bool {
+        let looks = self.ticks_of(Stage::Look) as f64 / self.ticks.len() as f64;
+        let percentile = 1.0 - (1.0 - self.bounds.percentile) * looks;
+        0.0 < percentile && self.objective.latency < self.seen(percentile, self.objective.latency).latency
+    }
+
+    /// What the ticks of this stage show, as if those asked within so many seconds at the end had been answered.
+    fn seen(&self, percentile: f64, pending_seconds: f64) -> Seen {
         #[expect(clippy::cast_precision_loss, reason = "some ticks")]
         let n = self.ticks.len().max(1) as f64;
         let mean = |of: fn(&RampTick) -> f64| self.ticks.iter().map(of).sum::<f64>() / n;
@@ -238,20 +279,24 @@ impl Ramp {
         // Of all answers together: where a queue comes and goes, half of the ticks are fast and users wait all the same.
         let mut answers = LogHistogram::default();
         self.ticks.iter().for_each(|tick| answers.merge(&tick.answers));
+        let seconds = n * self.bounds.tick_seconds;
+        let (offered, under_way) = (mean(|tick| tick.offered), mean(|tick| tick.under_way));
+        let pending = offered * (pending_seconds / seconds).min(1.0);
+        let share = share_answered(offered, answered + pending, under_way, seconds);
+        // Who was not answered waits for longer than all who were. Where they are more than may wait, it is for ever.
+        let latency = answers.quantile(percentile / share).map_or(f64::INFINITY, |us| us / 1e6);
         Seen {
-            seconds: n * self.bounds.tick_seconds,
-            offered: mean(|tick| tick.offered),
-            answered,
-            under_way: mean(|tick| tick.under_way),
-            // Nobody answered: slower than any objective.
-            latency: answers.quantile(self.bounds.percentile).map_or(f64::INFINITY, |us| us / 1e6),
+            seconds,
+            offered,
+            answered: share,
+            latency,
             failed: if 0.0 < answered { failed / answered } else { 0.0 },
             copies: mean(|tick| tick.copies),
         }
     }
 
     fn begin(&mut self) -> RampTurn {
-        let usual = self.seen();
+        let usual = self.seen(self.bounds.percentile, 0.0);
         if let Some(end) = self.too_few(&usual) {
             return end;
         }
@@ -261,11 +306,12 @@ impl Ramp {
     }
 
     fn judge(&mut self) -> RampTurn {
-        let seen = self.seen();
+        let seen = self.seen(self.bounds.percentile, 0.0);
         if let Some(end) = self.too_few(&seen) {
             return end;
         }
-        if seen.offered < OFFERED_LEAST * self.load {
+        let by_chance = BY_CHANCE * (self.load / seen.seconds).sqrt();
+        if seen.offered + by_chance < OFFERED_LEAST * self.load {
             return RampTurn::End(RampEnd::CannotOffer { asked: self.load, offered: seen.offered });
         }
         let step = seen.step();
@@ -335,13 +381,16 @@ impl Ramp {
 }
 
 impl Seen {
-    /// *What may be chance*: what was under way at the beginning is answered and was not offered, and the other way round at the end.
-    fn step(&self) -> RampStep {
-        let edges = BY_CHANCE * (2.0 * self.under_way.max(1.0)).sqrt() / self.seconds;
-        let answered =
-            if 0.0 < self.offered { ((self.answered + edges) / self.offered).min(1.0) } else { 0.0 };
-        RampStep { load: self.offered, latency: self.latency, failed: self.failed, answered }
+    const fn step(&self) -> RampStep {
+        RampStep { load: self.offered, latency: self.latency, failed: self.failed, answered: self.answered }
     }
+}
+
+/// The part of what was offered that was answered, 0 to 1; an answer that breaks off is none. *What may be chance*: what was under way at the beginning is answered and was
+/// not offered, and the other way round at the end.
+fn share_answered(offered: f64, answered: f64, under_way: f64, seconds: f64) -> f64 {
+    let edges = BY_CHANCE * (2.0 * under_way.max(1.0)).sqrt() / seconds;
+    if 0.0 < offered { ((answered + edges) / offered).min(1.0) } else { 0.0 }
 }
 
 #[cfg(test)]
