@@ -66,9 +66,15 @@ pub(crate) fn run(root: &Path, options: &Options) -> anyhow::Result<()> {
             "{}, {} ms at the 95th percentile, {} of a processor",
             service.name, service.objective_ms, service.cpu
         );
-        println!("{:>8} {:>24} {:>8} {:>18} {:>7}", "found", "between", "in", "truth", "error");
+        println!(
+            "{:>8} {:>24} {:>8} {:>8} {:>18} {:>7}",
+            "found", "between", "in", "truth", "and after it", "error"
+        );
+        let mut before = None;
         for round in 0..options.rounds {
-            errors.push(scene.round(u64::from(round))?);
+            let (error, truth) = scene.round(u64::from(round), before)?;
+            errors.push(error);
+            before = Some(truth);
         }
         if !options.no_cut {
             scene.cut()?;
@@ -151,14 +157,20 @@ impl Scene {
         }
     }
 
-    /// Finds the knee and the truth, and prints both; by how much it is off, relative to the truth.
-    fn round(&self, seed: u64) -> anyhow::Result<f64> {
+    /// Finds the knee and the truth, and prints both; by how much it is off, relative to the truth `before` and after it, since a machine
+    /// is faster at one time than at another; and the truth after it. Before the first one there is none.
+    fn round(&self, seed: u64, before: Option<f64>) -> anyhow::Result<(f64, f64)> {
         let (found, between, seconds) = self.found()?;
         let (low, high) = self.truth(found, seed)?;
-        let error = found / (low * high).sqrt() - 1.0;
+        let after = (low * high).sqrt();
+        let error = found / before.map_or(after, |before| (before * after).sqrt()) - 1.0;
         let truth = format!("{low:.1} to {high:.1}");
-        println!("{found:>8.1} {between:>24} {seconds:>6.0} s {truth:>18} {:>5.1} %", 100.0 * error);
-        Ok(error)
+        let before = before.map_or_else(|| "-".into(), |before| format!("{before:.1}"));
+        println!(
+            "{found:>8.1} {between:>24} {seconds:>6.0} s {before:>8} {truth:>18} {:>5.1} %",
+            100.0 * error
+        );
+        Ok((error, after))
     }
 
     /// The knee, where it lies by the ramp, and how long that took: as it is found by itself or, where it is known, once more by hand.
@@ -187,11 +199,11 @@ impl Scene {
     /// The largest load that live itself keeps and the smallest that it breaks at, by halving. The latter is looked at once more: a stall of
     /// the machine breaks what is kept, and halving does not come back to it.
     fn truth(&self, about: f64, seed: u64) -> anyhow::Result<(f64, f64)> {
-        let (mut low, mut broken) = (0.8 * about, Vec::new());
+        let (mut low, mut broken) = (0.9 * about, Vec::new());
         while !self.keeps(low, seed)? {
             ensure!(USUAL.0 < low, "{} never keeps {} ms", self.service.name, self.service.objective_ms);
             broken.push(low);
-            low *= 0.8;
+            low *= 0.9;
         }
         let mut is_doubted = false;
         loop {
