@@ -136,7 +136,7 @@ impl Cycle {
     }
 
     fn amplify(&self, order: &Amplify) -> Result<(), &'static str> {
-        let Amplify { live, load, seconds, idle } = order;
+        let Amplify { live, load, under_way_max, seconds, idle } = order;
         if let Some(idle) = idle
             && let Err(error) = self.platform.set_idle(&live.shadow_of(), *idle)
             && *idle
@@ -145,7 +145,7 @@ impl Cycle {
             return Err("the shadow cannot be given only what is left of its node");
         }
         let lasts = Duration::try_from_secs_f64(*seconds).unwrap_or_default();
-        let by = Amplification::PerSecond(*load);
+        let by = Amplification::PerSecond { rate: *load, under_way_max: *under_way_max };
         let order = ToMirror::Amplify { live: Some(live.clone()), by, lasts };
         self.mirror.try_send(order).map_err(|_full| "the mirror does not answer")
     }

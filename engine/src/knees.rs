@@ -114,6 +114,8 @@ pub(crate) struct Amplify {
     pub(crate) live: InstanceId,
     /// Requests per second, copies included; zero are the copies alone.
     pub(crate) load: f64,
+    /// No more of what is sent again are under way at the same time.
+    pub(crate) under_way_max: u32,
     pub(crate) seconds: f64,
     /// Whether the shadow is to have only what is left over on its node, because a live stands there; `None` where none does.
     pub(crate) idle: Option<bool>,
@@ -272,9 +274,10 @@ impl Knees {
         );
         match under_way.ramp.tick(seen) {
             RampTurn::Wait => self.put_back(under_way, None),
-            RampTurn::Offer { load, seconds } => {
+            RampTurn::Offer { load, under_way_max, seconds } => {
                 let idle = under_way.is_beside().then_some(true);
-                let amplify = Amplify { live: under_way.live.clone(), load, seconds, idle };
+                let live = under_way.live.clone();
+                let amplify = Amplify { live, load, under_way_max, seconds, idle };
                 self.put_back(under_way, Some(amplify))
             }
             RampTurn::End(end) => {
@@ -307,7 +310,7 @@ impl Knees {
         let (live, idle) = (under_way.live.clone(), under_way.is_beside().then_some(false));
         self.last = Some(RampReport { outcome: Some(outcome.clone()), ..under_way.report() });
         Asked {
-            amplify: Some(Amplify { live: live.clone(), load: 0.0, seconds: 0.0, idle }),
+            amplify: Some(Amplify { live: live.clone(), load: 0.0, under_way_max: 0, seconds: 0.0, idle }),
             event: Some(JournalEvent::Knee { live, outcome }),
         }
     }

@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use foreshadow_model::wire::{AMPLIFY_FACTOR_MAX, AMPLIFY_LASTS_MAX, AMPLIFY_PER_SECOND_MAX, Amplification};
@@ -47,6 +47,7 @@ struct Order {
     /// The bits of the factor, and of the rate.
     factor: AtomicU64,
     per_second: AtomicU64,
+    under_way_max: AtomicU32,
     until: Moment,
     changed: Notify,
     /// Copies and repeats so far.
@@ -57,11 +58,14 @@ struct Order {
 impl Amplifier {
     /// From now on, for so long. A factor of one and a rate of zero are the end of it.
     pub(crate) fn set(&self, by: Amplification, lasts: Duration) {
-        let (factor, per_second) = match by {
-            Amplification::Factor(factor) => (factor.clamp(1.0, AMPLIFY_FACTOR_MAX), 0.0),
-            Amplification::PerSecond(rate) if rate.is_nan() || rate < PER_SECOND_MIN => (1.0, 0.0),
-            Amplification::PerSecond(rate) => (1.0, rate.min(AMPLIFY_PER_SECOND_MAX)),
+        let (factor, per_second, under_way_max) = match by {
+            Amplification::Factor(factor) => (factor.clamp(1.0, AMPLIFY_FACTOR_MAX), 0.0, u32::MAX),
+            Amplification::PerSecond { rate, .. } if rate.is_nan() || rate < PER_SECOND_MIN => (1.0, 0.0, 0),
+            Amplification::PerSecond { rate, under_way_max } => {
+                (1.0, rate.min(AMPLIFY_PER_SECOND_MAX), under_way_max)
+            }
         };
+        self.order.under_way_max.store(under_way_max, Ordering::Relaxed);
         self.order.factor.store(factor.to_bits(), Ordering::Relaxed);
         self.order.per_second.store(per_second.to_bits(), Ordering::Relaxed);
         self.order.until.set(Instant::now() + lasts.min(AMPLIFY_LASTS_MAX));
@@ -81,6 +85,11 @@ impl Amplifier {
     /// Requests a second, copies included; `None` where nobody asks for so many.
     fn per_second(&self) -> Option<f64> {
         Some(self.in_force(&self.order.per_second)).filter(|rate| 0.0 < *rate)
+    }
+
+    /// How many of those that are sent again may be under way at the same time.
+    pub(crate) fn under_way_max(&self) -> usize {
+        usize::try_from(self.order.under_way_max.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -212,6 +221,10 @@ mod tests {
 
     const LASTS: Duration = Duration::from_secs(600);
 
+    fn per_second(rate: f64) -> Amplification {
+        Amplification::PerSecond { rate, under_way_max: 1000 }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_factor_is_met_on_average_and_repeats_are_spread_evenly() {
         let amplifier = Amplifier::default();
@@ -229,7 +242,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_ends_by_itself_and_at_once_when_told_to() {
         let amplifier = Amplifier::default();
-        for by in [Amplification::Factor(4.0), Amplification::PerSecond(4.0)] {
+        for by in [Amplification::Factor(4.0), per_second(4.0)] {
             amplifier.set(by, Duration::from_secs(10));
             assert!(amplifier.is_on());
             tokio::time::advance(Duration::from_secs(11)).await;
@@ -239,10 +252,10 @@ mod tests {
         assert!((amplifier.factor() - AMPLIFY_FACTOR_MAX).abs() < f64::EPSILON);
         amplifier.set(Amplification::Factor(1.0), Duration::ZERO);
         assert!(!amplifier.is_on());
-        amplifier.set(Amplification::PerSecond(f64::INFINITY), LASTS);
+        amplifier.set(per_second(f64::INFINITY), LASTS);
         assert_eq!(amplifier.per_second(), Some(AMPLIFY_PER_SECOND_MAX));
         for none in [0.0, -1.0, 1e-300, f64::MIN_POSITIVE / 4.0, f64::NAN] {
-            amplifier.set(Amplification::PerSecond(none), LASTS);
+            amplifier.set(per_second(none), LASTS);
             assert!(!amplifier.is_on(), "{none}");
         }
     }
@@ -270,7 +283,7 @@ mod tests {
         fastrand::seed(7);
         let amplifier = Amplifier::default();
         let pacer = Pacer::new(amplifier.clone());
-        amplifier.set(Amplification::PerSecond(200.0), LASTS);
+        amplifier.set(per_second(200.0), LASTS);
         let repeats = paced(&pacer, 50, 40).await;
         // 8000 of them: one standard deviation is 100.
         assert!((7600..8400).contains(&repeats.len()), "{}", repeats.len());
@@ -288,7 +301,7 @@ mod tests {
         let amplifier = Amplifier::default();
         let pacer = Pacer::new(amplifier.clone());
         assert!(paced(&pacer, 3, 10).await.is_empty(), "nobody asked");
-        amplifier.set(Amplification::PerSecond(50.0), LASTS);
+        amplifier.set(per_second(50.0), LASTS);
         assert!(paced(&pacer, 3, 0).await.is_empty(), "and what came before is not known");
         assert!(!paced(&pacer, 2, 10).await.is_empty());
         sleep(RECENT_AGE_MAX).await;
@@ -299,12 +312,12 @@ mod tests {
     async fn what_may_be_sent_again_is_bounded_and_forgotten_when_nobody_wants_it() {
         let amplifier = Amplifier::default();
         let pacer = Pacer::new(amplifier.clone());
-        amplifier.set(Amplification::PerSecond(50.0), LASTS);
+        amplifier.set(per_second(50.0), LASTS);
         (0..5000).for_each(|n| pacer.remember(400, || n));
         assert_eq!(pacer.recent.borrow().all.len(), RECENT_MAX);
         (0..100).for_each(|n| pacer.remember(1 << 20, || n));
         assert!(pacer.recent.borrow().bytes <= RECENT_BYTES_MAX && pacer.recent.borrow().all.len() == 4);
-        amplifier.set(Amplification::PerSecond(0.0), LASTS);
+        amplifier.set(per_second(0.0), LASTS);
         timeout(RECENT_AGE_MAX / 2, pacer.next()).await.expect_err("nothing to send");
         assert_eq!(pacer.recent.borrow().all.len(), 4, "a rest between two steps");
         timeout(RECENT_AGE_MAX * 2, pacer.next()).await.expect_err("nothing to send");
@@ -315,11 +328,11 @@ mod tests {
     async fn whoever_waits_hears_of_another_order_at_once_and_of_its_end() {
         let amplifier = Amplifier::default();
         let pacer = Pacer::new(amplifier.clone());
-        amplifier.set(Amplification::PerSecond(0.01), LASTS);
+        amplifier.set(per_second(0.01), LASTS);
         pacer.remember(400, || 7);
         let faster = async {
             sleep(Duration::from_secs(1)).await;
-            amplifier.set(Amplification::PerSecond(100.0), Duration::from_secs(10));
+            amplifier.set(per_second(100.0), Duration::from_secs(10));
             sleep(LASTS).await;
         };
         let mut count = 0;

@@ -35,11 +35,25 @@ const IN_FLIGHT_MAX: usize = 64;
 const REPEATS_MAX: usize = 4096;
 const REPEATS_OF_FILES: u64 = 4;
 
-fn repeats_max() -> usize {
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    files.map_or(REPEATS_MAX, |files| {
-        usize::try_from(files / REPEATS_OF_FILES).unwrap_or(REPEATS_MAX).min(REPEATS_MAX)
-    })
+/// Places for repeats, those that wait for their moment included.
+struct Repeats {
+    max: usize,
+    permits: Semaphore,
+}
+
+impl Repeats {
+    fn new() -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let max = files.map_or(REPEATS_MAX, |files| {
+            usize::try_from(files / REPEATS_OF_FILES).unwrap_or(REPEATS_MAX).min(REPEATS_MAX)
+        });
+        Self { max, permits: Semaphore::new(max) }
+    }
+
+    /// Places that are taken.
+    fn count(&self) -> usize {
+        self.max.saturating_sub(self.permits.available_permits())
+    }
 }
 
 /// Copies that may wait for one shadow, whatever the policy says.
@@ -131,7 +145,7 @@ async fn serve(order: Order, tasks: TaskTracker) {
         pause,
         pacer: Pacer::new(amplifier.clone()),
         amplifier,
-        repeats: Semaphore::new(repeats_max()),
+        repeats: Repeats::new(),
         failures: Cell::new(0),
         rest: Cell::new(REST_MIN),
     });
@@ -193,7 +207,7 @@ struct Sender {
     pause: Arc<Moment>,
     amplifier: Amplifier,
     pacer: Pacer<Repeat>,
-    repeats: Semaphore,
+    repeats: Repeats,
     /// Copies in a row that came to nothing.
     failures: Cell<u32>,
     /// How long it is spared copies the next time.
@@ -270,7 +284,7 @@ impl Sender {
 
     /// Sends a request again after a while. What would be too much at a time, or comes after the end, is left out.
     async fn repeat(self: Rc<Self>, repeat: Repeat, delay: Duration) {
-        let permit = self.repeats.try_acquire();
+        let permit = self.repeats.permits.try_acquire();
         sleep(delay).await;
         if !self.amplifier.is_on() {
             return;
@@ -279,7 +293,8 @@ impl Sender {
         if let Some(stats) = &repeat.stats {
             stats.shadow_offered();
         }
-        if permit.is_err() || self.endpoint.is_paused() || self.pause.is_ahead() {
+        let is_too_many = permit.is_err() || self.amplifier.under_way_max() < self.repeats.count();
+        if is_too_many || self.endpoint.is_paused() || self.pause.is_ahead() {
             return;
         }
         if let (Ok(answer), Some(stats)) = (self.ask(repeat.request, None).await, repeat.stats) {

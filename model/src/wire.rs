@@ -125,12 +125,17 @@ pub struct Routing {
 
 /// How much more a shadow is given to do.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Amplification {
     /// Each copy so many times; 1 is the end of it.
     Factor(f64),
-    /// So many requests per second, copies included; 0 is the end of it.
-    PerSecond(f64),
+    /// At a rate, copies included.
+    PerSecond {
+        /// Requests per second; 0 is the end of it.
+        rate: f64,
+        /// No more of those that are sent again are under way at the same time. What cannot be sent because of it counts as offered.
+        under_way_max: u32,
+    },
 }
 
 /// What the controller says.
@@ -308,7 +313,10 @@ mod tests {
         let order = |by| ToMirror::Amplify { live: None, by, lasts: Duration::from_secs(1) };
         for (by, wanted) in [
             (Amplification::Factor(4.0), r#""by":{"factor":4.0}"#),
-            (Amplification::PerSecond(200.0), r#""by":{"perSecond":200.0}"#),
+            (
+                Amplification::PerSecond { rate: 200.0, under_way_max: 75 },
+                r#""by":{"perSecond":{"rate":200.0,"underWayMax":75}}"#,
+            ),
         ] {
             let line = serde_json::to_string(&order(by)).unwrap();
             assert!(line.contains(wanted), "the shape is a promise: change PROTOCOL with it: {line}");

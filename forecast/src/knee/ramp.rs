@@ -44,6 +44,13 @@ const STEPS_MAX: usize = 24;
 /// Less of the load that is asked for than this, beyond what is chance, and the mirror cannot send it: what it measures would be itself.
 const OFFERED_LEAST: f64 = 0.9;
 
+/// So many times as many requests under way as answers within the objective leave, and so many at the least.
+const UNDER_WAY: f64 = 1.5;
+const UNDER_WAY_LEAST: f64 = 64.0;
+
+/// At a glance nobody is left unanswered but for this part: a queue that grows is not kept by far, however short it is.
+const GLANCE_UNANSWERED: f64 = 0.005;
+
 /// Standard deviations of a count that may be chance.
 const BY_CHANCE: f64 = 3.0;
 
@@ -75,6 +82,8 @@ pub enum RampTurn {
     Offer {
         /// Requests per second, copies included; 0 are the copies alone.
         load: f64,
+        /// No more of those that are sent again are to be under way at the same time.
+        under_way_max: u32,
         /// For so long at the most.
         seconds: f64,
     },
@@ -258,7 +267,8 @@ impl Ramp {
     fn is_kept_by_far(&self) -> bool {
         let Objective { latency, failed } = self.objective;
         let by_far = Objective { latency: GLANCE_WITHIN * latency, failed: GLANCE_WITHIN * failed };
-        by_far.is_kept(&self.seen(self.bounds.percentile, 0.0).step())
+        let seen = self.seen(self.bounds.percentile, 0.0).step();
+        1.0 - GLANCE_UNANSWERED <= seen.answered && by_far.is_kept(&seen)
     }
 
     /// Whether so many were too slow that the rest of the look cannot make up for them. Whoever may still be answered in time is not.
@@ -321,7 +331,7 @@ impl Ramp {
         }
         self.enter(Stage::Rest);
         self.load = 0.0;
-        RampTurn::Offer { load: 0.0, seconds: 0.0 }
+        RampTurn::Offer { load: 0.0, under_way_max: 0, seconds: 0.0 }
     }
 
     fn take(&mut self, step: RampStep) {
@@ -342,13 +352,25 @@ impl Ramp {
                 self.enter(Stage::Settle);
                 let ticks = self.ticks_of(Stage::Settle) + self.ticks_of(Stage::Look) + 2;
                 #[expect(clippy::cast_precision_loss, reason = "some ticks")]
-                RampTurn::Offer { load: self.load, seconds: ticks as f64 * self.bounds.tick_seconds }
+                let seconds = ticks as f64 * self.bounds.tick_seconds;
+                RampTurn::Offer { load: self.load, under_way_max: self.under_way_max(), seconds }
             }
             None => RampTurn::End(match knee(self.bracket.steps(), &self.objective) {
                 Some(knee) => RampEnd::Found(knee),
                 None => RampEnd::NotReached { kept: self.bracket.kept(&self.objective) },
             }),
         }
+    }
+
+    /// So many under way are too slow (Little 1961). More would teach nothing, and take a shadow into a collapse that outlasts the step:
+    /// connections that it takes and nobody waits for any more.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of requests, bounded"
+    )]
+    fn under_way_max(&self) -> u32 {
+        (UNDER_WAY * self.load * self.objective.latency).ceil().max(UNDER_WAY_LEAST) as u32
     }
 
     /// The largest load that so many copies can be made.

@@ -7,7 +7,7 @@ use foreshadow_model::{DropReason, RouteRule, SessionKey};
 
 use crate::client::{Client, get};
 use crate::mirror::{Mirror, PATIENCE, live, pair, routing, shadowed};
-use crate::origin::{Origin, closed};
+use crate::origin::{Origin, closed, send};
 
 #[test]
 fn a_shadow_gets_the_request_as_it_was_and_marked() {
@@ -195,7 +195,7 @@ fn at_a_rate_so_many_are_offered_as_are_wanted_and_it_ends_when_it_is_told_to() 
     let (origin, shadow) = (Origin::fixed(200, "live"), Origin::fixed(200, "shadow"));
     let mut mirror = pair(origin.address, shadow.address);
     let amplify = |mirror: &mut Mirror, rate| {
-        let by = Amplification::PerSecond(rate);
+        let by = Amplification::PerSecond { rate, under_way_max: 1000 };
         mirror.controller.send(&ToMirror::Amplify { live: None, by, lasts: PATIENCE });
     };
     amplify(&mut mirror, 200.0);
@@ -253,8 +253,27 @@ fn multiplied_copies_are_measured_and_say_nothing_about_live() {
 }
 
 #[test]
+fn at_a_rate_no_more_are_under_way_than_may_be_and_the_rest_counts_as_offered() {
+    let origin = Origin::fixed(200, "live");
+    let shadow = Origin::start(|_, stream| {
+        std::thread::sleep(PATIENCE);
+        send(stream, "HTTP/1.1 200 X\r\ncontent-length: 0\r\n\r\n")
+    });
+    let mut routing = routing(1, vec![shadowed(live(1, origin.address), shadow.address, 1.0)]);
+    routing.copies.shadow_timeout = PATIENCE;
+    let mut mirror = Mirror::routing(&routing);
+    let by = Amplification::PerSecond { rate: 400.0, under_way_max: 20 };
+    mirror.controller.send(&ToMirror::Amplify { live: None, by, lasts: PATIENCE });
+    let mut client = Client::connect(mirror.listen());
+    (0..10).for_each(|_| drop(client.get("/")));
+    let total = mirror.wait(|total| 300 <= total.shadow.offered.unwrap_or(0));
+    let seen = u64::try_from(shadow.seen().len()).unwrap();
+    assert!((20..=20 + total.sampled).contains(&seen), "{seen} of {} were sent", total.sampled);
+}
+
+#[test]
 fn what_may_change_something_is_never_repeated() {
-    for by in [Amplification::Factor(50.0), Amplification::PerSecond(200.0)] {
+    for by in [Amplification::Factor(50.0), Amplification::PerSecond { rate: 200.0, under_way_max: 1000 }] {
         nothing_is_repeated(by);
     }
 }

@@ -1,5 +1,5 @@
-//! What a live can take, found on its shadow by `foreshadow knee`, against the truth: the live itself loaded by users who do not wait
-//! for each other until it breaks. In turns, several times; then a quarter of its processor is taken away, and how long it takes until
+//! What a live can take, found on its shadow by `foreshadow knee`, against the truth: the live itself loaded through the mirror by users who
+//! do not wait for each other until it breaks. In turns, several times; then a quarter of its processor is taken away, and how long it takes until
 //! the figure is right again is measured.
 
 mod services;
@@ -123,7 +123,7 @@ impl Scene {
             let is_ready = |side: &str| status["pairs"][0][side]["phase"] == "ready";
             is_ready("live") && is_ready("shadow")
         })?;
-        let address = status["listen"].as_str().context("it listens nowhere")?.parse()?;
+        let address = listen(&status)?;
         let (per_second, connections) = USUAL;
         scene.users =
             Some(Users::start(Asked { address, targets: service.targets, per_second, connections }, 1));
@@ -226,11 +226,10 @@ impl Scene {
         }
     }
 
-    /// Whether the objective is kept by live under this load, beside what its usual users ask.
+    /// Whether the objective is kept by live under this load, beside what its usual users ask. Through the mirror, as users come: how many
+    /// connections a live has makes a part of what it can take.
     fn keeps(&self, load: f64, seed: u64) -> anyhow::Result<bool> {
-        let status = self.status()?;
-        let port = status["pairs"][0]["live"]["port"].as_u64().context("no port")?;
-        let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port)?));
+        let address = listen(&self.status()?)?;
         let per_second = (load - USUAL.0).max(1.0);
         let asked = Asked { address, targets: self.service.targets, per_second, connections: 1 };
         let users = Users::start(asked, seed + 7);
@@ -284,6 +283,11 @@ impl Drop for Scene {
         self.controller.wait().ok();
         std::fs::remove_dir_all(&self.folder).ok();
     }
+}
+
+/// Where users come to.
+fn listen(status: &Value) -> anyhow::Result<SocketAddr> {
+    Ok(status["listen"].as_str().context("it listens nowhere")?.parse()?)
 }
 
 #[expect(clippy::disallowed_methods, reason = "it measures how long others take")]

@@ -224,7 +224,7 @@ proptest! {
             let mut answers = LogHistogram::default();
             latency.into_iter().for_each(|seconds| answers.record(1e6 * seconds));
             match ramp.tick(RampTick { offered, answered, answers: answers.clone(), failed, under_way: answered, copies, live_latency }) {
-                RampTurn::Offer { load, seconds } => {
+                RampTurn::Offer { load, seconds, .. } => {
                     prop_assert!((0.0..=100.0 * copies.max(1e4)).contains(&load) && (0.0..=600.0).contains(&seconds), "{load} {seconds}");
                 }
                 RampTurn::End(_) => { ended = true; break; }
@@ -276,6 +276,9 @@ fn a_look_is_as_long_as_it_must_be_and_says_what_a_whole_one_would() {
     let broken = Service { capacity: 400.0, copies: 20.0 };
     let (ticks, step) = look_of(1000.0, |load| broken.tick(load));
     assert!(ticks == 4 && !OBJECTIVE.is_kept(&step), "{ticks} {step:?}");
+    let grows = |load| RampTick { answered: 0.96 * load, ..far.tick(load) };
+    let (ticks, step) = look_of(1000.0, grows);
+    assert!(ticks == 15, "fast, and one in twenty-five is left behind: {ticks} {step:?}");
     let few = Service { capacity: 2000.0, copies: 20.0 };
     let (ticks, _) = look_of(100.0, |load| few.tick(load));
     assert_eq!(ticks, 12, "so few requests say little of the load");

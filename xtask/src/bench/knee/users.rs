@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Who waits for his turn looks up this often.
 const NAP: Duration = Duration::from_millis(200);
 
-/// After so many requests a connection is another user's. The mirror keeps its own to a live for as long as it can.
+/// After so many requests a connection is another user's.
 const VISIT: u32 = 20;
 
 /// Whom to ask, for what, how often in a second.
@@ -157,7 +157,7 @@ impl Crowd {
 
     fn connection(&self) -> anyhow::Result<Connection> {
         let mut idle = lock(&self.idle);
-        // The one used last is used first, as the mirror does; of users the one that rested longest.
+        // The one used last is used first, as a balancer does; of users the one that rested longest.
         let kept = if self.asked.connections < 2 { idle.pop() } else { None };
         if let Some(connection) = kept {
             return Ok(connection);
@@ -169,8 +169,7 @@ impl Crowd {
         let stream = TcpStream::connect_timeout(&self.asked.address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let left = if self.asked.connections < 2 { u32::MAX } else { VISIT };
-        Ok(Connection { stream: BufReader::new(stream), left })
+        Ok(Connection { stream: BufReader::new(stream), left: VISIT })
     }
 }
 
