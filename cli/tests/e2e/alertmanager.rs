@@ -1,12 +1,12 @@
 //! A real Alertmanager beside the controller.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::wait_until;
+use crate::controller::{is_listening, wait_until};
 use crate::http::{Connection, Request};
 
 pub(crate) const PROGRAM: &str = "prometheus-alertmanager";
@@ -37,7 +37,7 @@ impl Alertmanager {
             .spawn()
             .unwrap();
         let alertmanager = Self { address, child, _folder: folder };
-        wait_until("Alertmanager", START_LIMIT, || TcpStream::connect(address).is_ok());
+        wait_until("Alertmanager", START_LIMIT, || is_listening(address));
         alertmanager
     }
 

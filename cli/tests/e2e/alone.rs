@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::controller::{foreshadow, needs, program, turn, wait_until};
+use crate::controller::{foreshadow, is_listening, needs, program, turn, wait_until};
 use crate::http::{Connection, Request};
 use crate::services::run_python;
 
@@ -436,7 +436,7 @@ fn nginx(folder: &Path, listen: SocketAddr) -> Process {
     let process =
         Command::new(program("nginx").unwrap()).arg("-p").arg(folder).args(["-c", "nginx.conf"]).spawn();
     let process = Process(process.unwrap());
-    wait_until("nginx", PATIENCE, || std::net::TcpStream::connect(listen).is_ok());
+    wait_until("nginx", PATIENCE, || is_listening(listen));
     process
 }
 
@@ -449,6 +449,6 @@ fn haproxy(folder: &Path, listen: SocketAddr, to: SocketAddr) -> Process {
     std::fs::File::create(&file).unwrap().write_all(text.as_bytes()).unwrap();
     let process = Command::new(program("haproxy").unwrap()).arg("-db").arg("-f").arg(file).spawn().unwrap();
     let process = Process(process);
-    wait_until("haproxy", PATIENCE, || std::net::TcpStream::connect(listen).is_ok());
+    wait_until("haproxy", PATIENCE, || is_listening(listen));
     process
 }

@@ -1,6 +1,7 @@
 //! A controller under test: started as a user would, spoken to through the command line.
 
 use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -216,6 +217,16 @@ fn run(folder: &Path, die_at: Option<&str>) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// Whether somebody listens there, and goes on doing so: a socket that was bound to find a free port lives on for a moment in a child that
+/// another test is just starting.
+pub(crate) fn is_listening(address: SocketAddr) -> bool {
+    let connects = || TcpStream::connect(address).is_ok();
+    connects() && {
+        sleep(Duration::from_millis(50));
+        connects()
+    }
 }
 
 /// Waits until something is so; panics when it takes too long.

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::controller::{Controller, Quota, foreshadow, has_cgroups, sample, turn, verdict, wait_until};
+use crate::controller::{
+    Controller, Quota, foreshadow, has_cgroups, is_listening, sample, turn, verdict, wait_until,
+};
 use crate::crowd::{Crowd, failures};
 use crate::http::Request;
 
@@ -162,7 +164,7 @@ fn init_writes_a_file_that_check_accepts_and_copies_no_secret_into_it() {
         .env("E2E_SECRET", "hunter2")
         .spawn()
         .unwrap();
-    let is_open = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    let is_open = || is_listening(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
     wait_until("the service", Duration::from_secs(60), is_open);
     let file = folder.path().join("made.yaml");
     let init = |output: &Path| {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::alone::{Process, free_address};
-use crate::controller::{Controller, needs, sample, turn, wait_until};
+use crate::controller::{Controller, is_listening, needs, sample, turn, wait_until};
 use crate::http::{Connection, Request};
 
 /// How long something may take that takes a moment.
@@ -61,7 +61,7 @@ impl Database {
         let mut command = Command::new(self.program);
         command.args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::null());
         self.process = Some(Process(command.spawn().unwrap()));
-        wait_until(self.program, PATIENCE, || TcpStream::connect(self.address).is_ok());
+        wait_until(self.program, PATIENCE, || is_listening(self.address));
     }
 
     /// In good order: what it has in memory is its own affair.

@@ -1,7 +1,6 @@
 //! `foreshadow judge`: recorded data, from a table and from a real Prometheus.
 
 use std::fmt::Write as _;
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::alone::{Process, free_address};
-use crate::controller::{fed, foreshadow, needs, wait_until};
+use crate::controller::{fed, foreshadow, is_listening, needs, wait_until};
 
 /// 2026-05-01T00:00:00Z.
 const BEGIN: u64 = 1_777_593_600;
@@ -168,7 +167,7 @@ fn prometheus(folder: &Path) -> Option<(Process, String)> {
         .spawn()
         .unwrap();
     let process = Process(child);
-    wait_until("Prometheus", Duration::from_secs(20), || TcpStream::connect(address).is_ok());
+    wait_until("Prometheus", Duration::from_secs(20), || is_listening(address));
     Some((process, format!("http://{address}")))
 }
 

@@ -115,7 +115,7 @@ fn a_peer_answers_round_trips_and_a_taken_port_is_said() {
     };
     let first = Process(answer());
     crate::controller::wait_until("it listens", Duration::from_secs(10), || {
-        std::net::TcpStream::connect(at).is_ok()
+        crate::controller::is_listening(at)
     });
     let output =
         probe(folder.path(), &["--only", "round-trip", "--only", "bulk", "--peer", &listen, "-o", "json"]);

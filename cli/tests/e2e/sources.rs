@@ -1,14 +1,14 @@
 //! `source: capture` and `source: log`: a real nginx that nobody stands before, and users who speak to it themselves.
 
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::alone::{Process, free_address, instance};
-use crate::controller::{foreshadow, needs, turn, wait_until};
+use crate::controller::{foreshadow, is_listening, needs, turn, wait_until};
 use crate::http::{Connection, Request};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,7 +45,7 @@ fn nginx(folder: &std::path::Path, listen: SocketAddr) -> Process {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    wait_until("nginx serves", PATIENCE, || TcpStream::connect(listen).is_ok());
+    wait_until("nginx serves", PATIENCE, || is_listening(listen));
     Process(child)
 }
 
