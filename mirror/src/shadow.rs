@@ -233,17 +233,19 @@ impl Sender {
         if is_safe(job) && self.amplifier.is_on() { self.amplifier.repeats().collect() } else { Vec::new() }
     }
 
+    /// Whether nothing is sent to the shadow for a while.
+    fn is_spared(&self) -> bool {
+        self.endpoint.is_paused() || self.pause.is_ahead()
+    }
+
     async fn copy(&self, job: Job) {
         let Job { request, half, bytes } = job;
-        let stats = half.stats();
-        if let Some(stats) = &stats {
-            stats.shadow_offered();
+        let is_spared = self.is_spared();
+        if let Some(stats) = half.stats() {
+            stats.shadow_offered(if is_spared { 0 } else { bytes.get() });
         }
-        if self.endpoint.is_paused() || self.pause.is_ahead() {
+        if is_spared {
             return half.failed(DropReason::ShadowError);
-        }
-        if let Some(stats) = &stats {
-            stats.copied(bytes.get());
         }
         let answer = self.ask(request, half.digester()).await;
         self.note(&answer);
@@ -291,10 +293,10 @@ impl Sender {
         }
         // What could not be sent was asked for all the same: it is missing among the answers.
         if let Some(stats) = &repeat.stats {
-            stats.shadow_offered();
+            stats.shadow_offered(0);
         }
         let is_too_many = permit.is_err() || self.amplifier.under_way_max() < self.repeats.count();
-        if is_too_many || self.endpoint.is_paused() || self.pause.is_ahead() {
+        if is_too_many || self.is_spared() {
             return;
         }
         if let (Ok(answer), Some(stats)) = (self.ask(repeat.request, None).await, repeat.stats) {

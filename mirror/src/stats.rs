@@ -99,15 +99,11 @@ impl Stats {
         counts.live.offered = Some(counts.live.offered.unwrap_or(0).saturating_add(1));
     }
 
-    /// Counts a copy of so many bytes that is about to be sent.
-    pub(crate) fn copied(&self, bytes: u64) {
+    /// Counts a request that the shadow is given: a copy of so many bytes that is about to be sent, or none where it is not sent or sent
+    /// again.
+    pub(crate) fn shadow_offered(&self, copied_bytes: u64) {
         let mut counts = self.lock();
-        counts.copied_bytes = counts.copied_bytes.saturating_add(bytes);
-    }
-
-    /// Counts a request that the shadow is given: a copy, or one sent again.
-    pub(crate) fn shadow_offered(&self) {
-        let mut counts = self.lock();
+        counts.copied_bytes = counts.copied_bytes.saturating_add(copied_bytes);
         counts.shadow.offered = Some(counts.shadow.offered.unwrap_or(0).saturating_add(1));
     }
 
@@ -279,8 +275,7 @@ mod tests {
     #[test]
     fn what_a_shadow_is_offered_counts_in_the_tick_in_which_it_is() {
         let stats = Stats::default();
-        stats.shadow_offered();
-        stats.copied(400);
+        stats.shadow_offered(400);
         let first = summary(&stats);
         assert_eq!((first.shadow_side.offered, first.copied_bytes), (Some(1), 400));
         stats.shadow(&answer(200, 1));

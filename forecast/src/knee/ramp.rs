@@ -231,7 +231,7 @@ impl Ramp {
             }
             Stage::Look => self.judge(),
             Stage::Rest => {
-                self.copies = self.seen(self.bounds.percentile, 0.0).copies;
+                self.copies = self.seen().copies;
                 self.next()
             }
         }
@@ -267,7 +267,7 @@ impl Ramp {
     fn is_kept_by_far(&self) -> bool {
         let Objective { latency, failed } = self.objective;
         let by_far = Objective { latency: GLANCE_WITHIN * latency, failed: GLANCE_WITHIN * failed };
-        let seen = self.seen(self.bounds.percentile, 0.0).step();
+        let seen = self.seen().step();
         1.0 - GLANCE_UNANSWERED <= seen.answered && by_far.is_kept(&seen)
     }
 
@@ -276,11 +276,16 @@ impl Ramp {
     fn is_lost(&self) -> bool {
         let looks = self.ticks_of(Stage::Look) as f64 / self.ticks.len() as f64;
         let percentile = 1.0 - (1.0 - self.bounds.percentile) * looks;
-        0.0 < percentile && self.objective.latency < self.seen(percentile, self.objective.latency).latency
+        0.0 < percentile && self.objective.latency < self.seen_as(percentile, self.objective.latency).latency
     }
 
-    /// What the ticks of this stage show, as if those asked within so many seconds at the end had been answered.
-    fn seen(&self, percentile: f64, pending_seconds: f64) -> Seen {
+    /// What the ticks of this stage show.
+    fn seen(&self) -> Seen {
+        self.seen_as(self.bounds.percentile, 0.0)
+    }
+
+    /// The same of another percentile, and as if those asked within so many seconds at the end had been answered.
+    fn seen_as(&self, percentile: f64, pending_seconds: f64) -> Seen {
         #[expect(clippy::cast_precision_loss, reason = "some ticks")]
         let n = self.ticks.len().max(1) as f64;
         let mean = |of: fn(&RampTick) -> f64| self.ticks.iter().map(of).sum::<f64>() / n;
@@ -306,7 +311,7 @@ impl Ramp {
     }
 
     fn begin(&mut self) -> RampTurn {
-        let usual = self.seen(self.bounds.percentile, 0.0);
+        let usual = self.seen();
         if let Some(end) = self.too_few(&usual) {
             return end;
         }
@@ -316,7 +321,7 @@ impl Ramp {
     }
 
     fn judge(&mut self) -> RampTurn {
-        let seen = self.seen(self.bounds.percentile, 0.0);
+        let seen = self.seen();
         if let Some(end) = self.too_few(&seen) {
             return end;
         }
@@ -408,8 +413,8 @@ impl Seen {
     }
 }
 
-/// The part of what was offered that was answered, 0 to 1; an answer that breaks off is none. *What may be chance*: what was under way at the beginning is answered and was
-/// not offered, and the other way round at the end.
+/// The part of what was offered that was answered, 0 to 1; an answer that breaks off is none. *What may be chance*: what was under way at
+/// the beginning is answered and was not offered, and the other way round at the end.
 fn share_answered(offered: f64, answered: f64, under_way: f64, seconds: f64) -> f64 {
     let edges = BY_CHANCE * (2.0 * under_way.max(1.0)).sqrt() / seconds;
     if 0.0 < offered { ((answered + edges) / offered).min(1.0) } else { 0.0 }
