@@ -24,7 +24,6 @@ const NAP: Duration = Duration::from_millis(200);
 const VISIT: u32 = 20;
 
 /// Whom to ask, for what, how often in a second.
-#[derive(Clone)]
 pub(super) struct Asked {
     pub(super) address: SocketAddr,
     pub(super) targets: &'static [&'static str],
@@ -157,15 +156,15 @@ impl Crowd {
 
     fn connection(&self) -> anyhow::Result<Connection> {
         let mut idle = lock(&self.idle);
-        // The one used last is used first, as a balancer does; of users the one that rested longest.
-        let kept = if self.asked.connections < 2 { idle.pop() } else { None };
+        // Of many the one that rested longest, and else the one used last.
+        let kept = match self.asked.connections {
+            0 | 1 => idle.pop(),
+            least => (least <= idle.len()).then(|| idle.remove(0)),
+        };
+        drop(idle);
         if let Some(connection) = kept {
             return Ok(connection);
         }
-        if 1 < self.asked.connections && self.asked.connections <= idle.len() {
-            return Ok(idle.remove(0));
-        }
-        drop(idle);
         let stream = TcpStream::connect_timeout(&self.asked.address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
